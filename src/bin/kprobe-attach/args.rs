@@ -1,0 +1,286 @@
+//! The command line.
+
+use core::ffi::CStr;
+use core::time::Duration;
+
+use kprobe_attach::{KprobeOpts, ParseError, Probe};
+
+use crate::output::Shown;
+use crate::rt::Start;
+
+/// How many probes there can be: what is known of each has its place on the stack.
+pub(crate) const MAX_PROBES: usize = 64;
+
+/// The longest directory for pins, which leaves room for their names within `PATH_MAX`.
+const MAX_PIN_DIR_LEN: usize = 3072;
+
+/// The commands of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Features,
+    Plan,
+    Attach,
+    Count,
+    Help,
+    Version,
+}
+
+/// What the program is to do.
+#[derive(Debug)]
+pub(crate) struct Args<'a> {
+    pub(crate) command: Command,
+    probes: [&'a CStr; MAX_PROBES],
+    probe_count: usize,
+    /// The options that are the same for all probes.
+    defaults: KprobeOpts,
+    pub(crate) program: Option<&'a CStr>,
+    pub(crate) pin: Option<&'a CStr>,
+    pub(crate) time: Option<Duration>,
+    pub(crate) interval: Option<Duration>,
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+    /// The index of the command to run among the arguments.
+    pub(crate) run: Option<usize>,
+}
+
+/// A command line that is not one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Usage<'a> {
+    NoCommand,
+    UnknownCommand(&'a CStr),
+    UnknownOption(&'a CStr),
+    /// An option that belongs to another command.
+    NotForThis(&'a str),
+    MissingValue(&'a str),
+    UnwantedValue(&'a str),
+    BadValue(&'a str, &'a CStr, ParseError),
+    BadTime(&'a str, &'a CStr),
+    LongPath(&'a str),
+    NoProbe,
+    TooManyProbes,
+    UnwantedProbe(&'a CStr),
+    NoProgram,
+    RunsNothing,
+    PinAndRun,
+    EmptyRun,
+}
+
+/// The options, and the commands that take them.
+const OPTIONS: [(&str, &[Command]); 9] = [
+    ("mode", &[Command::Plan, Command::Attach, Command::Count]),
+    ("cookie", &[Command::Plan, Command::Attach, Command::Count]),
+    (
+        "maxactive",
+        &[Command::Plan, Command::Attach, Command::Count],
+    ),
+    ("for", &[Command::Attach, Command::Count]),
+    ("interval", &[Command::Count]),
+    ("program", &[Command::Attach]),
+    ("pin", &[Command::Attach]),
+    (
+        "json",
+        &[
+            Command::Features,
+            Command::Plan,
+            Command::Attach,
+            Command::Count,
+        ],
+    ),
+    ("quiet", &[Command::Attach, Command::Count]),
+];
+
+impl<'a> Args<'a> {
+    pub(crate) fn parse(start: &'a Start) -> Result<Self, Usage<'a>> {
+        let mut args = start.args().enumerate().skip(1);
+        let (_, name) = args.next().ok_or(Usage::NoCommand)?;
+        let command = match name.to_bytes() {
+            b"features" => Command::Features,
+            b"plan" => Command::Plan,
+            b"attach" => Command::Attach,
+            b"count" => Command::Count,
+            b"help" | b"--help" | b"-h" => Command::Help,
+            b"--version" | b"-V" => Command::Version,
+            [b'-', ..] => return Err(Usage::UnknownOption(name)),
+            _ => return Err(Usage::UnknownCommand(name)),
+        };
+        let mut parsed = Self {
+            command,
+            probes: [c""; MAX_PROBES],
+            probe_count: 0,
+            defaults: KprobeOpts::new(),
+            program: None,
+            pin: None,
+            time: None,
+            interval: None,
+            json: false,
+            quiet: false,
+            run: None,
+        };
+        while let Some((_, arg)) = args.next() {
+            match arg.to_bytes_with_nul() {
+                b"--\0" => {
+                    let (index, _) = args.next().ok_or(Usage::EmptyRun)?;
+                    parsed.run = Some(index);
+                    break;
+                }
+                b"--help\0" | b"-h\0" => parsed.command = Command::Help,
+                b"--version\0" | b"-V\0" => parsed.command = Command::Version,
+                [b'-', b'-', option @ ..] => {
+                    let mut next = || args.next().map(|(_, arg)| arg);
+                    parsed.option(arg, option, &mut next)?;
+                }
+                [b'-', _, ..] => return Err(Usage::UnknownOption(arg)),
+                _ => parsed.push_probe(arg)?,
+            }
+        }
+        parsed.check()?;
+        Ok(parsed)
+    }
+
+    /// `--name`, `--name value` or `--name=value`.
+    fn option(
+        &mut self,
+        arg: &'a CStr,
+        option: &'a [u8],
+        next: &mut dyn FnMut() -> Option<&'a CStr>,
+    ) -> Result<(), Usage<'a>> {
+        let equals = option.iter().position(|byte| *byte == b'=');
+        let (given, value) = match equals.and_then(|at| option.split_at_checked(at)) {
+            Some((name, value)) => (
+                name,
+                CStr::from_bytes_with_nul(value.get(1..).unwrap_or_default()).ok(),
+            ),
+            None => (option.strip_suffix(b"\0").unwrap_or(option), None),
+        };
+        let (name, commands) = OPTIONS
+            .into_iter()
+            .find(|(name, _)| name.as_bytes() == given)
+            .ok_or(Usage::UnknownOption(arg))?;
+        if !commands.contains(&self.command)
+            && !matches!(self.command, Command::Help | Command::Version)
+        {
+            return Err(Usage::NotForThis(name));
+        }
+        let flag = match name {
+            "json" => Some(&mut self.json),
+            "quiet" => Some(&mut self.quiet),
+            _ => None,
+        };
+        if let Some(flag) = flag {
+            *flag = true;
+            return if value.is_some() {
+                Err(Usage::UnwantedValue(name))
+            } else {
+                Ok(())
+            };
+        }
+        let value = value.or_else(next).ok_or(Usage::MissingValue(name))?;
+        match name {
+            "program" => self.program = Some(value),
+            "pin" if value.count_bytes() > MAX_PIN_DIR_LEN => return Err(Usage::LongPath(name)),
+            "pin" => self.pin = Some(value),
+            "for" => self.time = Some(seconds(value).ok_or(Usage::BadTime(name, value))?),
+            "interval" => {
+                let interval = seconds(value).filter(|interval| !interval.is_zero());
+                self.interval = Some(interval.ok_or(Usage::BadTime(name, value))?);
+            }
+            _ => self
+                .defaults
+                .set_by_name(name, value.to_bytes())
+                .map_err(|error| Usage::BadValue(name, value, error))?,
+        }
+        Ok(())
+    }
+
+    fn push_probe(&mut self, arg: &'a CStr) -> Result<(), Usage<'a>> {
+        if self.command == Command::Features {
+            return Err(Usage::UnwantedProbe(arg));
+        }
+        let free = self.probes.get_mut(self.probe_count);
+        *free.ok_or(Usage::TooManyProbes)? = arg;
+        self.probe_count += 1;
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Usage<'a>> {
+        match self.command {
+            Command::Features | Command::Plan if self.run.is_some() => Err(Usage::RunsNothing),
+            Command::Help | Command::Version | Command::Features => Ok(()),
+            _ if self.probe_count == 0 => Err(Usage::NoProbe),
+            Command::Attach if self.program.is_none() => Err(Usage::NoProgram),
+            _ if self.pin.is_some() && self.run.is_some() => Err(Usage::PinAndRun),
+            Command::Plan | Command::Attach | Command::Count => Ok(()),
+        }
+    }
+
+    /// The probes as they were given.
+    pub(crate) fn probes(&self) -> &[&'a CStr] {
+        self.probes.get(..self.probe_count).unwrap_or_default()
+    }
+
+    /// One of them.
+    pub(crate) fn probe(&self, index: usize) -> &'a CStr {
+        self.probes().get(index).copied().unwrap_or_default()
+    }
+
+    /// Reads the probe of an argument.
+    pub(crate) fn read(&self, text: &CStr) -> Result<Probe, ParseError> {
+        Probe::with_defaults(text.to_bytes(), &self.defaults)
+    }
+}
+
+/// Seconds, with at most nine digits after a point.
+fn seconds(text: &CStr) -> Option<Duration> {
+    let text = text.to_str().ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    let scale = 10_u32.pow(9 - u32::try_from(fraction.len()).ok()?);
+    let whole: u32 = whole.parse().ok()?;
+    Some(Duration::new(
+        whole.into(),
+        fraction.parse::<u32>().ok()? * scale,
+    ))
+}
+
+impl core::fmt::Display for Usage<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NoCommand => f.write_str("what to do? features, plan, attach or count"),
+            Self::UnknownCommand(name) => {
+                write!(
+                    f,
+                    "no command '{}': features, plan, attach or count",
+                    Shown(name)
+                )
+            }
+            Self::UnknownOption(option) => write!(f, "no option '{}'", Shown(option)),
+            Self::RunsNothing => f.write_str("this command attaches nothing, so it runs no other"),
+            Self::NotForThis(option) => write!(f, "--{option} is not for this command"),
+            Self::MissingValue(option) => write!(f, "--{option} wants a value"),
+            Self::UnwantedValue(option) => write!(f, "--{option} takes no value"),
+            Self::BadValue(option, value, error) => {
+                write!(f, "--{option}:\n{}", error.in_text(value.to_bytes()))
+            }
+            Self::BadTime(option, value) => write!(
+                f,
+                "--{option}: '{}' is no number of seconds, such as 5 or 0.5",
+                Shown(value)
+            ),
+            Self::LongPath(option) => write!(
+                f,
+                "--{option}: the path is longer than {MAX_PIN_DIR_LEN} bytes"
+            ),
+            Self::NoProbe => f.write_str("which function? A PROBE is missing"),
+            Self::TooManyProbes => write!(f, "more than {MAX_PROBES} probes"),
+            Self::UnwantedProbe(probe) => write!(f, "features takes no '{}'", Shown(probe)),
+            Self::NoProgram => {
+                f.write_str("which program? --program PATH or --program id:N is missing")
+            }
+            Self::PinAndRun => f.write_str("--pin leaves the links attached and runs no command"),
+            Self::EmptyRun => f.write_str("no command after --"),
+        }
+    }
+}

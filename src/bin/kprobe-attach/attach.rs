@@ -1,0 +1,173 @@
+//! `kprobe-attach attach`: a program that somebody else loaded, held attached or pinned.
+
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+
+use kprobe_attach::prog::Program;
+use kprobe_attach::{ErrnoName, Error, Kernel, Probe};
+
+use crate::args::Args;
+use crate::hold::Hold;
+use crate::output::{Json, Lossy, OrNull, Output, message, report};
+use crate::session::{Attached, Session, announce, probe_fields};
+
+/// Attaches the program to every probe, and holds or pins the links. Answers the exit status of the command.
+///
+/// # Errors
+///
+/// Something failed, and has been reported; nothing is left behind.
+pub(crate) fn run(args: &Args<'_>, out: &mut Output, mut hold: Hold<'_>) -> Result<u8, ()> {
+    let program = open(args.program.unwrap_or_default()).map_err(|error| {
+        // One message for a person; a line for each probe that was not attached for a script.
+        let probes = if args.json {
+            args.probes()
+        } else {
+            args.probes().get(..1).unwrap_or_default()
+        };
+        for probe in probes {
+            report(out, probe, args.json, &error);
+        }
+    })?;
+    let kernel = Kernel::probe_with(&program);
+    let session = Session::attach(args, &kernel, out, |_| Ok(&program))?;
+    if let Some(dir) = args.pin {
+        pin_all(args, out, dir, &session)?;
+        // The pins keep what closing the file descriptors would have detached.
+        return print_all(args, out, &session).map(|()| 0);
+    }
+    let waited = print_all(args, out, &session).and_then(|()| {
+        announce(args);
+        hold.wait(args, None, || true)
+    });
+    let detached = session.detach(args, out);
+    if !args.quiet {
+        message(format_args!("detached"));
+    }
+    let status = hold.finish();
+    waited?;
+    if detached { Ok(status) } else { Err(()) }
+}
+
+/// `id:N`, or the path of a pin.
+fn open(program: &CStr) -> Result<Program, Error> {
+    let id = program.to_bytes().strip_prefix(b"id:");
+    let id = id.and_then(|id| core::str::from_utf8(id).ok()?.parse().ok());
+    match id {
+        Some(id) => Program::open_id(id),
+        None => Program::open_pinned(program),
+    }
+}
+
+/// Pins every link below `dir`, or none.
+fn pin_all(args: &Args<'_>, out: &mut Output, dir: &CStr, session: &Session<'_>) -> Result<(), ()> {
+    for (index, attached) in session.iter().enumerate() {
+        if let Err(error) = attached.link.pin(Pin::of(dir, &attached.probe).path()) {
+            report(out, attached.text, args.json, &error);
+            for earlier in session.iter().take(index) {
+                let pin = Pin::of(dir, &earlier.probe);
+                if let Err(errno) = rustix::fs::unlink(pin.path()) {
+                    message(format_args!(
+                        "{} is left: {}",
+                        Lossy(pin.path()),
+                        ErrnoName(errno)
+                    ));
+                }
+            }
+            return Err(());
+        }
+    }
+    Ok(())
+}
+
+/// The path of a pin: below the directory the kind of probe, the function and the offset, such as `kprobe_vfs_read_0x10`.
+struct Pin {
+    bytes: [u8; 4096],
+    len: usize,
+}
+
+impl Pin {
+    fn of(dir: &CStr, probe: &Probe) -> Self {
+        let mut pin = Self {
+            bytes: [0; 4096],
+            len: 0,
+        };
+        dir.to_bytes().iter().for_each(|byte| pin.push(*byte));
+        let kind = if probe.opts.retprobe {
+            "kretprobe"
+        } else {
+            "kprobe"
+        };
+        // It fits: `Args` has seen to the directory, and the rest is at most as long as a symbol and an offset.
+        let _ = write!(pin, "/{kind}_");
+        let name = pin.len;
+        let _ = write!(pin, "{}", probe.target);
+        // A bpf file system keeps dots for itself.
+        for byte in pin.bytes.iter_mut().take(pin.len).skip(name) {
+            if !byte.is_ascii_alphanumeric() {
+                *byte = b'_';
+            }
+        }
+        if probe.opts.offset != 0 {
+            let _ = write!(pin, "_{:#x}", probe.opts.offset);
+        }
+        pin
+    }
+
+    fn push(&mut self, byte: u8) {
+        // The last byte stays the NUL.
+        if let Some(free) = self
+            .bytes
+            .get_mut(..4095)
+            .and_then(|bytes| bytes.get_mut(self.len))
+        {
+            *free = byte;
+            self.len += 1;
+        }
+    }
+
+    fn path(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+}
+
+impl Write for Pin {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.bytes().for_each(|byte| self.push(byte));
+        Ok(())
+    }
+}
+
+fn print_all(args: &Args<'_>, out: &mut Output, session: &Session<'_>) -> Result<(), ()> {
+    let mut lines = session.iter().map(|attached| print(args, out, attached));
+    let printed = lines.find(Result::is_err).unwrap_or(Ok(()));
+    drop(lines);
+    printed.and_then(|()| out.flush()).map_err(|fmt::Error| ())
+}
+
+/// One line for a probe that is attached.
+fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Result {
+    let Attached { text, probe, link } = attached;
+    let mode = link.mode();
+    // Where the kernel does not tell the id there is none to print.
+    let id = link.info().ok().and_then(|info| info.link_id);
+    let pin = args.pin.map(|dir| Pin::of(dir, probe));
+    let pinned = pin.as_ref().map(|pin| Lossy(pin.path()));
+    if args.json {
+        write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))?;
+        probe_fields(out, probe, mode)?;
+        return writeln!(
+            out,
+            r#","link_id":{},"pinned":{}}}"#,
+            OrNull(id),
+            OrNull(pinned.map(Json))
+        );
+    }
+    write!(out, "{}: attached, mode {mode}", Lossy(text))?;
+    if let Some(id) = id {
+        write!(out, ", link id {id}")?;
+    }
+    match pinned {
+        Some(path) => writeln!(out, ", pinned at {path}"),
+        None => writeln!(out),
+    }
+}

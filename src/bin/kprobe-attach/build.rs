@@ -1,0 +1,31 @@
+//! Link arguments of the program, and of nothing else: static, at a fixed address, with its own entry point.
+
+fn main() {
+    println!("cargo::rerun-if-changed=src/bin/kprobe-attach/build.rs");
+    let linker = std::env::var("RUSTC_LINKER").unwrap_or_default();
+    // A compiler driver takes linker options behind `-Wl,`; a bare linker takes them as they are.
+    let (driver, prefix) = if linker.contains("lld") {
+        (&[][..], "")
+    } else {
+        (&["-nostartfiles"][..], "-Wl,")
+    };
+    let options = ["-static", "-no-pie", "-nostdlib"];
+    for option in options.iter().chain(driver) {
+        println!("cargo::rustc-link-arg-bin=kprobe-attach={option}");
+    }
+    let linker_options: [&[&str]; 3] = [
+        &["-e", "kprobe_attach_entry"],
+        &["--build-id=none"],
+        &["-z", "noexecstack"],
+    ];
+    for option in linker_options {
+        if prefix.is_empty() {
+            for word in option {
+                println!("cargo::rustc-link-arg-bin=kprobe-attach={word}");
+            }
+        } else {
+            let words = option.join(",");
+            println!("cargo::rustc-link-arg-bin=kprobe-attach={prefix}{words}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `kprobe-attach count`: a built-in program that counts the hits of each probe.
+
+use core::fmt::{self, Write};
+use core::time::Duration;
+
+use kprobe_attach::map::Array;
+use kprobe_attach::prog::{Load, Program, insn};
+use kprobe_attach::{Error, Kernel};
+
+use crate::args::Args;
+use crate::hold::Hold;
+use crate::output::{Json, Lossy, OrNull, Output, message, report};
+use crate::session::{Attached, Session, announce, probe_fields};
+
+/// How often a table on a terminal is drawn anew.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Counts the hits of every probe, and prints them. Answers the exit status of the command.
+///
+/// # Errors
+///
+/// Something failed, and has been reported; nothing is left behind.
+pub(crate) fn run(
+    args: &Args<'_>,
+    out: &mut Output,
+    mut hold: Hold<'_>,
+    kern_version: Option<u32>,
+) -> Result<u8, ()> {
+    let kernel = Kernel::probe();
+    let probes = u32::try_from(args.probes().len()).unwrap_or_default();
+    let counters = Array::create(probes);
+    let session = Session::attach(args, &kernel, out, |index| {
+        let counters = counters.as_ref().map_err(|error| *error)?;
+        load(counters, index, kern_version.unwrap_or_default())
+    })?;
+    let counters = counters.map_err(|_| ())?;
+    announce(args);
+
+    // A command's own output would be drawn over.
+    let live = !args.json && out.is_terminal() && args.run.is_none();
+    let interval = args.interval.or(live.then_some(REFRESH));
+    let mut drawn = false;
+    let waited = hold.wait(args, interval, || {
+        if drawn && live {
+            up(out, probes);
+        }
+        drawn = true;
+        print(args, out, &session, &counters).is_ok()
+    });
+    if drawn && live {
+        up(out, probes);
+    }
+    let printed = print(args, out, &session, &counters);
+    let detached = session.detach(args, out);
+    if !args.quiet {
+        message(format_args!("detached"));
+    }
+    let status = hold.finish();
+    waited?;
+    printed?;
+    if detached { Ok(status) } else { Err(()) }
+}
+
+/// Loads `counters[index] += 1`.
+fn load(counters: &Array, index: u32, kern_version: u32) -> Result<Program, Error> {
+    const MAP_LOOKUP_ELEM: i32 = 1;
+    let [map, map_end] = insn::load_map(insn::R1, counters);
+    let insns = [
+        map,
+        map_end,
+        // The key, on the stack.
+        insn::store_imm_u32(insn::R10, -4, i32::try_from(index).unwrap_or_default()),
+        insn::mov(insn::R2, insn::R10),
+        insn::add_imm(insn::R2, -4),
+        insn::call(MAP_LOOKUP_ELEM),
+        // The verifier does not know that the index is in the array.
+        insn::jump_if_eq_imm(insn::R0, 0, 2),
+        insn::mov_imm(insn::R1, 1),
+        insn::atomic_add_u64(insn::R0, 0, insn::R1),
+        insn::mov_imm(insn::R0, 0),
+        insn::exit(),
+    ];
+    Load::new(&insns, c"Dual MIT/GPL")
+        .name("kprobe_attach")
+        .kern_version(kern_version)
+        .load()
+}
+
+/// Puts the cursor back to where the table begins: its head and a row for each probe.
+fn up(out: &mut Output, probes: u32) {
+    // What goes wrong here goes wrong again with the table.
+    let _ = write!(out, "\x1b[{}A", probes + 1);
+}
+
+/// Prints the counts: a table, or a line of JSON for each probe.
+fn print(
+    args: &Args<'_>,
+    out: &mut Output,
+    session: &Session<'_>,
+    counters: &Array,
+) -> Result<(), ()> {
+    // To the end of the line, where a longer row stood before.
+    let clear = if out.is_terminal() { "\x1b[K" } else { "" };
+    let width = args
+        .probes()
+        .iter()
+        .map(|text| text.count_bytes())
+        .max()
+        .unwrap_or_default()
+        .max(8);
+    let mut rows = || -> Result<(), Option<fmt::Error>> {
+        if !args.json {
+            writeln!(
+                out,
+                "{:<width$}  {:<11}  {:>12}  {:>8}{clear}",
+                "PROBE", "MODE", "HITS", "MISSED"
+            )?;
+        }
+        for (index, attached) in (0..).zip(session.iter()) {
+            let Attached { text, probe, link } = attached;
+            let counts = counters
+                .get(index)
+                .and_then(|hits| Ok((hits, link.missed()?)));
+            let (hits, missed) = match counts {
+                Ok(counts) => counts,
+                Err(error) => {
+                    report(out, text, args.json, &error);
+                    return Err(None);
+                }
+            };
+            let mode = link.mode();
+            if args.json {
+                write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))?;
+                probe_fields(out, probe, mode)?;
+                writeln!(out, r#","hits":{hits},"missed":{}}}"#, OrNull(missed))?;
+            } else {
+                write!(out, "{}", Lossy(text))?;
+                let blanks = width - text.count_bytes();
+                write!(out, "{:blanks$}  {mode:<11}  {hits:>12}  ", "")?;
+                match missed {
+                    Some(missed) => writeln!(out, "{missed:>8}{clear}")?,
+                    None => writeln!(out, "{:>8}{clear}", "-")?,
+                }
+            }
+        }
+        out.flush()?;
+        Ok(())
+    };
+    rows().map_err(drop)
+}

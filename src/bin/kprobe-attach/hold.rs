@@ -1,0 +1,160 @@
+//! Holding probes attached: until the command ends, the time is up, or a signal comes.
+
+use core::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::time::Timespec;
+
+use kprobe_attach::ErrnoName;
+
+use crate::args::Args;
+use crate::output::message;
+use crate::rt::{Signals, Start};
+
+/// A command that runs while the probes are attached.
+#[derive(Debug)]
+struct Child {
+    pid: Pid,
+    status: Option<u8>,
+}
+
+/// What holds the probes: the signals, the time, and the command.
+#[derive(Debug)]
+pub(crate) struct Hold<'a> {
+    start: &'a Start,
+    signals: Signals,
+    child: Option<Child>,
+}
+
+impl<'a> Hold<'a> {
+    /// Keeps back the signals that would end the program, so that from here on it ends by detaching.
+    pub(crate) fn new(start: &'a Start) -> Self {
+        Self {
+            start,
+            signals: Signals::block(),
+            child: None,
+        }
+    }
+
+    /// Starts the command, if there is one, and waits until it is over. Every `interval` it calls `tick`, which may end the
+    /// wait by answering false.
+    ///
+    /// # Errors
+    ///
+    /// The command was not started.
+    pub(crate) fn wait(
+        &mut self,
+        args: &Args<'_>,
+        interval: Option<Duration>,
+        mut tick: impl FnMut() -> bool,
+    ) -> Result<(), ()> {
+        if let Some(first) = args.run {
+            match self.start.spawn(first, &self.signals) {
+                Ok(pid) => self.child = Some(Child { pid, status: None }),
+                Err(errno) => {
+                    message(format_args!("no new process: {}", ErrnoName(errno)));
+                    return Err(());
+                }
+            }
+        }
+        let begin = now();
+        let end = args.time.map(|time| begin + time);
+        let mut next_tick = interval.map(|interval| begin + interval);
+        loop {
+            let now = now();
+            if end.is_some_and(|end| now >= end) {
+                return Ok(());
+            }
+            if let (Some(next), Some(interval)) = (&mut next_tick, interval) {
+                if now >= *next {
+                    if !tick() {
+                        return Ok(());
+                    }
+                    // A tick that came late does not make the next one early.
+                    while *next <= now {
+                        *next += interval;
+                    }
+                }
+            }
+            let until = [end, next_tick].into_iter().flatten().min();
+            if self.signal(until.map(|until| until.saturating_sub(now))) == Some(Event::Over) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends the command if it still runs, asking it first (a second signal to this program does more than ask). Answers its
+    /// exit status, 128 and the signal's number if it died of one; 0 without a command.
+    pub(crate) fn finish(mut self) -> u8 {
+        let mut ask = Signal::TERM;
+        loop {
+            let Some(child) = &self.child else {
+                return 0;
+            };
+            if let Some(status) = child.status {
+                return status;
+            }
+            // It may just have ended; then its status comes next.
+            let _ = rustix::process::kill_process(child.pid, ask);
+            while self
+                .child
+                .as_ref()
+                .is_some_and(|child| child.status.is_none())
+            {
+                if self.signal(None) == Some(Event::Over) {
+                    ask = Signal::KILL;
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Waits for a signal, and takes note of the command's end.
+    fn signal(&mut self, timeout: Option<Duration>) -> Option<Event> {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        match self.signals.wait(timeout)? {
+            linux_raw_sys::general::SIGCHLD => {
+                // One signal may stand for several children: as init there are those of others.
+                while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+                    if let Some(child) = self.child.as_mut().filter(|child| child.pid == pid) {
+                        child.status = Some(exit_status(status));
+                    }
+                }
+                let ended = self
+                    .child
+                    .as_ref()
+                    .is_some_and(|child| child.status.is_some());
+                ended.then_some(Event::Over)
+            }
+            // Writing to the pipe has failed too, and says so.
+            linux_raw_sys::general::SIGPIPE => None,
+            _ => Some(Event::Over),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    /// The command has ended, or a signal asks to.
+    Over,
+}
+
+fn exit_status(status: WaitStatus) -> u8 {
+    let died = || Some(128 + status.terminating_signal()?);
+    let status = status.exit_status().or_else(died);
+    status
+        .and_then(|status| u8::try_from(status).ok())
+        .unwrap_or(u8::MAX)
+}
+
+/// The time since boot.
+fn now() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = crate::rt::monotonic_clock();
+    Duration::new(
+        u64::try_from(tv_sec).unwrap_or_default(),
+        u32::try_from(tv_nsec).unwrap_or_default(),
+    )
+}

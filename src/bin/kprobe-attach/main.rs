@@ -1,0 +1,82 @@
+//! `kprobe-attach`: BPF programs attached to kernel functions, from a static program without libc.
+//!
+//! What it does is the library's; what is here is the command line, holding the probes, and printing.
+
+#![no_std]
+#![no_main]
+
+mod args;
+mod attach;
+mod count;
+mod features;
+mod hold;
+mod output;
+mod plan;
+mod rt;
+mod session;
+
+use core::fmt::Write;
+
+use args::{Args, Command};
+use hold::Hold;
+use output::{Output, message};
+use rt::Start;
+
+const HELP: &str = "\
+Attach BPF programs to kernel functions, with libbpf's semantics and without libc.
+
+  kprobe-attach features [--json]                  what this kernel allows, or why not
+  kprobe-attach plan    [OPTIONS] PROBE...         the system calls; none is made
+  kprobe-attach attach  [OPTIONS] PROBE... [-- COMMAND...]  attach a loaded program
+  kprobe-attach count   [OPTIONS] PROBE... [-- COMMAND...]  count hits and misses
+
+PROBE: [kprobe/|kretprobe/][module:]function[+offset][,key=value]..., or 0xADDRESS
+  keys offset, cookie, mode, maxactive; flag retprobe; numbers 10, 0xa or 012
+OPTIONS, for all probes:
+  --mode MODE       link, perf, legacy-link or legacy; else the first that fits
+  --cookie N        what bpf_get_attach_cookie() gives (link modes)
+  --maxactive N     returns awaited at once, 1 to 4096 (kretprobe, legacy modes)
+  --program WHAT    attach: the path of a pinned program, or id:N
+  --pin DIR         attach: pin the links below DIR, a bpf file system, and leave
+  --for SECONDS     detach after this time     --interval SECONDS  count: print so often
+  --json            one object a line          --quiet             no messages
+Probes are detached when COMMAND ends, the time is up, or a signal comes (SIGINT,
+SIGTERM). Exit status: COMMAND's if there is one, else 0; 1 failure; 2 usage.
+";
+
+/// The program, from its first argument to its exit status.
+fn main(start: &Start) -> u8 {
+    const FAILURE: u8 = 1;
+    const USAGE: u8 = 2;
+    let args = match Args::parse(start) {
+        Ok(args) => args,
+        Err(usage) => {
+            message(format_args!("{usage}\nTry 'kprobe-attach --help'."));
+            return USAGE;
+        }
+    };
+    let mut out = Output::stdout();
+    let out = &mut out;
+    let answer = match args.command {
+        Command::Help => print(out, HELP),
+        Command::Version => print(
+            out,
+            concat!("kprobe-attach ", env!("CARGO_PKG_VERSION"), "\n"),
+        ),
+        Command::Features => features::run(out, args.json).map_err(drop),
+        Command::Plan => plan::run(&args, out),
+        Command::Attach => attach::run(&args, out, Hold::new(start)),
+        Command::Count => {
+            let kern_version = start.vdso().and_then(kprobe_attach::prog::kern_version);
+            count::run(&args, out, Hold::new(start), kern_version)
+        }
+    };
+    answer.unwrap_or(FAILURE)
+}
+
+fn print(out: &mut Output, text: &str) -> Result<u8, ()> {
+    out.write_str(text)
+        .and_then(|()| out.flush())
+        .map(|()| 0)
+        .map_err(drop)
+}

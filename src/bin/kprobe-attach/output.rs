@@ -1,0 +1,180 @@
+//! Results to standard output, messages for people to standard error, and JSON's strings.
+
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+
+use kprobe_attach::{Errno, ErrnoName, Error, ParseError};
+
+use crate::rt::standard_fd;
+
+/// Text on its way to a standard file descriptor.
+#[derive(Debug)]
+pub(crate) struct Output {
+    fd: u8,
+    buffer: [u8; 4096],
+    filled: usize,
+    failed: bool,
+}
+
+impl Output {
+    /// Standard output.
+    pub(crate) const fn stdout() -> Self {
+        Self::new(1)
+    }
+
+    const fn new(fd: u8) -> Self {
+        Self {
+            fd,
+            buffer: [0; 4096],
+            filled: 0,
+            failed: false,
+        }
+    }
+
+    /// Whether somebody looks on.
+    pub(crate) fn is_terminal(&self) -> bool {
+        rustix::termios::isatty(standard_fd(self.fd))
+    }
+
+    /// Writes out what has come together.
+    ///
+    /// # Errors
+    ///
+    /// Nobody takes it any more: a pipe's reader is gone, or a disk is full.
+    pub(crate) fn flush(&mut self) -> Result<(), fmt::Error> {
+        let mut rest = self.buffer.get(..self.filled).unwrap_or_default();
+        while !rest.is_empty() && !self.failed {
+            match rustix::io::write(standard_fd(self.fd), rest) {
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(_) => self.failed = true,
+            }
+        }
+        self.filled = 0;
+        if self.failed { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+impl Write for Output {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if self.filled == self.buffer.len() {
+                self.flush()?;
+            }
+            if let Some(free) = self.buffer.get_mut(self.filled) {
+                *free = byte;
+                self.filled += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A message for people, on standard error.
+pub(crate) fn message(text: fmt::Arguments<'_>) {
+    let mut stderr = Output::new(2);
+    // If nobody takes it there is nobody to tell.
+    let _ = writeln!(stderr, "kprobe-attach: {text}").and_then(|()| stderr.flush());
+}
+
+/// The last words of a program with a mistake in it.
+pub(crate) fn bug(info: &core::panic::PanicInfo<'_>) {
+    message(format_args!("a bug in this program: {info}"));
+}
+
+/// An argument, its bytes that are not printable ASCII shown as `?`.
+pub(crate) struct Shown<'a>(pub(crate) &'a CStr);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0.to_bytes() {
+            f.write_char(if matches!(byte, b' '..=b'~') {
+                char::from(*byte)
+            } else {
+                '?'
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A text as a string of JSON.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for Json<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        write!(Escape(f), "{}", self.0)?;
+        f.write_char('"')
+    }
+}
+
+struct Escape<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl Write for Escape<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|char| match char {
+            '"' | '\\' => write!(self.0, "\\{char}"),
+            '\0'..='\u{1f}' => write!(self.0, "\\u{:04x}", u32::from(char)),
+            char => self.0.write_char(char),
+        })
+    }
+}
+
+/// The bytes of an argument as text, U+FFFD in the place of what is no UTF-8.
+#[derive(Clone, Copy)]
+pub(crate) struct Lossy<'a>(pub(crate) &'a CStr);
+
+impl fmt::Display for Lossy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.to_bytes().utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                f.write_char('\u{fffd}')?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number, or null.
+pub(crate) struct OrNull<T>(pub(crate) Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrNull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("null"),
+        }
+    }
+}
+
+/// Reports why a probe failed: a line of JSON, or a message.
+pub(crate) fn report(out: &mut Output, probe: &CStr, json: bool, error: &Error) {
+    if !json {
+        return message(format_args!("{error}"));
+    }
+    let line = writeln!(
+        out,
+        r#"{{"probe":{},"error":{{"step":"{}","errno":"{}","cause":"{}","message":{}}}}}"#,
+        Json(Lossy(probe)),
+        error.step(),
+        ErrnoName(error.errno()),
+        error.cause(),
+        Json(error),
+    );
+    // Without a reader of the output the exit status still tells.
+    let _ = line.and_then(|()| out.flush());
+}
+
+/// Reports a text that is no probe: a line of JSON, or a message that shows where.
+pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: ParseError) {
+    if json {
+        report(out, probe, json, &error.into());
+    } else {
+        message(format_args!(
+            "not a probe:\n{}",
+            error.in_text(probe.to_bytes())
+        ));
+    }
+}

@@ -1,0 +1,138 @@
+//! All the probes of a command line: attached together or not at all, and detached together.
+
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+
+use kprobe_attach::fd::AsFd;
+use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, Probe};
+
+use crate::args::{Args, MAX_PROBES};
+use crate::output::{Json, Output, message, report, report_text};
+
+/// A probe that is attached.
+#[derive(Debug)]
+pub(crate) struct Attached<'a> {
+    /// As it was given.
+    pub(crate) text: &'a CStr,
+    pub(crate) probe: Probe,
+    pub(crate) link: KprobeLink,
+}
+
+/// The probes that are attached, in the order in which they were given.
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    attached: [Option<Attached<'a>>; MAX_PROBES],
+}
+
+impl<'a> Session<'a> {
+    /// Attaches `program(index)` to every probe. Everything that can be refused is, before anything is attached.
+    ///
+    /// # Errors
+    ///
+    /// One or more probes failed, and each has been reported; nothing is left attached.
+    pub(crate) fn attach<P: AsFd>(
+        args: &Args<'a>,
+        kernel: &Kernel,
+        out: &mut Output,
+        mut program: impl FnMut(u32) -> Result<P, Error>,
+    ) -> Result<Self, ()> {
+        for_all(args, out, &mut |_, _, probe| {
+            let plan = kernel.plan(probe.target, &probe.opts)?;
+            if args.pin.is_some() {
+                plan.can_pin()
+            } else {
+                Ok(())
+            }
+        })?;
+        #[allow(
+            clippy::large_stack_arrays,
+            reason = "there is no heap, and one such array"
+        )]
+        let mut session = Self {
+            attached: [const { None }; MAX_PROBES],
+        };
+        for_all(args, out, &mut |_, index, probe| {
+            let number = u32::try_from(index).unwrap_or_default();
+            let link = kernel.attach_kprobe(program(number)?, probe.target, &probe.opts)?;
+            if let Some(slot) = session.attached.get_mut(index) {
+                *slot = Some(Attached {
+                    text: args.probe(index),
+                    probe: *probe,
+                    link,
+                });
+            }
+            Ok(())
+        })?;
+        Ok(session)
+    }
+
+    /// The probes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Attached<'a>> {
+        self.attached.iter().flatten()
+    }
+
+    /// Detaches every probe, and reports those that leave something behind. Answers whether there was none.
+    pub(crate) fn detach(mut self, args: &Args<'_>, out: &mut Output) -> bool {
+        let mut all = true;
+        for slot in &mut self.attached {
+            if let Some(Attached { text, link, .. }) = slot.take() {
+                if let Err(error) = link.detach() {
+                    report(out, text, args.json, &error);
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+}
+
+/// What is done with each probe; it is given the output, the probe's index, and the probe.
+type Attempt<'a> = dyn FnMut(&mut Output, usize, &Probe) -> Result<(), Error> + 'a;
+
+/// Tries every probe, and reports those that fail.
+pub(crate) fn for_all(
+    args: &Args<'_>,
+    out: &mut Output,
+    attempt: &mut Attempt<'_>,
+) -> Result<(), ()> {
+    let mut all = Ok(());
+    for (index, text) in args.probes().iter().enumerate() {
+        match args.read(text) {
+            Ok(probe) => {
+                if let Err(error) = attempt(out, index, &probe) {
+                    report(out, text, args.json, &error);
+                    all = Err(());
+                }
+            }
+            Err(error) => {
+                report_text(out, text, args.json, error);
+                all = Err(());
+            }
+        }
+    }
+    all
+}
+
+/// Says that the probes are attached, and how to end it.
+pub(crate) fn announce(args: &Args<'_>) {
+    let count = args.probes().len();
+    let plural = if count == 1 { "" } else { "s" };
+    if !args.quiet {
+        message(format_args!(
+            "{count} probe{plural} attached; Ctrl-C detaches"
+        ));
+    }
+}
+
+/// The fields of JSON that describe a probe.
+pub(crate) fn probe_fields(out: &mut Output, probe: &Probe, mode: AttachMode) -> fmt::Result {
+    let Probe { target, opts } = probe;
+    write!(
+        out,
+        r#""function":{},"offset":{},"retprobe":{},"mode":"{mode}","cookie":{}"#,
+        Json(target),
+        opts.offset,
+        opts.retprobe,
+        opts.bpf_cookie
+    )
+}

@@ -1,0 +1,198 @@
+//! The kernel's symbols: which addresses have a name, where a name alone stands for several functions.
+
+use core::fmt;
+
+use rustix::io::Errno;
+
+use crate::error::{Cause, Error, Step, out_of};
+use crate::request::{KprobeOpts, Target};
+use crate::text::{LINE_LEN, for_each_line, words};
+use crate::tracefs::open_read;
+
+/// A line of `/proc/kallsyms`. Its `Display` is the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Symbol<'a> {
+    /// Where it is; 0 where the kernel hides addresses from this process (`kernel.kptr_restrict`).
+    pub address: u64,
+    /// The type as in `nm(1)`: `t` or `T` for functions, `w` or `W` for weak ones.
+    pub kind: u8,
+    /// The name.
+    pub name: &'a str,
+    /// The module that it is in.
+    pub module: Option<&'a str>,
+}
+
+impl<'a> Symbol<'a> {
+    /// Reads a line: address, type, name, and for a module's symbol a tab and the module in brackets.
+    #[must_use]
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut words = words(line);
+        let mut text = || core::str::from_utf8(words.next()?).ok();
+        let address = text()?;
+        // `from_str_radix` takes a sign.
+        if !address.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let address = u64::from_str_radix(address, 16).ok()?;
+        let &[kind] = text()?.as_bytes() else {
+            return None;
+        };
+        let name = text()?;
+        let module = match words.next() {
+            None => None,
+            Some(module) => Some(module.strip_prefix(b"[")?.strip_suffix(b"]")?),
+        };
+        let module = match module {
+            None => None,
+            Some(module) => Some(core::str::from_utf8(module).ok()?),
+        };
+        let end = words.next().is_none();
+        (end && kind.is_ascii_graphic()).then_some(Self {
+            address,
+            kind,
+            name,
+            module,
+        })
+    }
+
+    /// Whether a target of this name means the symbol: a function of the target's name, and of its module if it has one.
+    #[must_use]
+    pub fn is(&self, target: &Target) -> bool {
+        matches!(self.kind, b't' | b'T' | b'w' | b'W')
+            && target.function() == Some(self.name)
+            && (target.module().is_none() || target.module() == self.module)
+    }
+}
+
+impl fmt::Display for Symbol<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            address,
+            kind,
+            name,
+            module,
+        } = self;
+        write!(f, "{address:016x} {} {name}", char::from(*kind))?;
+        match module {
+            Some(module) => write!(f, "\t[{module}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Calls `each` with the address of every function that a target's name stands for, as `/proc/kallsyms` has them. Each can be
+/// attached to as a [`Target::address`], in every mode.
+///
+/// # Errors
+///
+/// [`Step::ResolveSymbol`]: `ENOENT` where no function has the name, with [`Cause::BadAddress`] for a target that is an
+/// address; `EPERM` where the kernel hides addresses; or what the file answers.
+///
+/// ```no_run
+/// use kprobe_attach::{Kernel, KprobeOpts, Target, kallsyms};
+///
+/// # fn attach_all(program: kprobe_attach::prog::Program) -> Result<(), kprobe_attach::Error> {
+/// let kernel = Kernel::probe_with(&program);
+/// let mut links = Vec::new();
+/// kallsyms::for_each_address(&Target::symbol("cleanup")?, |address| {
+///     links.push(kernel.attach_kprobe(&program, Target::address(address), &KprobeOpts::new()));
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn for_each_address(target: &Target, mut each: impl FnMut(u64)) -> Result<(), Error> {
+    let failed = |errno, cause| {
+        Error::new(Step::ResolveSymbol, errno, cause).of(*target, &KprobeOpts::new())
+    };
+    let unread = |errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown));
+    if target.as_address().is_some() {
+        return Err(failed(Errno::NOENT, Cause::BadAddress));
+    }
+    let file = open_read(rustix::fs::CWD, "/proc/kallsyms").map_err(unread)?;
+    let mut found = false;
+    let mut hidden = false;
+    for_each_line::<LINE_LEN>(&file, &mut |line| {
+        if let Some(symbol) = Symbol::parse(line).filter(|symbol| symbol.is(target)) {
+            found = true;
+            if symbol.address == 0 {
+                hidden = true;
+            } else {
+                each(symbol.address);
+            }
+        }
+    })
+    .map_err(unread)?;
+    match (found, hidden, target.module()) {
+        (_, true, _) => Err(failed(Errno::PERM, Cause::NoPermission)),
+        (true, false, _) => Ok(()),
+        (false, false, None) => Err(failed(Errno::NOENT, Cause::NoSuchFunction)),
+        (false, false, Some(_)) => Err(failed(Errno::NOENT, Cause::ModuleNotLoaded)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn a_line_is_address_type_name_and_module() {
+        for (line, address, kind, name, module) in [
+            (
+                "ffffffff81000000 T _stext",
+                0xffff_ffff_8100_0000,
+                b'T',
+                "_stext",
+                None,
+            ),
+            ("0000000000000000 t foo.isra.0", 0, b't', "foo.isra.0", None),
+            (
+                "ffffffffc0000000 t nft_do_chain\t[nf_tables]",
+                0xffff_ffff_c000_0000,
+                b't',
+                "nft_do_chain",
+                Some("nf_tables"),
+            ),
+        ] {
+            let symbol = Symbol {
+                address,
+                kind,
+                name,
+                module,
+            };
+            assert_eq!(Symbol::parse(line.as_bytes()), Some(symbol));
+            assert_eq!(symbol.to_string(), line);
+        }
+        for line in [
+            "",
+            "ffffffff81000000",
+            "ffffffff81000000 T",
+            "ffffffff81000000 TT foo",
+            "+fffffff81000000 T foo",
+            "fffffffff81000000 T foo",
+            "0x1 T foo",
+            "1 T foo [m] x",
+            "1 T foo m",
+            "1 T foo [m",
+        ] {
+            assert_eq!(Symbol::parse(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_target_means_functions_of_its_name_and_module() {
+        let is = |line: &str, target: &str| {
+            Symbol::parse(line.as_bytes())
+                .unwrap()
+                .is(&target.parse().unwrap())
+        };
+        assert!(is("1 t foo", "foo"));
+        assert!(is("1 W foo", "foo"));
+        assert!(is("1 t foo\t[m]", "foo"));
+        assert!(is("1 t foo\t[m]", "m:foo"));
+        assert!(!is("1 t foo", "m:foo"));
+        assert!(!is("1 t foo\t[n]", "m:foo"));
+        assert!(!is("1 d foo", "foo"));
+        assert!(!is("1 t foo.isra.0", "foo"));
+    }
+}

@@ -1,0 +1,412 @@
+//! The plan carried out: a [`KprobeLink`] is a program attached, and detaches it when dropped.
+
+use core::ffi::CStr;
+use core::fmt;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use crate::error::{Cause, Error, Step, out_of, perf_event_denied, place_cause};
+use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
+use crate::request::{AttachMode, Invalid, KprobeOpts, MAX_SYMBOL_LEN, Target};
+use crate::sys;
+use crate::sys::KprobeAt;
+use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KRETPROBE};
+use crate::text::Buf;
+use crate::tracefs::{TraceEvent, Tracefs};
+
+/// A program attached to a kernel function. Dropping it detaches; [`detach`](Self::detach) does too, and says whether all
+/// of it worked.
+///
+/// It holds one file descriptor: the link, or in the ioctl modes the perf event; and in the tracefs modes a second one,
+/// of `kprobe_events`. Detaching waits for RCU grace periods in the kernel, some ten milliseconds each.
+///
+/// There is no way to pause it: `PERF_EVENT_IOC_DISABLE` does not stop a kprobe program.
+#[doc(alias = "bpf_link")]
+#[derive(Debug)]
+pub struct KprobeLink {
+    // The order is the order of detaching: what uses the event is closed before the event is removed (EBUSY otherwise).
+    fd: OwnedFd,
+    event: Option<TraceEvent>,
+    mode: AttachMode,
+    /// What was asked for; [`None`] for a link from a pin.
+    request: Option<(Target, KprobeOpts)>,
+}
+
+/// What is known of an attached probe: from the kernel where it tells, else from the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KprobeInfo {
+    /// The mode that was used.
+    pub mode: AttachMode,
+    /// Whether it is a return probe. The kernel tells since Linux 6.6.
+    pub retprobe: Option<bool>,
+    /// The function, or the address where it was given as one. The kernel tells since Linux 6.6.
+    pub function: Option<Target>,
+    /// Bytes from the start of the function.
+    pub offset: u64,
+    /// Where the probe sits; on x86 with IBT 4 bytes after the function's symbol. [`None`] where the kernel hides addresses
+    /// (`kernel.kptr_restrict`) or does not tell. It tells since Linux 6.6 (commit cd3910d00505), in the ioctl modes for
+    /// `CAP_SYS_ADMIN` alone.
+    pub address: Option<u64>,
+    /// How often the probe was hit without the program being run. Linux 6.7 for a link.
+    pub missed: Option<u64>,
+    /// The cookie. The kernel tells since Linux 6.9.
+    pub cookie: Option<u64>,
+    /// The id of the BPF link.
+    pub link_id: Option<u32>,
+    /// The id of the program.
+    pub prog_id: Option<u32>,
+}
+
+impl KprobeLink {
+    pub(crate) fn attach(plan: &Plan<'_>, prog: BorrowedFd<'_>) -> Result<Self, Error> {
+        let mode = plan.mode();
+        let Plan {
+            kernel,
+            target,
+            opts,
+            event,
+            bind,
+            ..
+        } = *plan;
+        let cpu = kernel.features().cpu;
+        let failed = |step, errno, cause| Error::new(step, errno, cause).of(target, &opts);
+        let open_failed = |errno| {
+            failed(
+                Step::PerfEventOpen,
+                errno,
+                open_cause(errno, &target, &opts),
+            )
+        };
+        let (perf_event, event) = match event {
+            Event::Pmu { r#type, config } => {
+                let at = match (target.name_c_str(), target.as_address()) {
+                    (Some(name), _) => {
+                        let offset = u32::try_from(opts.offset).map_err(|_| {
+                            Error::invalid(Invalid::OffsetTooLarge).of(target, &opts)
+                        })?;
+                        KprobeAt::Symbol(name, offset)
+                    }
+                    (None, address) => KprobeAt::Address(address.unwrap_or_default()),
+                };
+                let opened = sys::perf_event_open_kprobe(r#type, config, at, cpu);
+                (opened.map_err(open_failed)?, None)
+            }
+            Event::Tracefs(definition) => {
+                let tracefs = kernel
+                    .tracefs_dir()
+                    .ok_or_else(|| failed(Step::CreateEvent, Errno::NOENT, Cause::NoTracefs))?;
+                let event = TraceEvent::define(tracefs, &definition)?;
+                let id = event.id(tracefs).map_err(|errno| {
+                    let cause = out_of(errno).unwrap_or(Cause::Unknown);
+                    failed(Step::ReadEventId, errno, cause)
+                })?;
+                let opened = sys::perf_event_open_config(PERF_TYPE_TRACEPOINT, id, cpu);
+                (opened.map_err(open_failed)?, Some(event))
+            }
+        };
+        // From here on a failure drops the link, which undoes the event in the right order.
+        let mut link = Self {
+            fd: perf_event,
+            event,
+            mode,
+            request: Some((target, opts)),
+        };
+        match bind {
+            Bind::Link { bpf_cookie } => {
+                // The link holds the event: its own file descriptor is closed by being replaced.
+                link.fd = sys::link_create_perf_event(prog, Some(link.fd.as_fd()), bpf_cookie)
+                    .map_err(|errno| failed(Step::LinkCreate, errno, bind_cause(errno)))?;
+            }
+            Bind::Ioctl => sys::perf_event_set_bpf(link.fd.as_fd(), prog)
+                .map_err(|errno| failed(Step::SetBpf, errno, bind_cause(errno)))?,
+        }
+        Ok(link)
+    }
+
+    /// The mode that was used, which is never "default". A link from a pin is [`AttachMode::Link`].
+    #[must_use]
+    pub const fn mode(&self) -> AttachMode {
+        self.mode
+    }
+
+    /// Detaches, and removes what was defined in tracefs. After it the program does not run any more; a call of the function
+    /// that was under way may still be in it.
+    ///
+    /// A link that is pinned stays attached by its pin.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::RemoveEvent`]: the program is detached, but its event is still defined, since another process uses it.
+    pub fn detach(self) -> Result<(), Error> {
+        let Self {
+            fd,
+            event,
+            mode: _,
+            request,
+        } = self;
+        drop(fd);
+        let removed = event.map_or(Ok(()), TraceEvent::remove);
+        removed.map_err(|errno| {
+            let cause = match errno {
+                Errno::BUSY => Cause::EventBusy,
+                _ => Cause::Unknown,
+            };
+            let error = Error::new(Step::RemoveEvent, errno, cause);
+            request.map_or(error, |(target, opts)| error.of(target, &opts))
+        })
+    }
+
+    /// What the kernel tells of the probe, and where it does not, what was asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::LinkInfo`] where the kernel refuses to tell anything of a link.
+    pub fn info(&self) -> Result<KprobeInfo, Error> {
+        let mut info = KprobeInfo {
+            mode: self.mode,
+            retprobe: None,
+            function: None,
+            offset: 0,
+            address: None,
+            missed: None,
+            cookie: None,
+            link_id: None,
+            prog_id: None,
+        };
+        if let Some((target, opts)) = self.request {
+            info.retprobe = Some(opts.retprobe);
+            info.function = Some(target);
+            info.offset = opts.offset;
+            info.cookie = Some(opts.bpf_cookie);
+        }
+        let mut name = [0; MAX_SYMBOL_LEN + 1];
+        if self.mode.uses_link() {
+            let told = sys::link_info(self.fd.as_fd(), &mut name)
+                .map_err(|errno| self.error(Step::LinkInfo, errno))?;
+            info.link_id = Some(told.id);
+            info.prog_id = Some(told.prog_id);
+            if told.perf_event_type != 0 {
+                info.retprobe = Some(told.perf_event_type == BPF_PERF_EVENT_KRETPROBE);
+                info.offset = told.offset.into();
+                info.missed = told.missed;
+                info.cookie = told.cookie.or(info.cookie);
+                info.told(told.address, &name);
+            }
+        } else if let Ok(told) = sys::task_fd_query(self.fd.as_fd(), &mut name) {
+            info.prog_id = Some(told.prog_id);
+            info.told(told.probe_addr, &name);
+        }
+        if info.missed.is_none() {
+            info.missed = self.missed_in_profile()?;
+        }
+        Ok(info)
+    }
+
+    /// How often the probe was hit without the program being run: from the link (Linux 6.7), or for a tracefs event from
+    /// `kprobe_profile`. [`None`] where the kernel does not say.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::LinkInfo`] where the kernel has the count and refuses to tell.
+    pub fn missed(&self) -> Result<Option<u64>, Error> {
+        if self.mode.uses_link() {
+            let told = sys::link_info(self.fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1])
+                .map_err(|errno| self.error(Step::LinkInfo, errno))?;
+            if told.missed.is_some() {
+                return Ok(told.missed);
+            }
+        }
+        self.missed_in_profile()
+    }
+
+    fn missed_in_profile(&self) -> Result<Option<u64>, Error> {
+        let Some(event) = &self.event else {
+            return Ok(None);
+        };
+        // tracefs is looked for anew, so that a link need not hold a third file descriptor for this.
+        Tracefs::open()
+            .and_then(|tracefs| event.missed(tracefs.dir.as_fd()))
+            .map_err(|errno| self.error(Step::LinkInfo, errno))
+    }
+
+    /// Pins the link into a bpf file system, where it stays attached without this process. Of the path at most the last
+    /// directory is made, with mode 0700, as libbpf does.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::Pin`]: the mode has no link; or the link is of a tracefs event, which nobody would remove after the pin is
+    /// gone; or the path is not in a bpf file system, or taken.
+    #[doc(alias = "bpf_link__pin")]
+    pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
+        let refused = |invalid| self.with_target(Error::invalid(invalid).at(Step::Pin));
+        check_pin(self.mode).map_err(refused)?;
+        let pinned = path.into_with_c_str(|path| {
+            let Ok(parent) = Parent::of(path) else {
+                return Ok(Err(refused(Invalid::PinOutsideBpffs)));
+            };
+            Ok(parent
+                .pin(path, self.fd.as_fd())
+                .map_err(|errno| match errno {
+                    NOT_BPFFS => refused(Invalid::PinOutsideBpffs),
+                    errno => self.error(Step::Pin, errno),
+                }))
+        });
+        pinned.map_err(|errno| self.error(Step::Pin, errno))?
+    }
+
+    /// Opens a link that was pinned, by this crate or another. Dropping it does not detach: the pin does, when it is
+    /// unlinked.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::OpenProgram`]: there is no such pin, or it is not a link of a perf event.
+    #[doc(alias = "bpf_link__open")]
+    pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
+        let failed = |errno| Error::bpf(Step::OpenProgram, errno, Cause::Unknown);
+        let fd = path.into_with_c_str(sys::obj_get).map_err(failed)?;
+        let info = sys::link_info(fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1]).map_err(failed)?;
+        if info.link_type != BPF_LINK_TYPE_PERF_EVENT {
+            return Err(Error::new(
+                Step::OpenProgram,
+                Errno::INVAL,
+                Cause::WrongProgram,
+            ));
+        }
+        Ok(Self {
+            fd,
+            event: None,
+            mode: AttachMode::Link,
+            request: None,
+        })
+    }
+
+    fn error(&self, step: Step, errno: Errno) -> Error {
+        let cause = match (step, errno) {
+            (Step::Pin, Errno::EXIST) => Cause::EventExists,
+            _ => Cause::Unknown,
+        };
+        self.with_target(Error::bpf(step, errno, cause))
+    }
+
+    fn with_target(&self, error: Error) -> Error {
+        self.request
+            .map_or(error, |(target, opts)| error.of(target, &opts))
+    }
+}
+
+impl KprobeInfo {
+    /// Takes over the place that the kernel tells: no name for an address, zero for an address that is hidden.
+    fn told(&mut self, address: u64, name: &[u8]) {
+        self.address = (address != 0).then_some(address);
+        let name = CStr::from_bytes_until_nul(name).unwrap_or_default();
+        if let Ok(function) = Target::from_bytes(name.to_bytes()) {
+            self.function = Some(function);
+        } else if self.function.is_none() {
+            self.function = self.address.map(Target::address);
+        }
+    }
+}
+
+/// The link's file descriptor, or in the ioctl modes the perf event's.
+impl AsFd for KprobeLink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The rule that keeps what a mode makes from being pinned.
+pub(crate) const fn check_pin(mode: AttachMode) -> Result<(), Invalid> {
+    match mode {
+        AttachMode::Link => Ok(()),
+        AttachMode::LegacyLink => Err(Invalid::PinOfTraceEvent),
+        AttachMode::Perf | AttachMode::Legacy => Err(Invalid::PinWithoutLink),
+    }
+}
+
+/// The path is not in a bpf file system: libbpf's errno for it.
+const NOT_BPFFS: Errno = Errno::INVAL;
+
+/// The directory that a pin goes into.
+struct Parent {
+    path: Buf<PATH_MAX>,
+}
+
+/// `PATH_MAX` of `include/uapi/linux/limits.h`.
+const PATH_MAX: usize = 4096;
+
+impl Parent {
+    fn of(path: &CStr) -> Result<Self, fmt::Error> {
+        let path = path.to_bytes();
+        let end = path.iter().rposition(|byte| *byte == b'/');
+        let parent = match end {
+            None => &b"."[..],
+            Some(0) => b"/",
+            Some(end) => path.get(..end).unwrap_or_default(),
+        };
+        let mut path = Buf::new();
+        for byte in parent {
+            path.push(*byte)?;
+        }
+        Ok(Self { path })
+    }
+
+    /// Pins, making the directory if need be, and taking it away again if that was in vain.
+    fn pin(&self, path: &CStr, link: BorrowedFd<'_>) -> Result<(), Errno> {
+        let made = match self.is_bpffs() {
+            Err(Errno::NOENT) => {
+                rustix::fs::mkdir(self.path.as_bytes(), Mode::RWXU)?;
+                true
+            }
+            is_bpffs => {
+                is_bpffs?;
+                false
+            }
+        };
+        let pinned = self.is_bpffs().and_then(|is_bpffs| {
+            if is_bpffs {
+                sys::obj_pin(path, link)
+            } else {
+                Err(NOT_BPFFS)
+            }
+        });
+        if made && pinned.is_err() {
+            // Best effort: the pin's own failure is what matters.
+            let _ = rustix::fs::rmdir(self.path.as_bytes());
+        }
+        pinned
+    }
+
+    fn is_bpffs(&self) -> Result<bool, Errno> {
+        let magic = rustix::fs::statfs(self.path.as_bytes())?.f_type;
+        Ok(magic == i64::from(linux_raw_sys::general::BPF_FS_MAGIC))
+    }
+}
+
+/// What it means that the event cannot be opened. An event of the dummy kind could be, when the kernel was probed.
+fn open_cause(errno: Errno, target: &Target, opts: &KprobeOpts) -> Cause {
+    match errno {
+        Errno::ACCESS => perf_event_denied(errno),
+        // Seccomp would have refused the dummy too.
+        Errno::PERM => Cause::Lockdown,
+        // A name longer than any symbol of this kernel: 127 bytes before Linux 6.1.
+        Errno::TOOBIG => Cause::NoSuchFunction,
+        Errno::NODEV => Cause::CpuOffline,
+        errno => place_cause(errno, target, opts).unwrap_or(Cause::Unknown),
+    }
+}
+
+/// What it means that the program cannot be bound to the event.
+fn bind_cause(errno: Errno) -> Cause {
+    match errno {
+        Errno::INVAL | Errno::BADF => Cause::WrongProgram,
+        Errno::EXIST => Cause::AlreadyAttached,
+        Errno::TOOBIG => Cause::TooManyPrograms,
+        Errno::PERM | Errno::ACCESS => Cause::NoPermission,
+        Errno::NOENT | Errno::OPNOTSUPP => Cause::UnsupportedArch,
+        errno => out_of(errno).unwrap_or(Cause::Unknown),
+    }
+}

@@ -1,0 +1,461 @@
+//! The one unsafe room of the library: `bpf(2)`, `perf_event_open(2)` and the one `ioctl` between them, made by hand.
+//!
+//! Outward everything is safe: file descriptors are borrowed or owned, strings are `&CStr`, buffers are slices.
+//!
+//! # Safety
+//!
+//! Both system calls take one struct that may hold addresses. They are sound here because
+//!
+//! * each struct is `#[repr(C)]`, has no padding that is not a field, and its size and the offset of every field are
+//!   asserted against the kernel's ([`uapi`]);
+//! * an address in a struct is made, in the function that makes the call, from a reference that outlives the call, and the
+//!   length beside it is that of the same slice (addresses of the two probes are invalid on purpose, and only read);
+//! * the kernel writes only where these functions hold a `&mut`;
+//! * a file descriptor in an answer is new, open, and nobody else's, so an [`OwnedFd`] may own it.
+
+#![allow(unsafe_code)]
+
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+#[cfg_attr(target_arch = "riscv64", path = "riscv64.rs")]
+mod arch;
+pub(crate) mod uapi;
+
+use core::ffi::CStr;
+use core::mem::{size_of, size_of_val};
+use core::ptr;
+
+use linux_raw_sys::general::{__NR_bpf, __NR_perf_event_open};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::{Errno, Result};
+
+use uapi::{
+    BPF_LINK_CREATE, BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_TYPE_ARRAY, BPF_OBJ_GET,
+    BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, BPF_PERF_EVENT, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD,
+    BPF_TASK_FD_QUERY, GetFdById, LinkCreateKprobeMulti, LinkCreatePerfEvent, LinkInfoPerfKprobe,
+    MapCreate, MapElem, Obj, ObjGetInfo, PERF_ATTR_DISABLED, PERF_EVENT_IOC_SET_BPF,
+    PERF_FLAG_FD_CLOEXEC, PerfEventAttr, ProgInfo, ProgLoad, TaskFdQuery,
+};
+
+/// The kernel's answer as a `Result`: it keeps -4095..=-1 for errnos (`MAX_ERRNO`, include/linux/err.h), and nothing asked
+/// of it here answers below that.
+fn result(answer: isize) -> Result<usize> {
+    usize::try_from(answer).map_err(|_| {
+        let errno = i32::try_from(answer.unsigned_abs()).ok();
+        errno
+            .filter(|errno| *errno <= 4095)
+            .map_or(Errno::OVERFLOW, Errno::from_raw_os_error)
+    })
+}
+
+/// Takes possession of the new file descriptor in an answer.
+fn owned(answer: usize) -> Result<OwnedFd> {
+    let fd = RawFd::try_from(answer).map_err(|_| Errno::OVERFLOW)?;
+    // SAFETY: only called with the answer of a system call that has just opened a file descriptor and gives it to the caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A file descriptor as the u32 of an attribute. An open one is never negative.
+fn fd_u32(fd: BorrowedFd<'_>) -> u32 {
+    u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX)
+}
+
+/// The address of a value as the u64 of an attribute.
+fn address<T: ?Sized>(value: &T) -> u64 {
+    ptr::from_ref(value).cast::<u8>().expose_provenance() as u64
+}
+
+/// The address of a buffer for the kernel to fill, as the u64 of an attribute; it must stay borrowed during the call.
+fn address_mut<T: ?Sized>(value: &mut T) -> u64 {
+    ptr::from_mut(value).cast::<u8>().expose_provenance() as u64
+}
+
+/// The length of a buffer as the u32 of an attribute; what is longer than 4 GiB is used up to there.
+fn len_u32(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+/// `bpf(cmd, &attr, size_of(attr))`.
+///
+/// # Safety
+///
+/// `attr` must be the attribute of `cmd`, with every address in it valid for what the command does there.
+unsafe fn bpf<T>(cmd: u32, attr: &mut T) -> Result<usize> {
+    let attr_address = ptr::from_mut(attr).expose_provenance();
+    // SAFETY: attr points to size_of::<T>() bytes of attribute, writable for the commands that answer in place; the caller
+    // answers for the addresses in it.
+    result(unsafe { arch::syscall5(__NR_bpf, [cmd as usize, attr_address, size_of::<T>(), 0, 0]) })
+}
+
+/// Where a kprobe goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum KprobeAt<'a> {
+    /// `kprobe_func` and `probe_offset`; the kernel keeps 32 bits of the offset.
+    Symbol(&'a CStr, u32),
+    /// `kprobe_addr`
+    Address(u64),
+}
+
+/// Opens an event of the kprobe PMU, disabled, on all processes.
+///
+/// The BPF program will run on every CPU whatever `cpu` is; it only must be online.
+pub(crate) fn perf_event_open_kprobe(
+    pmu_type: u32,
+    config: u64,
+    at: KprobeAt<'_>,
+    cpu: u32,
+) -> Result<OwnedFd> {
+    let (config1, config2) = match at {
+        KprobeAt::Symbol(name, offset) => (address(name), u64::from(offset)),
+        KprobeAt::Address(address) => (0, address),
+    };
+    perf_event_open(pmu_type, config, config1, config2, cpu)
+}
+
+/// Opens an event that is named by its type and config alone: a tracepoint, or a software event.
+pub(crate) fn perf_event_open_config(r#type: u32, config: u64, cpu: u32) -> Result<OwnedFd> {
+    perf_event_open(r#type, config, 0, 0, cpu)
+}
+
+/// Asks a PMU for an event whose name lies at an invalid address. Both probe PMUs say EFAULT.
+pub(crate) fn perf_event_open_bad_address(r#type: u32, cpu: u32) -> Result<OwnedFd> {
+    perf_event_open(r#type, 0, 1, 0, cpu)
+}
+
+/// The size of `struct perf_event_attr` that the kernel is shown: `PERF_ATTR_SIZE_VER1`.
+pub(crate) const PERF_EVENT_ATTR_SIZE: u32 = 72;
+static_assertions::const_assert_eq!(size_of::<PerfEventAttr>(), PERF_EVENT_ATTR_SIZE as usize);
+
+fn perf_event_open(
+    r#type: u32,
+    config: u64,
+    config1: u64,
+    config2: u64,
+    cpu: u32,
+) -> Result<OwnedFd> {
+    let attr = PerfEventAttr {
+        r#type,
+        size: PERF_EVENT_ATTR_SIZE,
+        config,
+        flags: PERF_ATTR_DISABLED,
+        config1,
+        config2,
+        ..PerfEventAttr::default()
+    };
+    let every_process = usize::MAX; // pid -1
+    let no_group = usize::MAX; // group_fd -1
+    // SAFETY: attr is a perf_event_attr of the size it names; config1 is read by the probe PMUs alone, as the address of
+    // a string, and by them only with the checks of strndup_user().
+    owned(result(unsafe {
+        arch::syscall5(
+            __NR_perf_event_open,
+            [
+                ptr::from_ref(&attr).expose_provenance(),
+                every_process,
+                cpu as usize,
+                no_group,
+                PERF_FLAG_FD_CLOEXEC,
+            ],
+        )
+    })?)
+}
+
+/// `ioctl(perf_event, PERF_EVENT_IOC_SET_BPF, prog)`
+pub(crate) fn perf_event_set_bpf(perf_event: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the argument is a file descriptor by value; an fd is never negative, so the cast keeps it.
+    let set_bpf = unsafe {
+        rustix::ioctl::IntegerSetter::<PERF_EVENT_IOC_SET_BPF>::new_usize(fd_u32(prog) as usize)
+    };
+    // SAFETY: of a perf event the ioctl reads the integer and no memory; on any other file the driver sees an unknown
+    // request number of the perf range.
+    unsafe { rustix::ioctl::ioctl(perf_event, set_bpf) }
+}
+
+/// `BPF_LINK_CREATE` of a perf event. Without one, target -1 asks whether the kernel has perf links: EBADF is yes.
+pub(crate) fn link_create_perf_event(
+    prog: BorrowedFd<'_>,
+    perf_event: Option<BorrowedFd<'_>>,
+    bpf_cookie: u64,
+) -> Result<OwnedFd> {
+    let mut attr = LinkCreatePerfEvent {
+        prog_fd: fd_u32(prog),
+        target_fd: perf_event.map_or(u32::MAX, fd_u32),
+        attach_type: BPF_PERF_EVENT,
+        flags: 0,
+        bpf_cookie,
+    };
+    // SAFETY: the attribute of this command, with no address in it.
+    owned(unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?)
+}
+
+/// `BPF_LINK_CREATE` of a `kprobe.multi` or `kprobe.session` link to one symbol at an invalid address: EFAULT where the
+/// kernel has them.
+pub(crate) fn link_create_multi_bad_address(
+    prog: BorrowedFd<'_>,
+    attach_type: u32,
+) -> Result<OwnedFd> {
+    let mut attr = LinkCreateKprobeMulti {
+        prog_fd: fd_u32(prog),
+        attach_type,
+        cnt: 1,
+        syms: 1,
+        ..LinkCreateKprobeMulti::default()
+    };
+    // SAFETY: the attribute of this command; its one address is only read, by copy_from_user(), which refuses it.
+    owned(unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?)
+}
+
+/// What `BPF_PROG_LOAD` is given.
+#[derive(Debug)]
+pub(crate) struct Load<'a> {
+    pub(crate) insns: &'a [u64],
+    pub(crate) license: &'a CStr,
+    pub(crate) name: [u8; 16],
+    pub(crate) expected_attach_type: u32,
+    pub(crate) kern_version: u32,
+    /// `log_level` 1 if there is room for a log at all.
+    pub(crate) log: &'a mut [u8],
+}
+
+/// `BPF_PROG_LOAD` of a `BPF_PROG_TYPE_KPROBE` program.
+pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
+    let Load {
+        insns,
+        license,
+        name,
+        expected_attach_type,
+        kern_version,
+        log,
+    } = load;
+    let mut attr = ProgLoad {
+        prog_type: uapi::BPF_PROG_TYPE_KPROBE,
+        insn_cnt: u32::try_from(insns.len()).map_err(|_| Errno::TOOBIG)?,
+        insns: address(*insns),
+        license: address(*license),
+        kern_version: *kern_version,
+        prog_name: *name,
+        expected_attach_type: *expected_attach_type,
+        ..ProgLoad::default()
+    };
+    if !log.is_empty() {
+        attr.log_level = 1;
+        attr.log_size = len_u32(log);
+        attr.log_buf = address_mut(*log);
+    }
+    // SAFETY: the attribute of this command: insns and license are read within their lengths (the license ends with a NUL),
+    // and the log, borrowed mutably, is written within log_size.
+    owned(unsafe { bpf(BPF_PROG_LOAD, &mut attr) }?)
+}
+
+/// `BPF_MAP_CREATE` of an array of `entries` u64.
+pub(crate) fn map_create_array(entries: u32) -> Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type: BPF_MAP_TYPE_ARRAY,
+        key_size: 4,
+        value_size: 8,
+        max_entries: entries,
+        map_flags: 0,
+    };
+    // SAFETY: the attribute of this command, with no address in it.
+    owned(unsafe { bpf(BPF_MAP_CREATE, &mut attr) }?)
+}
+
+/// `BPF_MAP_LOOKUP_ELEM` in a map made by [`map_create_array`].
+pub(crate) fn map_lookup(map: &crate::map::Array, key: u32) -> Result<u64> {
+    let mut value = 0_u64;
+    let mut attr = MapElem {
+        map_fd: fd_u32(map.as_fd()),
+        key: address(&key),
+        value: address_mut(&mut value),
+        ..MapElem::default()
+    };
+    // SAFETY: the attribute of this command. An `Array` is only made from `map_create_array`, so its keys are the u32 that
+    // is read and its values the u64 that is written.
+    unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
+    Ok(value)
+}
+
+/// `BPF_OBJ_PIN`
+pub(crate) fn obj_pin(path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
+    let mut attr = Obj {
+        pathname: address(path),
+        bpf_fd: fd_u32(fd),
+        file_flags: 0,
+    };
+    // SAFETY: the attribute of this command; the path is read up to its NUL.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.map(drop)
+}
+
+/// `BPF_OBJ_GET`
+pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd> {
+    let mut attr = Obj {
+        pathname: address(path),
+        ..Obj::default()
+    };
+    // SAFETY: the attribute of this command; the path is read up to its NUL.
+    owned(unsafe { bpf(BPF_OBJ_GET, &mut attr) }?)
+}
+
+/// `BPF_PROG_GET_FD_BY_ID`
+pub(crate) fn prog_get_fd_by_id(id: u32) -> Result<OwnedFd> {
+    let mut attr = GetFdById { id };
+    // SAFETY: the attribute of this command, with no address in it.
+    owned(unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &mut attr) }?)
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` into `info`, of which the kernel is shown `len` bytes; answers how many it knows.
+///
+/// # Safety
+///
+/// Every address in `info` must be valid for the kernel to write to, within the length beside it.
+unsafe fn obj_get_info<T>(fd: BorrowedFd<'_>, info: &mut T, len: usize) -> Result<usize> {
+    let mut attr = ObjGetInfo {
+        bpf_fd: fd_u32(fd),
+        info_len: u32::try_from(len.min(size_of::<T>())).map_err(|_| Errno::INVAL)?,
+        info: address_mut(info),
+    };
+    // SAFETY: the attribute of this command; info is writable for info_len bytes, and the caller answers for the addresses
+    // in it.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(attr.info_len as usize)
+}
+
+/// The type (`enum bpf_prog_type`) and id of a program.
+pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> Result<(u32, u32)> {
+    let mut info = ProgInfo::default();
+    let len = size_of_val(&info);
+    // SAFETY: the first two fields of bpf_prog_info (and of the info of every other kind of object) are plain integers.
+    unsafe { obj_get_info(prog, &mut info, len) }?;
+    Ok((info.r#type, info.id))
+}
+
+/// What the kernel tells of a link; zero where it does not know the field.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LinkInfo {
+    pub(crate) link_type: u32,
+    pub(crate) id: u32,
+    pub(crate) prog_id: u32,
+    /// `enum bpf_perf_event_type`; zero before Linux 6.6, and then so is all that follows.
+    pub(crate) perf_event_type: u32,
+    pub(crate) offset: u32,
+    /// Zero where kallsyms hides addresses from this process.
+    pub(crate) address: u64,
+    /// Linux 6.7 (commit 3acf8ace6823), and 6.6-stable
+    pub(crate) missed: Option<u64>,
+    /// Linux 6.9 (commit d5c16492c66f), and 6.6-stable
+    pub(crate) cookie: Option<u64>,
+}
+
+/// A cookie that nobody uses, to see whether the kernel wrote one over it.
+const NO_COOKIE: u64 = u64::MAX;
+
+/// `BPF_OBJ_GET_INFO_BY_FD` of a link: first the fields that every kernel has, then, where the first answer says that the
+/// kernel has them, those of a kprobe, with the name of its function in `name`, NUL-terminated.
+pub(crate) fn link_info(link: BorrowedFd<'_>, name: &mut [u8]) -> Result<LinkInfo> {
+    let mut raw = LinkInfoPerfKprobe::default();
+    let len = size_of_val(&raw);
+    // SAFETY: the struct is all zeros, so the kernel has no address to write to.
+    let known = unsafe { obj_get_info(link, &mut raw, len) }?;
+    let mut info = LinkInfo {
+        link_type: raw.r#type,
+        id: raw.id,
+        prog_id: raw.prog_id,
+        ..LinkInfo::default()
+    };
+    if raw.r#type != uapi::BPF_LINK_TYPE_PERF_EVENT
+        || !matches!(
+            raw.perf_event_type,
+            uapi::BPF_PERF_EVENT_KPROBE | uapi::BPF_PERF_EVENT_KRETPROBE
+        )
+    {
+        return Ok(info);
+    }
+    let mut asked = LinkInfoPerfKprobe {
+        func_name: address_mut(name),
+        name_len: len_u32(name),
+        ..LinkInfoPerfKprobe::default()
+    };
+    // A struct of the full length is no proof of the last field: uprobe_multi made it as long in Linux 6.8.
+    if known >= len {
+        asked.cookie = NO_COOKIE;
+    }
+    // SAFETY: the one address in the struct is that of `name`, borrowed mutably, with its length beside it.
+    unsafe { obj_get_info(link, &mut asked, known) }?;
+    info.perf_event_type = asked.perf_event_type;
+    info.offset = asked.offset;
+    info.address = asked.addr;
+    let end_of_missed = core::mem::offset_of!(LinkInfoPerfKprobe, cookie);
+    info.missed = (known >= end_of_missed).then_some(asked.missed);
+    info.cookie = (known >= len && asked.cookie != NO_COOKIE).then_some(asked.cookie);
+    Ok(info)
+}
+
+/// What the kernel tells of the kprobe behind a perf event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TaskFd {
+    pub(crate) prog_id: u32,
+    /// Zero where kallsyms hides addresses from this process.
+    pub(crate) probe_addr: u64,
+}
+
+/// `BPF_TASK_FD_QUERY` of an own perf event, with the name of its function in `name`, NUL-terminated.
+pub(crate) fn task_fd_query(perf_event: BorrowedFd<'_>, name: &mut [u8]) -> Result<TaskFd> {
+    let mut attr = TaskFdQuery {
+        pid: rustix::process::getpid().as_raw_pid().unsigned_abs(),
+        fd: fd_u32(perf_event),
+        buf_len: len_u32(name),
+        buf: address_mut(name),
+        ..TaskFdQuery::default()
+    };
+    // SAFETY: the attribute of this command; its one address is that of `name`, borrowed mutably, with its length beside it.
+    unsafe { bpf(BPF_TASK_FD_QUERY, &mut attr) }?;
+    Ok(TaskFd {
+        prog_id: attr.prog_id,
+        probe_addr: attr.probe_addr,
+    })
+}
+
+/// The first page of the vDSO, at an address from this process's auxiliary vector.
+///
+/// `auxv` must be the bytes that the kernel itself gave (procfs).
+pub(crate) fn vdso_page(auxv: &crate::prog::KernelAuxv) -> Option<&'static [u8; 4096]> {
+    let start = auxv.sysinfo_ehdr()?;
+    // SAFETY: AT_SYSINFO_EHDR, in the vector that the kernel keeps of this process (`KernelAuxv` is only made from
+    // procfs), is the address of the vDSO: mapped at exec time, at least one page long, readable, and never changed.
+    Some(unsafe { &*ptr::with_exposed_provenance::<[u8; 4096]>(start) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_kernels_errno_range_is_an_error() {
+        assert_eq!(result(-1), Err(Errno::PERM));
+        assert_eq!(result(-4095).unwrap_err().raw_os_error(), 4095);
+        assert_eq!(result(-4096), Err(Errno::OVERFLOW));
+        assert_eq!(result(0), Ok(0));
+        assert_eq!(result(isize::MAX), Ok(usize::MAX / 2));
+    }
+
+    #[test]
+    fn bpf_and_perf_event_open_reach_the_kernel() {
+        // An fd that is not a program and an event type that does not exist: whatever this kernel allows, it answers.
+        let not_a_program = rustix::fs::open(
+            c"/dev/null",
+            rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .unwrap();
+        let error = prog_info(not_a_program.as_fd()).unwrap_err();
+        assert!(matches!(error, Errno::INVAL | Errno::PERM), "{error:?}");
+        let error = perf_event_open_config(u32::MAX, 0, 0).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::INVAL
+            ),
+            "{error:?}"
+        );
+    }
+}

@@ -1,0 +1,236 @@
+//! The bytes of `bpf(2)` and `perf_event_open(2)`: one struct for each command and union arm, exactly as long as its last
+//! field that is used. Sources: `include/uapi/linux/bpf.h`, `include/uapi/linux/perf_event.h`.
+//!
+//! A kernel takes a shorter attribute than its own (the rest counts as zero), and a longer one whose unknown tail is zero;
+//! so each struct ends where this crate's need of it ends, and works on every kernel that knows the command.
+//! Pointers are `u64` on every architecture.
+
+use core::mem::{offset_of, size_of};
+use static_assertions::const_assert_eq;
+
+/// Asserts a struct's size and the offset of each of its fields; a field left out does not compile.
+macro_rules! layout {
+    ($name:ident: $size:literal { $($field:ident @ $offset:literal),+ $(,)? }) => {
+        const_assert_eq!(size_of::<$name>(), $size);
+        $(const_assert_eq!(offset_of!($name, $field), $offset);)+
+        const _: fn($name) = |value| {
+            let $name { $($field: _),+ } = value;
+        };
+    };
+}
+
+pub(super) const BPF_MAP_CREATE: u32 = 0;
+pub(super) const BPF_MAP_LOOKUP_ELEM: u32 = 1;
+pub(super) const BPF_PROG_LOAD: u32 = 5;
+pub(super) const BPF_OBJ_PIN: u32 = 6;
+pub(super) const BPF_OBJ_GET: u32 = 7;
+pub(super) const BPF_PROG_GET_FD_BY_ID: u32 = 13;
+pub(super) const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
+pub(super) const BPF_TASK_FD_QUERY: u32 = 20;
+pub(super) const BPF_LINK_CREATE: u32 = 28;
+
+pub(crate) const BPF_PROG_TYPE_KPROBE: u32 = 2;
+pub(super) const BPF_MAP_TYPE_ARRAY: u32 = 2;
+/// `enum bpf_attach_type`: Linux 5.15 (commit b89fbfbb854c).
+pub(super) const BPF_PERF_EVENT: u32 = 41;
+/// `enum bpf_attach_type`: Linux 5.18 (commit 0dcac2725406).
+pub(crate) const BPF_TRACE_KPROBE_MULTI: u32 = 42;
+/// `enum bpf_attach_type`: Linux 6.10 (commit 535a3692ba72).
+pub(crate) const BPF_TRACE_KPROBE_SESSION: u32 = 56;
+/// `enum bpf_link_type`.
+pub(crate) const BPF_LINK_TYPE_PERF_EVENT: u32 = 7;
+/// `enum bpf_perf_event_type`: zero before Linux 6.6 (commit 1b715e1b0ec5).
+pub(crate) const BPF_PERF_EVENT_KPROBE: u32 = 3;
+pub(crate) const BPF_PERF_EVENT_KRETPROBE: u32 = 4;
+
+pub(super) const PERF_FLAG_FD_CLOEXEC: usize = 8;
+pub(super) const PERF_EVENT_IOC_SET_BPF: u32 = rustix::ioctl::opcode::write::<u32>(b'$', 8);
+const_assert_eq!(PERF_EVENT_IOC_SET_BPF, 0x4004_2408);
+
+/// `perf_event_attr.disabled`, the first bit-field of the u64 at offset 40: C puts it at the lowest bit on a little
+/// endian machine and at the highest on a big endian one.
+const fn disabled_bit(big_endian: bool) -> u64 {
+    if big_endian { 1 << 63 } else { 1 }
+}
+pub(super) const PERF_ATTR_DISABLED: u64 = disabled_bit(cfg!(target_endian = "big"));
+// The byte at offset 40 (little endian) or the first byte of the big endian word: the same bit of `*(u8 *)(attr + 40)`'s
+// word in either byte order.
+const_assert_eq!(disabled_bit(false).to_le_bytes()[0], 0x01);
+const_assert_eq!(disabled_bit(true).to_be_bytes()[0], 0x80);
+
+/// `struct perf_event_attr` up to `PERF_ATTR_SIZE_VER1`, the first version with `config2`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PerfEventAttr {
+    pub(super) r#type: u32,
+    pub(super) size: u32,
+    pub(super) config: u64,
+    pub(super) sample_period: u64,
+    pub(super) sample_type: u64,
+    pub(super) read_format: u64,
+    pub(super) flags: u64,
+    pub(super) wakeup_events: u32,
+    pub(super) bp_type: u32,
+    /// `kprobe_func`
+    pub(super) config1: u64,
+    /// `probe_offset`, or `kprobe_addr` where there is no `kprobe_func`
+    pub(super) config2: u64,
+}
+layout!(PerfEventAttr: 72 {
+    r#type @ 0, size @ 4, config @ 8, sample_period @ 16, sample_type @ 24, read_format @ 32, flags @ 40,
+    wakeup_events @ 48, bp_type @ 52, config1 @ 56, config2 @ 64,
+});
+
+/// `BPF_MAP_CREATE`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MapCreate {
+    pub(super) map_type: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+    pub(super) map_flags: u32,
+}
+layout!(MapCreate: 20 { map_type @ 0, key_size @ 4, value_size @ 8, max_entries @ 12, map_flags @ 16 });
+
+/// `BPF_MAP_LOOKUP_ELEM`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MapElem {
+    pub(super) map_fd: u32,
+    pub(super) pad: u32,
+    pub(super) key: u64,
+    pub(super) value: u64,
+    pub(super) flags: u64,
+}
+layout!(MapElem: 32 { map_fd @ 0, pad @ 4, key @ 8, value @ 16, flags @ 24 });
+
+/// `BPF_PROG_LOAD` up to `expected_attach_type` (Linux 4.17).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ProgLoad {
+    pub(super) prog_type: u32,
+    pub(super) insn_cnt: u32,
+    pub(super) insns: u64,
+    pub(super) license: u64,
+    pub(super) log_level: u32,
+    pub(super) log_size: u32,
+    pub(super) log_buf: u64,
+    pub(super) kern_version: u32,
+    pub(super) prog_flags: u32,
+    pub(super) prog_name: [u8; 16],
+    pub(super) prog_ifindex: u32,
+    pub(super) expected_attach_type: u32,
+}
+layout!(ProgLoad: 72 {
+    prog_type @ 0, insn_cnt @ 4, insns @ 8, license @ 16, log_level @ 24, log_size @ 28, log_buf @ 32, kern_version @ 40,
+    prog_flags @ 44, prog_name @ 48, prog_ifindex @ 64, expected_attach_type @ 68,
+});
+
+/// `BPF_OBJ_PIN` and `BPF_OBJ_GET`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Obj {
+    pub(super) pathname: u64,
+    pub(super) bpf_fd: u32,
+    pub(super) file_flags: u32,
+}
+layout!(Obj: 16 { pathname @ 0, bpf_fd @ 8, file_flags @ 12 });
+
+/// `BPF_PROG_GET_FD_BY_ID`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct GetFdById {
+    pub(super) id: u32,
+}
+layout!(GetFdById: 4 { id @ 0 });
+
+/// `BPF_OBJ_GET_INFO_BY_FD`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ObjGetInfo {
+    pub(super) bpf_fd: u32,
+    pub(super) info_len: u32,
+    pub(super) info: u64,
+}
+layout!(ObjGetInfo: 16 { bpf_fd @ 0, info_len @ 4, info @ 8 });
+
+/// `struct bpf_prog_info`, its first two fields.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ProgInfo {
+    pub(super) r#type: u32,
+    pub(super) id: u32,
+}
+layout!(ProgInfo: 8 { r#type @ 0, id @ 4 });
+
+/// `struct bpf_link_info`, arm `perf_event.kprobe`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LinkInfoPerfKprobe {
+    pub(super) r#type: u32,
+    pub(super) id: u32,
+    pub(super) prog_id: u32,
+    pub(super) pad: u32,
+    pub(super) perf_event_type: u32,
+    pub(super) pad2: u32,
+    pub(super) func_name: u64,
+    pub(super) name_len: u32,
+    pub(super) offset: u32,
+    pub(super) addr: u64,
+    pub(super) missed: u64,
+    pub(super) cookie: u64,
+}
+layout!(LinkInfoPerfKprobe: 64 {
+    r#type @ 0, id @ 4, prog_id @ 8, pad @ 12, perf_event_type @ 16, pad2 @ 20, func_name @ 24, name_len @ 32, offset @ 36,
+    addr @ 40, missed @ 48, cookie @ 56,
+});
+
+/// `BPF_TASK_FD_QUERY`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TaskFdQuery {
+    pub(super) pid: u32,
+    pub(super) fd: u32,
+    pub(super) flags: u32,
+    pub(super) buf_len: u32,
+    pub(super) buf: u64,
+    pub(super) prog_id: u32,
+    pub(super) fd_type: u32,
+    pub(super) probe_offset: u64,
+    pub(super) probe_addr: u64,
+}
+layout!(TaskFdQuery: 48 {
+    pid @ 0, fd @ 4, flags @ 8, buf_len @ 12, buf @ 16, prog_id @ 24, fd_type @ 28, probe_offset @ 32, probe_addr @ 40,
+});
+
+/// `BPF_LINK_CREATE`, arm `perf_event`: the smallest that carries a cookie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LinkCreatePerfEvent {
+    pub(super) prog_fd: u32,
+    pub(super) target_fd: u32,
+    pub(super) attach_type: u32,
+    pub(super) flags: u32,
+    pub(super) bpf_cookie: u64,
+}
+layout!(LinkCreatePerfEvent: 24 { prog_fd @ 0, target_fd @ 4, attach_type @ 8, flags @ 12, bpf_cookie @ 16 });
+
+/// `BPF_LINK_CREATE`, arm `kprobe_multi`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LinkCreateKprobeMulti {
+    pub(super) prog_fd: u32,
+    pub(super) target_fd: u32,
+    pub(super) attach_type: u32,
+    pub(super) flags: u32,
+    pub(super) multi_flags: u32,
+    pub(super) cnt: u32,
+    pub(super) syms: u64,
+    pub(super) addrs: u64,
+    pub(super) cookies: u64,
+}
+layout!(LinkCreateKprobeMulti: 48 {
+    prog_fd @ 0, target_fd @ 4, attach_type @ 8, flags @ 12, multi_flags @ 16, cnt @ 20, syms @ 24, addrs @ 32,
+    cookies @ 40,
+});

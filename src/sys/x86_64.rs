@@ -1,0 +1,29 @@
+//! The system call instruction of x86-64 (`syscall(2)`, "Architecture calling conventions").
+//!
+//! # Safety
+//!
+//! The arguments must be what the system call named by `nr` expects.
+
+/// A system call of up to five arguments; the answer is the kernel's, an errno as its negative.
+#[inline]
+pub(super) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
+    let [a0, a1, a2, a3, a4] = args;
+    let answer;
+    // SAFETY: the instruction changes rax, rcx and r11, all declared, and the memory that the arguments point to,
+    // for which the caller answers; the stack and its red zone stay as they are.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") nr as usize => answer,
+            in("rdi") a0,
+            in("rsi") a1,
+            in("rdx") a2,
+            in("r10") a3,
+            in("r8") a4,
+            lateout("rcx") _, // the return address
+            lateout("r11") _, // the flags
+            options(nostack, preserves_flags)
+        );
+    }
+    answer
+}
