@@ -1,0 +1,145 @@
+//! What a plan says it will do, to the byte; and what it refuses before anything is done.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use kprobe_attach::{
+    AttachMode, Cause, Errno, Features, Kernel, KprobeOpts, Probe, Step, Support, Target,
+};
+
+/// A kernel that has everything, a return probe's bit that is none of today's, and CPU 0 offline.
+fn kernel() -> Kernel {
+    Kernel::with_features(Features {
+        perf_event: Support::Yes,
+        cpu: 3,
+        kprobe_pmu: Support::Yes,
+        pmu_type: 9,
+        retprobe_bit: Some(2),
+        perf_link: Support::Yes,
+        tracefs: Support::Yes,
+        kprobe_events: Support::Yes,
+        kprobe_multi: Support::Yes,
+        kprobe_session: Support::Yes,
+    })
+}
+
+/// The plan of a probe's text, attach and detach.
+fn plan(text: &str) -> String {
+    let probe: Probe = text.parse().unwrap();
+    let kernel = kernel();
+    let plan = kernel.plan(probe.target, &probe.opts).unwrap();
+    let detach: Vec<_> = plan.detach_steps().map(|step| step.to_string()).collect();
+    format!("{plan}\n--\n{}\n", detach.join("\n"))
+}
+
+#[test]
+fn a_link_is_an_open_a_link_create_and_a_close() {
+    assert_eq!(
+        plan("kretprobe/m:foo.isra.0,cookie=7"),
+        "\
+perf_event_open({type=9, size=72, config=4, disabled=1, config1=\"m:foo.isra.0\", config2=0}, -1, 3, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd
+bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=perf_fd, attach_type=BPF_PERF_EVENT, flags=0, perf_event={bpf_cookie=7}}}, 24) = link_fd
+close(perf_fd) = 0
+--
+close(link_fd) = 0
+"
+    );
+}
+
+#[test]
+fn perf_is_an_open_and_an_ioctl() {
+    assert_eq!(
+        plan("foo+0x10,mode=perf"),
+        "\
+perf_event_open({type=9, size=72, config=0, disabled=1, config1=\"foo\", config2=16}, -1, 3, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd
+ioctl(perf_fd, PERF_EVENT_IOC_SET_BPF, prog_fd) = 0
+--
+close(perf_fd) = 0
+"
+    );
+}
+
+#[test]
+fn legacy_link_defines_an_event_and_removes_it() {
+    assert_eq!(
+        plan("kretprobe/foo,maxactive=64"),
+        "\
+openat(tracefs_fd, \"kprobe_events\", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) = events_fd
+write(events_fd, \"r64:kprobe_attach_0000000000000000/foo_00000000_0 foo\", 53) = 53
+openat(tracefs_fd, \"events/kprobe_attach_0000000000000000/foo_00000000_0/id\", O_RDONLY|O_LARGEFILE|O_CLOEXEC) = id_fd
+read(id_fd, id, 32)
+close(id_fd) = 0
+perf_event_open({type=PERF_TYPE_TRACEPOINT, size=72, config=id, disabled=1, config1=0, config2=0}, -1, 3, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd
+bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=perf_fd, attach_type=BPF_PERF_EVENT, flags=0, perf_event={bpf_cookie=0}}}, 24) = link_fd
+close(perf_fd) = 0
+--
+close(link_fd) = 0
+write(events_fd, \"-:kprobe_attach_0000000000000000/foo_00000000_0\", 47) = 47
+close(events_fd) = 0
+"
+    );
+}
+
+#[test]
+fn legacy_takes_seven_system_calls_and_addresses() {
+    let text = plan("0xffffffff81000000,mode=legacy");
+    let (attach, _) = text.split_once("\n--\n").unwrap();
+    assert_eq!(attach.lines().count(), 7);
+    assert!(
+        attach.contains("/at_ffffffff81000000_00000000_0 0xffffffff81000000\", "),
+        "{attach}"
+    );
+    let text = plan("0xffffffff81000000");
+    assert!(
+        text.contains("config1=0, config2=0xffffffff81000000}"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_event_name_is_used_once() {
+    let kernel = kernel();
+    let opts = KprobeOpts::new().attach_mode(AttachMode::Legacy);
+    let target = Target::symbol("foo").unwrap();
+    let first = kernel.plan(target, &opts).unwrap().to_string();
+    let second = kernel.plan(target, &opts).unwrap().to_string();
+    assert!(first.contains("/foo_00000000_0 "));
+    assert!(second.contains("/foo_00000000_1 "));
+}
+
+#[test]
+fn what_the_request_gets_wrong_is_refused_in_every_mode() {
+    let foo = Target::symbol("foo").unwrap();
+    let opts = KprobeOpts::new;
+    for (target, opts) in [
+        (foo, opts().offset(1 << 32)),
+        (foo, opts().offset(u64::MAX)),
+        (foo, opts().offset(1).retprobe(true)),
+        (foo, opts().maxactive(1)),
+        (foo, opts().retprobe(true).maxactive(4097)),
+        (Target::address(0), opts()),
+        (Target::address(0x1000), opts()),
+        (Target::address(u64::MAX - 255), opts()),
+        (Target::address(0xffff_ffff_8100_0000), opts().offset(1)),
+    ] {
+        let modes = AttachMode::ALL.map(|mode| opts.attach_mode(mode));
+        for opts in modes.into_iter().chain([opts]) {
+            let kernel = kernel();
+            let error = kernel.plan(target, &opts).unwrap_err();
+            assert_eq!(error.step(), Step::Request, "{opts:?}");
+            assert_eq!(error.errno(), Errno::INVAL);
+            assert_eq!(error.cause(), Cause::InvalidRequest);
+        }
+    }
+}
+
+#[test]
+fn a_plan_says_whether_its_link_can_be_pinned() {
+    let kernel = kernel();
+    for mode in AttachMode::ALL {
+        let opts = KprobeOpts::new().attach_mode(mode);
+        let plan = kernel.plan(Target::symbol("foo").unwrap(), &opts).unwrap();
+        let refused = plan.can_pin().err().map(|error| error.step());
+        let expected = (mode != AttachMode::Link).then_some(Step::Pin);
+        assert_eq!(refused, expected, "{mode}");
+    }
+}

@@ -1,0 +1,378 @@
+//! Probes fire, in every mode, and stop when they are detached.
+
+use std::fs;
+use std::process::Command;
+
+use kprobe_attach::{AttachMode, Cause, Errno, Kernel, KprobeOpts, Step, Target, attach_kprobe};
+
+use super::{
+    Counter, FUNCTION, OTHER_FUNCTION, address_of, clean, counting, counting_by_cookie, fds,
+    function, kallsyms, link_modes, mkdir, promised, unlink,
+};
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn entry_and_return_probes_fire_until_detached() {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        for retprobe in [false, true] {
+            clean(|| {
+                let counter = Counter::new();
+                let opts = KprobeOpts::new().retprobe(retprobe).attach_mode(mode);
+                let link = counter.attach(&kernel, function(), &opts);
+                assert_eq!(link.mode(), mode);
+                unlink(3);
+                assert_eq!(counter.hits(), 3, "{mode}");
+                link.detach().unwrap();
+                unlink(3);
+                assert_eq!(counter.hits(), 3, "{mode}: after detach");
+            });
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn dropping_a_link_detaches() {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        clean(|| {
+            let counter = Counter::new();
+            let opts = KprobeOpts::new().attach_mode(mode);
+            drop(counter.attach(&kernel, function(), &opts));
+            unlink(1);
+            assert_eq!(counter.hits(), 0, "{mode}");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn the_default_mode_is_the_first_that_is_promised() {
+    clean(|| {
+        let counter = Counter::new();
+        let link = attach_kprobe(&counter.program, function(), &KprobeOpts::new()).unwrap();
+        assert_eq!(link.mode(), promised()[0]);
+        unlink(1);
+        assert_eq!(counter.hits(), 1);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn one_program_attached_twice_sees_both_cookies() {
+    let kernel = Kernel::probe();
+    for mode in link_modes() {
+        clean(|| {
+            let counters = kprobe_attach::map::Array::create(4).unwrap();
+            let program = counting_by_cookie(&counters);
+            let opts = KprobeOpts::new().attach_mode(mode);
+            let attach =
+                |cookie| kernel.attach_kprobe(&program, function(), &opts.bpf_cookie(cookie));
+            let (one, three) = (attach(1).unwrap(), attach(3).unwrap());
+            unlink(2);
+            let counts = [0, 1, 2, 3].map(|index| counters.get(index).unwrap());
+            assert_eq!(counts, [0, 2, 0, 2], "{mode}");
+            one.detach().unwrap();
+            unlink(1);
+            let counts = [1, 3].map(|index| counters.get(index).unwrap());
+            assert_eq!(counts, [2, 3], "{mode}");
+            drop(three);
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_cookie_is_refused_where_nothing_carries_it() {
+    let kernel = Kernel::probe();
+    for mode in AttachMode::ALL {
+        let opts = KprobeOpts::new().bpf_cookie(7).attach_mode(mode);
+        clean(
+            || match kernel.attach_kprobe(&Counter::new().program, function(), &opts) {
+                Ok(link) => assert!(link.mode().uses_link() && promised().contains(&mode)),
+                Err(error) if mode.uses_link() => {
+                    assert_eq!(error.step(), Step::ProbeKernel);
+                    assert_eq!(error.cause(), Cause::NoPerfLink);
+                    assert!(!promised().contains(&mode));
+                }
+                Err(error) => {
+                    assert_eq!(error.step(), Step::Request);
+                    assert_eq!(error.errno(), Errno::OPNOTSUPP);
+                }
+            },
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_offset_fires_on_instruction_boundaries_only() {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        let mut fired = 0;
+        let mut refused = 0;
+        for offset in 1..=24 {
+            clean(|| {
+                let counter = Counter::new();
+                let opts = KprobeOpts::new().offset(offset).attach_mode(mode);
+                match kernel.attach_kprobe(&counter.program, function(), &opts) {
+                    Ok(link) => {
+                        unlink(2);
+                        assert_eq!(counter.hits(), 2, "{mode}: {FUNCTION}+{offset}");
+                        assert_eq!(link.info().unwrap().offset, offset);
+                        fired += 1;
+                    }
+                    Err(error) => {
+                        assert!(
+                            matches!(
+                                error.cause(),
+                                Cause::NotInstructionBoundary | Cause::NotProbeable
+                            ),
+                            "{error}"
+                        );
+                        assert!(
+                            error
+                                .to_string()
+                                .starts_with(&format!("{FUNCTION}+{offset:#x}: "))
+                        );
+                        refused += usize::from(error.cause() == Cause::NotInstructionBoundary);
+                    }
+                }
+            });
+        }
+        assert!(fired > 0, "{mode}: no offset could be probed");
+        assert!(
+            refused > 0 || cfg!(not(target_arch = "x86_64")),
+            "{mode}: every offset was taken"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_address_fires_in_every_mode() {
+    let kernel = Kernel::probe();
+    let target = Target::address(address_of(FUNCTION));
+    for mode in promised() {
+        for retprobe in [false, true] {
+            clean(|| {
+                let counter = Counter::new();
+                let opts = KprobeOpts::new().attach_mode(mode).retprobe(retprobe);
+                let link = counter.attach(&kernel, target, &opts);
+                unlink(2);
+                assert_eq!(counter.hits(), 2, "{mode}");
+                link.detach().unwrap();
+                unlink(2);
+                assert_eq!(counter.hits(), 2, "{mode}: after detach");
+            });
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn two_programs_on_one_function_both_fire() {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        clean(|| {
+            let counters = kprobe_attach::map::Array::create(2).unwrap();
+            let programs = [counting(&counters, 0), counting(&counters, 1)];
+            let opts = KprobeOpts::new().attach_mode(mode);
+            let links = programs
+                .each_ref()
+                .map(|program| kernel.attach_kprobe(program, function(), &opts).unwrap());
+            unlink(2);
+            assert_eq!(
+                [0, 1].map(|index| counters.get(index).unwrap()),
+                [2, 2],
+                "{mode}"
+            );
+            drop(links);
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn the_longest_function_name_is_attached_under_an_event_name_of_63_bytes() {
+    let kernel = Kernel::probe();
+    let symbols = kallsyms();
+    let is_name = |name: &str| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let mut names: Vec<&str> = symbols
+        .iter()
+        .filter(|(_, kind, name, module)| {
+            matches!(kind, 't' | 'T')
+                && module.is_none()
+                && is_name(name)
+                && !["__pfx_", "__SC", "trace_"]
+                    .iter()
+                    .any(|part| name.contains(part))
+        })
+        .map(|(_, _, name, _)| name.as_str())
+        .collect();
+    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    for mode in promised() {
+        let opts = KprobeOpts::new().attach_mode(mode);
+        let counter = Counter::new();
+        // Not every function can be probed; the first of the longest that can shows it.
+        let attached = names.iter().take(100).find_map(|name| {
+            let target = Target::symbol(name).unwrap();
+            let link = kernel.attach_kprobe(&counter.program, target, &opts).ok()?;
+            Some((name, link))
+        });
+        let (name, link) = attached.expect("a long function that can be probed");
+        assert!(name.len() > 46, "{name}");
+        let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
+        if mode.uses_tracefs() {
+            let (_, rest) = events.split_once('/').unwrap();
+            let (event, definition) = rest.split_once(' ').unwrap();
+            assert_eq!(event.len(), 63, "{events}");
+            assert!(definition.starts_with(*name), "{events}");
+        } else {
+            assert_eq!(events, "");
+        }
+        link.detach().unwrap();
+        let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
+        assert_eq!(events, "");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_function_of_a_module_is_attached_by_its_module() {
+    if std::env::var("KPROBE_ATTACH_MODULES").unwrap().is_empty() {
+        // Of a kernel that it has replaced, Debian keeps the image and not the modules; these it has in one package.
+        assert!(!["5.10", "6.1", "6.12"].contains(&super::kernel_name().as_str()));
+        println!("not run here: there are no modules of this kernel");
+        return;
+    }
+    let kernel = Kernel::probe();
+    let busybox = |command: &str| {
+        let status = Command::new("/bin/busybox")
+            .args(command.split(' '))
+            .status()
+            .unwrap();
+        assert!(status.success(), "{command}");
+    };
+    // Runs when a network device of the module's kind is made.
+    let target = Target::in_module("dummy", "dummy_dev_init").unwrap();
+    for mode in promised() {
+        clean(|| {
+            let counter = Counter::new();
+            let opts = KprobeOpts::new().attach_mode(mode);
+            if !mode.uses_tracefs() {
+                // tracefs takes a module that is not there yet.
+                let error = kernel
+                    .attach_kprobe(&counter.program, target, &opts)
+                    .unwrap_err();
+                assert_eq!(
+                    (error.errno(), error.cause()),
+                    (Errno::NOENT, Cause::ModuleNotLoaded)
+                );
+            }
+            busybox("insmod /lib/modules/dummy.ko");
+            let link = counter.attach(&kernel, target, &opts);
+            busybox("ip link add probed type dummy");
+            assert_eq!(counter.hits(), 1, "{mode}");
+            let target = link.info().unwrap().function.unwrap();
+            assert_eq!(target.function(), Some("dummy_dev_init"));
+            drop(link);
+            busybox("rmmod dummy");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn maxactive_reaches_the_kernel() {
+    let kernel = Kernel::probe();
+    for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
+        clean(|| {
+            let counter = Counter::new();
+            let opts = KprobeOpts::new().retprobe(true).maxactive(64);
+            let link = counter.attach(&kernel, function(), &opts.attach_mode(mode));
+            let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
+            assert!(events.starts_with("r64:kprobe_attach_"), "{events}");
+            unlink(2);
+            assert_eq!(counter.hits(), 2);
+            drop(link);
+            // Unset, the first mode that can carry it is taken.
+            let link = counter.attach(&kernel, function(), &opts);
+            assert!(link.mode().uses_tracefs());
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_link_holds_one_file_descriptor_and_a_tracefs_event_two() {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        let counter = Counter::new();
+        let before = fds().len();
+        let opts = KprobeOpts::new().attach_mode(mode);
+        let links = [(); 3].map(|()| counter.attach(&kernel, function(), &opts));
+        let each = if mode.uses_tracefs() { 2 } else { 1 };
+        assert_eq!(fds().len(), before + 3 * each, "{mode}");
+        drop(links);
+        assert_eq!(fds().len(), before, "{mode}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn many_probes_are_told_apart() {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        clean(|| {
+            let (one, other) = (Counter::new(), Counter::new());
+            let opts = KprobeOpts::new().attach_mode(mode);
+            let links = [
+                one.attach(&kernel, function(), &opts),
+                one.attach(&kernel, function(), &opts.retprobe(true)),
+                other.attach(&kernel, Target::symbol(OTHER_FUNCTION).unwrap(), &opts),
+            ];
+            unlink(1);
+            mkdir(3);
+            assert_eq!((one.hits(), other.hits()), (2, 3), "{mode}");
+            drop(links);
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn cpu_0_offline_is_no_obstacle() {
+    const ONLINE: &str = "/sys/devices/system/cpu/cpu0/online";
+    // x86 lost the offlining of CPU 0 in Linux 6.5 (commit e59e74dc48a3); before, the machine is booted with cpu0_hotplug.
+    let may = ["5.10", "6.1"].contains(&super::kernel_name().as_str())
+        || cfg!(not(target_arch = "x86_64"));
+    if !may {
+        assert!(
+            !fs::exists(ONLINE).unwrap(),
+            "CPU 0 can go offline here: test it"
+        );
+        return;
+    }
+    fs::write(ONLINE, "0").unwrap();
+    let kernel = Kernel::probe();
+    let counts = promised().into_iter().map(|mode| {
+        let counter = Counter::new();
+        let link = kernel.attach_kprobe(
+            &counter.program,
+            function(),
+            &KprobeOpts::new().attach_mode(mode),
+        );
+        unlink(2);
+        (link.map(|link| link.mode()), counter.hits())
+    });
+    let counts: Vec<_> = counts.collect();
+    fs::write(ONLINE, "1").unwrap();
+    assert_eq!(kernel.features().cpu, 1);
+    let expected: Vec<_> = promised().into_iter().map(|mode| (Ok(mode), 2)).collect();
+    assert_eq!(counts, expected);
+}

@@ -1,0 +1,462 @@
+//! The program, as a user and as a script sees it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use kprobe_attach::AttachMode;
+use serde_json::Value;
+
+use super::{Counter, FUNCTION, clean, link::pin, promised, unlink};
+
+fn program() -> Command {
+    let path = std::env::var("KPROBE_ATTACH_BIN").expect("set by ci/init");
+    Command::new(path)
+}
+
+fn run(args: &[&str]) -> Output {
+    program().args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// The output's lines, each an object of JSON.
+fn json(output: &[u8]) -> Vec<Value> {
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    text(output).lines().map(parse).collect()
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn features_prints_the_promised_modes() {
+    let output = run(&["features", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let [features] = &json(&output.stdout)[..] else {
+        panic!("one line");
+    };
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_eq!(features["kernel"], release.trim());
+    assert_eq!(features["arch"], std::env::consts::ARCH);
+    assert_eq!(features["kprobe_pmu"]["support"], "yes");
+    assert_eq!(features["kprobe_pmu"]["retprobe_bit"], 0);
+    assert_eq!(features["tracefs"]["path"], "/sys/kernel/tracing");
+    assert_eq!(features["default"], promised()[0].name());
+    for mode in AttachMode::ALL {
+        let support = &features["modes"][mode.name()];
+        if promised().contains(&mode) {
+            assert_eq!(support["support"], "yes");
+        } else {
+            assert_eq!(support["support"], "no");
+            assert_eq!(support["errno"], "EINVAL");
+            assert!(support["why"].as_str().unwrap().contains("Linux 5.15"));
+        }
+    }
+    let output = run(&["features"]);
+    assert!(
+        text(&output.stdout).contains("mode perf        yes"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn count_counts_while_the_command_runs_and_hands_its_status_through() {
+    for mode in promised() {
+        clean(|| {
+            let script = "touch /tmp/a /tmp/b; rm /tmp/a /tmp/b; exit 3";
+            let probe = format!("kretprobe/{FUNCTION}");
+            let args = ["count", "--json", "--mode", mode.name(), FUNCTION, &probe];
+            let output = run(&[&args[..], &["--", "sh", "-c", script]].concat());
+            assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+            let lines = json(&output.stdout);
+            for (line, (probe, retprobe)) in lines.iter().zip([(FUNCTION, false), (&probe, true)]) {
+                assert_eq!(line["probe"], probe);
+                assert_eq!(line["function"], FUNCTION);
+                assert_eq!(line["offset"], 0);
+                assert_eq!(line["retprobe"], retprobe);
+                assert_eq!(line["mode"], mode.name());
+                assert_eq!(line["cookie"], 0);
+                assert_eq!(line["hits"], 2);
+                assert!(line["missed"].is_null() || line["missed"] == 0);
+            }
+            assert_eq!(lines.len(), 2);
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn count_prints_a_table() {
+    let output = run(&[
+        "count",
+        "--quiet",
+        FUNCTION,
+        "--",
+        "sh",
+        "-c",
+        "touch /tmp/a; rm /tmp/a",
+    ]);
+    assert_eq!(text(&output.stderr), "");
+    let table = text(&output.stdout);
+    assert!(
+        !table.contains('\x1b'),
+        "a live table is for terminals: {table:?}"
+    );
+    let words: Vec<_> = table
+        .lines()
+        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
+        .collect();
+    assert_eq!(words[0], ["PROBE", "MODE", "HITS", "MISSED"]);
+    assert_eq!(words[1][..3], [FUNCTION, promised()[0].name(), "1"]);
+    assert_eq!(words.len(), 2, "{table}");
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_signal_detaches_and_summarises() {
+    for mode in promised() {
+        for signal in ["INT", "TERM", "HUP"] {
+            clean(|| {
+                let mut child = program()
+                    .args(["count", "--json", "--mode", mode.name(), FUNCTION])
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                // Once it says so, it is attached.
+                let mut announced = String::new();
+                BufReader::new(child.stderr.take().unwrap())
+                    .read_line(&mut announced)
+                    .unwrap();
+                assert!(announced.contains("1 probe attached"), "{announced}");
+                unlink(2);
+                let kill = format!("kill -{signal} {}", child.id());
+                assert!(
+                    Command::new("sh")
+                        .args(["-c", &kill])
+                        .status()
+                        .unwrap()
+                        .success()
+                );
+                let output = child.wait_with_output().unwrap();
+                assert_eq!(output.status.code(), Some(0));
+                assert_eq!(json(&output.stdout)[0]["hits"], 2, "{mode} {signal}");
+            });
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn the_time_ends_it_and_a_closed_pipe_too() {
+    clean(|| {
+        let output = run(&["count", "--quiet", "--json", "--for", "0.2", FUNCTION]);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(json(&output.stdout)[0]["hits"], 0);
+        let output = run(&[
+            "count",
+            "--quiet",
+            "--json",
+            "--for",
+            "0.5",
+            "--interval",
+            "0.2",
+            FUNCTION,
+        ]);
+        assert_eq!(json(&output.stdout).len(), 3);
+        // A command that would go on is asked to end.
+        let output = run(&[
+            "count", "--quiet", "--json", "--for", "0.2", FUNCTION, "--", "sleep", "1000",
+        ]);
+        assert_eq!(output.status.code(), Some(128 + 15));
+    });
+    for mode in promised() {
+        clean(|| {
+            let mut child = program()
+                .args([
+                    "count",
+                    "--mode",
+                    mode.name(),
+                    "--interval",
+                    "0.1",
+                    FUNCTION,
+                ])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            drop(child.stdout.take());
+            assert_eq!(child.wait().unwrap().code(), Some(1));
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_command_that_cannot_run_is_127_or_126() {
+    clean(|| {
+        for (command, status) in [("no-such-command", 127), ("/tmp", 126)] {
+            let output = run(&["count", "--json", FUNCTION, "--", command]);
+            assert_eq!(output.status.code(), Some(status));
+            assert!(text(&output.stderr).contains(command));
+        }
+        // A command that dies of a signal, as a shell tells it.
+        let output = run(&["count", FUNCTION, "--", "sh", "-c", "kill -KILL $$"]);
+        assert_eq!(output.status.code(), Some(128 + 9));
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_failure_is_a_line_for_each_probe_and_nothing_stays_attached() {
+    clean(|| {
+        let probes = [
+            FUNCTION,
+            "no_such_function",
+            "vfs_read+0xg",
+            "vfs_read\n-:a/b",
+        ];
+        let output = run(&[&["count", "--json"], &probes[..2]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let [line] = &json(&output.stdout)[..] else {
+            panic!("{}", text(&output.stdout));
+        };
+        assert_eq!(line["probe"], "no_such_function");
+        assert_eq!(line["error"]["step"], "perf_event_open");
+        assert_eq!(line["error"]["errno"], "ENOENT");
+        assert_eq!(line["error"]["cause"], "no-such-function");
+        assert!(
+            line["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("no_such_function")
+        );
+
+        let output = run(&[&["count", "--json"], &probes[2..]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let lines = json(&output.stdout);
+        for (line, probe) in lines.iter().zip(&probes[2..]) {
+            assert_eq!(line["probe"], *probe);
+            assert_eq!(line["error"]["step"], "request");
+            assert_eq!(line["error"]["cause"], "invalid-request");
+        }
+        assert_eq!(lines.len(), 2);
+
+        let output = run(&[
+            "count",
+            FUNCTION,
+            "no_such_function",
+            "--",
+            "touch",
+            "/tmp/ran",
+        ]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("no_such_function: perf_event_open: ENOENT: "));
+        assert!(!std::fs::exists("/tmp/ran").unwrap());
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn attach_holds_a_pinned_program_or_pins_its_links() {
+    const PIN: &str = "/sys/fs/bpf/program";
+    clean(|| {
+        let counter = Counter::new();
+        pin(&counter.program, PIN);
+        let id = format!("id:{}", counter.program.id().unwrap());
+        for (hits, what) in (1..).zip([PIN, &id]) {
+            let args = ["attach", "--json", "--program", what, FUNCTION];
+            let output = run(&[&args[..], &["--", "sh", "-c", "touch /tmp/a; rm /tmp/a"]].concat());
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            let line = &json(&output.stdout)[0];
+            assert_eq!(line["mode"], promised()[0].name());
+            assert_eq!(line["link_id"].is_u64(), promised()[0].uses_link());
+            assert!(line["pinned"].is_null());
+            assert_eq!(counter.hits(), hits);
+        }
+        unlink(1);
+        assert_eq!(counter.hits(), 2);
+
+        let probes = [FUNCTION, "kretprobe/vfs_unlink"];
+        let args = [
+            "attach",
+            "--json",
+            "--program",
+            PIN,
+            "--pin",
+            "/sys/fs/bpf/pins",
+        ];
+        let output = run(&[&args[..], &probes[..]].concat());
+        if promised().contains(&AttachMode::Link) {
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            let pins: Vec<_> = json(&output.stdout)
+                .iter()
+                .map(|line| line["pinned"].as_str().unwrap().to_owned())
+                .collect();
+            assert_eq!(
+                pins,
+                [
+                    "/sys/fs/bpf/pins/kprobe_vfs_unlink",
+                    "/sys/fs/bpf/pins/kretprobe_vfs_unlink"
+                ]
+            );
+            unlink(1);
+            assert_eq!(counter.hits(), 4);
+            // The second pin is taken: the first of a new pair goes again.
+            std::fs::remove_file(&pins[0]).unwrap();
+            let output = run(&[&args[..], &probes[..]].concat());
+            assert_eq!(output.status.code(), Some(1));
+            assert_eq!(json(&output.stdout)[0]["error"]["step"], "pin");
+            assert!(!std::fs::exists(&pins[0]).unwrap());
+            std::fs::remove_file(&pins[1]).unwrap();
+            std::fs::remove_dir("/sys/fs/bpf/pins").unwrap();
+        } else {
+            assert_eq!(output.status.code(), Some(1));
+            assert_eq!(json(&output.stdout)[0]["error"]["step"], "pin");
+            assert!(!std::fs::exists("/sys/fs/bpf/pins").unwrap());
+        }
+        let gone = run(&["attach", "--program", "/sys/fs/bpf/none", FUNCTION]);
+        assert_eq!(gone.status.code(), Some(1));
+        assert!(text(&gone.stderr).contains("open-program: ENOENT: there is no such pin"));
+        std::fs::remove_file(PIN).unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_plan_is_what_strace_sees() {
+    for mode in promised() {
+        let cookie = if mode.uses_link() { ",cookie=7" } else { "" };
+        let maxactive = if mode.uses_tracefs() {
+            ",maxactive=9"
+        } else {
+            ""
+        };
+        let probe = format!("kretprobe/{FUNCTION}{cookie}{maxactive},mode={mode}");
+        let plan = run(&["plan", "--json", &probe]);
+        let plan = &json(&plan.stdout)[0];
+        let planned = |key: &str| -> Vec<String> {
+            let steps = plan[key].as_array().unwrap();
+            steps
+                .iter()
+                .map(|step| normal(step.as_str().unwrap()))
+                .collect()
+        };
+
+        let args = ["-v", "-s", "1000", "-o", "/tmp/strace"];
+        let filter = [
+            "-e",
+            "trace=bpf,close,ioctl,openat,perf_event_open,read,write",
+        ];
+        let status = Command::new("/bin/strace")
+            .args(args)
+            .args(filter)
+            .arg(program().get_program())
+            .args(["count", "--quiet", "--json", "--for", "0.1", &probe])
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let trace = std::fs::read_to_string("/tmp/strace").unwrap();
+        let traced: Vec<_> = trace.lines().map(normal).collect();
+        for steps in [planned("steps"), planned("detach")] {
+            let found = traced.windows(steps.len()).any(|window| window == steps);
+            assert!(found, "{mode}: {steps:#?}\nnot in {traced:#?}");
+        }
+        let limit = if mode.uses_tracefs() { 7 } else { 2 };
+        // What keeps one file descriptor a link instead of two.
+        let close = usize::from(mode.uses_link());
+        assert_eq!(planned("steps").len(), limit + close, "{mode}");
+        assert_eq!(
+            planned("detach").len(),
+            if mode.uses_tracefs() { 3 } else { 1 },
+            "{mode}"
+        );
+    }
+}
+
+/// A system call as both have it: numbers that only the kernel knows, or that are the process's own, left out.
+fn normal(call: &str) -> String {
+    let (call, answer) = call.rsplit_once(" = ").unwrap_or((call, ""));
+    let mut call = call.trim_end().to_owned();
+    // Comments of strace, and its names of numbers.
+    while let (Some(start), Some(end)) = (call.find(" /*"), call.find("*/")) {
+        call.replace_range(start..end + 2, "");
+    }
+    call = call.replace("PERF_ATTR_SIZE_VER1", "72");
+    let name = call.split('(').next().unwrap().to_owned();
+    let field = |key: &str| -> String {
+        let Some(at) = call.find(&format!("{key}=")) else {
+            return String::new();
+        };
+        let value = &call[at + key.len() + 1..];
+        let value = &value[..value.find([',', '}']).unwrap()];
+        let hex = value
+            .strip_prefix("0x")
+            .and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        format!(
+            "{key}={}",
+            hex.map_or(value.to_owned(), |number| number.to_string())
+        )
+    };
+    match name.as_str() {
+        "perf_event_open" => {
+            let arguments = call.rsplit_once('}').unwrap().1;
+            let tracepoint = call.contains("PERF_TYPE_TRACEPOINT");
+            let config = if tracepoint {
+                "an id".to_owned()
+            } else {
+                field("config")
+            };
+            let named = !field("config1").ends_with("=0");
+            let fields = [
+                field("type"),
+                field("size"),
+                config,
+                field("disabled"),
+                field("config2"),
+            ];
+            let done = if answer.starts_with('-') {
+                "failed"
+            } else {
+                ""
+            };
+            format!(
+                "{name} {} named {named} {arguments} {done}",
+                fields.join(" ")
+            )
+        }
+        "bpf" => {
+            let size = call.rsplit_once(", ").unwrap().1;
+            let target = if call.contains("target_fd=-1") {
+                "none"
+            } else {
+                ""
+            };
+            format!(
+                "{name} {} {} {} {size} {target}",
+                &call[..20],
+                field("attach_type"),
+                field("bpf_cookie")
+            )
+        }
+        "openat" | "write" => {
+            // The random part of a group, and of an event's name, is another in each process.
+            let (_, arguments) = call.split_once(',').unwrap();
+            let mut arguments = arguments.to_owned();
+            if let Some(at) = arguments.find("kprobe_attach_") {
+                let random = arguments[at + 14..at + 30].to_owned();
+                arguments = arguments.replace(&random, "R").replace(&random[..8], "r");
+                // So is the event's number: a plan in vain uses one.
+                let number = arguments.find("_r_").unwrap() + 3;
+                arguments.replace_range(number..=number, "N");
+            }
+            format!("{name}{arguments}")
+        }
+        "read" => format!("{name} {}", call.rsplit_once(", ").unwrap().1),
+        "ioctl" => format!("{name} {}", call.split(", ").nth(1).unwrap()),
+        _ => name,
+    }
+}

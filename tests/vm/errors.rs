@@ -1,0 +1,256 @@
+//! What fails says why, and leaves nothing behind.
+
+use std::fs;
+
+use kprobe_attach::fd::AsFd;
+use kprobe_attach::map::Array;
+use kprobe_attach::prog::{Load, insn};
+use kprobe_attach::{AttachMode, Cause, Errno, Error, Kernel, KprobeOpts, Step, Target};
+use rustix::process::{Resource, Rlimit};
+
+use super::{Counter, Trace, clean, function, kallsyms, kernel_name, promised};
+
+/// The failure of an attach in every promised mode.
+fn failures(target: Target, opts: &KprobeOpts) -> Vec<(AttachMode, Error)> {
+    let kernel = Kernel::probe();
+    let counter = Counter::new();
+    let fail = |mode| {
+        let attached =
+            clean(|| kernel.attach_kprobe(&counter.program, target, &opts.attach_mode(mode)));
+        (mode, attached.expect_err("a failure"))
+    };
+    promised().into_iter().map(fail).collect()
+}
+
+fn creating(mode: AttachMode) -> Step {
+    if mode.uses_tracefs() {
+        Step::CreateEvent
+    } else {
+        Step::PerfEventOpen
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_missing_function_is_told_from_everything_else() {
+    let target = Target::symbol("no_such_function").unwrap();
+    for (mode, error) in failures(target, &KprobeOpts::new()) {
+        assert_eq!(error.step(), creating(mode), "{mode}");
+        assert_eq!(error.cause(), Cause::NoSuchFunction, "{mode}: {error}");
+        assert_eq!(error.target(), Some(&target));
+        assert!(
+            error.to_string().starts_with("no_such_function: "),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_name_of_several_functions_is_told() {
+    let symbols = kallsyms();
+    let text = |kind: &char| matches!(kind, 't' | 'T');
+    let mut names: Vec<&str> = symbols
+        .iter()
+        .filter(|(_, kind, _, module)| text(kind) && module.is_none())
+        .map(|(_, _, name, _)| name.as_str())
+        .collect();
+    names.sort_unstable();
+    let mut twice = names
+        .windows(2)
+        .filter(|pair| pair[0] == pair[1])
+        .map(|pair| pair[0]);
+    let target = twice
+        .find_map(|name| Target::symbol(name).ok())
+        .expect("a name that two functions have");
+    if kernel_name() == "5.10" {
+        // It takes the first one silently, and there is nothing to tell.
+        return;
+    }
+    for (mode, error) in failures(target, &KprobeOpts::new()) {
+        assert_eq!(error.cause(), Cause::NotUnique, "{mode}: {error}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_function_that_the_kernel_protects_is_told() {
+    let blacklist = fs::read_to_string("/sys/kernel/debug/kprobes/blacklist").unwrap();
+    let name = blacklist.lines().find_map(|line| {
+        let name = line.split_ascii_whitespace().nth(1)?;
+        // A name that stands for one function only, and exists.
+        let symbols = kallsyms();
+        let count = symbols
+            .iter()
+            .filter(|(_, _, symbol, _)| symbol == name)
+            .count();
+        (count == 1).then(|| Target::symbol(name).ok()).flatten()
+    });
+    for (mode, error) in failures(name.expect("a blacklisted function"), &KprobeOpts::new()) {
+        assert_eq!(error.cause(), Cause::NotProbeable, "{mode}: {error}");
+        assert_eq!(error.errno(), Errno::INVAL, "{mode}: {error}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_address_in_the_middle_of_a_function_is_no_place_for_a_return_probe() {
+    let target = Target::address(super::address_of(super::FUNCTION) + 9);
+    for (mode, error) in failures(target, &KprobeOpts::new().retprobe(true)) {
+        let cause = error.cause();
+        let told = matches!(
+            cause,
+            Cause::NotFunctionEntry | Cause::NotInstructionBoundary
+        );
+        assert!(told, "{mode}: {error}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn what_is_no_kprobe_program_is_refused_and_undone() {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        let binding = if mode.uses_link() {
+            Step::LinkCreate
+        } else {
+            Step::SetBpf
+        };
+        clean(|| {
+            let map = Array::create(1).unwrap();
+            let file = rustix::fs::open(
+                "/dev/null",
+                rustix::fs::OFlags::RDWR,
+                rustix::fs::Mode::empty(),
+            )
+            .unwrap();
+            for other in [map.as_fd(), file.as_fd()] {
+                let opts = KprobeOpts::new().attach_mode(mode);
+                let error = kernel.attach_kprobe(other, function(), &opts).unwrap_err();
+                assert_eq!(error.step(), binding, "{mode}");
+                assert_eq!(error.cause(), Cause::WrongProgram, "{mode}: {error}");
+            }
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn running_out_of_file_descriptors_at_any_step_leaves_nothing() {
+    let kernel = Kernel::probe();
+    let counter = Counter::new();
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    for mode in promised() {
+        let opts = KprobeOpts::new().attach_mode(mode);
+        let before = Trace::now();
+        let highest = super::fds().into_keys().max().unwrap();
+        // Fill the gaps, so that the limit counts new file descriptors alone.
+        let fill: Vec<_> = std::iter::repeat_with(|| fs::File::open("/").unwrap())
+            .take_while(|file| std::os::fd::AsRawFd::as_raw_fd(file).unsigned_abs() < highest)
+            .collect();
+        let mut steps = Vec::new();
+        for free in 0.. {
+            let current = Some(u64::from(highest) + 1 + free);
+            rustix::process::setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+            let attached = kernel.attach_kprobe(&counter.program, function(), &opts);
+            rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+            match attached {
+                Ok(_) => break,
+                Err(error) => {
+                    assert_eq!(
+                        (error.errno(), error.cause()),
+                        (Errno::MFILE, Cause::OutOfFds)
+                    );
+                    steps.push(error.step());
+                    let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
+                    assert_eq!(events, before.events, "{mode}: {error}");
+                }
+            }
+        }
+        drop(fill);
+        assert_eq!(Trace::now(), before, "{mode}");
+        // Every step that takes a file descriptor failed once.
+        let expected: &[Step] = match mode {
+            AttachMode::Link => &[Step::PerfEventOpen, Step::LinkCreate],
+            AttachMode::Perf => &[Step::PerfEventOpen],
+            // The id is closed again before the perf event takes its place.
+            AttachMode::LegacyLink => &[Step::CreateEvent, Step::ReadEventId, Step::LinkCreate],
+            AttachMode::Legacy => &[Step::CreateEvent, Step::ReadEventId],
+        };
+        assert_eq!(steps, expected, "{mode}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_event_that_another_uses_is_reported_by_detach() {
+    let kernel = Kernel::probe();
+    for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
+        clean(|| {
+            let counter = Counter::new();
+            let link = counter.attach(&kernel, function(), &KprobeOpts::new().attach_mode(mode));
+            let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
+            let name = events.split([':', ' ']).nth(1).unwrap().to_owned();
+            let enable = format!("/sys/kernel/tracing/events/{name}/enable");
+            fs::write(&enable, "1").unwrap();
+            let error = link.detach().unwrap_err();
+            assert_eq!(
+                (error.step(), error.errno()),
+                (Step::RemoveEvent, Errno::BUSY)
+            );
+            assert_eq!(error.cause(), Cause::EventBusy);
+            fs::write(&enable, "0").unwrap();
+            let mut options = fs::OpenOptions::new();
+            let mut file = options
+                .append(true)
+                .open("/sys/kernel/tracing/kprobe_events")
+                .unwrap();
+            std::io::Write::write_all(&mut file, format!("-:{name}").as_bytes()).unwrap();
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_memlock_limit_is_raised_for_the_load_and_put_back() {
+    let limit = rustix::process::getrlimit(Resource::Memlock);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    clean(|| {
+        rustix::process::setrlimit(Resource::Memlock, none).unwrap();
+        let made = Array::create(1)
+            .and_then(|_| Load::new(&[insn::mov_imm(insn::R0, 0), insn::exit()], c"GPL").load());
+        let after = rustix::process::getrlimit(Resource::Memlock);
+        rustix::process::setrlimit(Resource::Memlock, limit).unwrap();
+        assert!(made.is_ok(), "{made:?}");
+        assert_eq!(after, none);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn the_verifier_says_in_the_log_what_it_refuses() {
+    clean(|| {
+        let mut log = [0; 4096];
+        let error = Load::new(&[insn::exit()], c"GPL")
+            .log(&mut log)
+            .load()
+            .unwrap_err();
+        assert_eq!(
+            (error.step(), error.cause()),
+            (Step::LoadProgram, Cause::WrongProgram)
+        );
+        let log = String::from_utf8_lossy(&log);
+        assert!(log.contains("R0 !read_ok"), "{log}");
+        let mut short = [0; 8];
+        let insns = [insn::mov_imm(insn::R0, 0), insn::exit()];
+        let load = Load::new(&insns, c"GPL").log(&mut short);
+        assert_eq!(load.load().unwrap_err().step(), Step::LoadProgram);
+        // A license that is not the GPL's does not get helpers that are: bpf_trace_printk.
+        let insns = [insn::call(6), insn::exit()];
+        let error = Load::new(&insns, c"proprietary").load().unwrap_err();
+        assert_eq!(error.cause(), Cause::WrongProgram);
+    });
+}

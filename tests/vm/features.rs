@@ -1,0 +1,344 @@
+//! The probes find what the kernel is promised to have, and what is left where something is hidden.
+
+use std::fs;
+
+use kprobe_attach::{AttachMode, Cause, Errno, Kernel, KprobeOpts, Step, Support};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::thread::{CapabilitySet, UnshareFlags};
+
+use super::{Counter, clean, function, kernel_name, promised, unlink};
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn the_probed_modes_are_the_promised_ones() {
+    let kernel = clean(|| Kernel::probe().features());
+    let probed = AttachMode::ALL
+        .into_iter()
+        .filter(|mode| kernel.mode(*mode).is_yes());
+    assert_eq!(probed.collect::<Vec<_>>(), promised());
+    for mode in AttachMode::ALL {
+        assert!(!matches!(kernel.mode(mode), Support::Unknown(_)), "{mode}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn the_pmu_found_without_sysfs_is_the_one_in_sysfs() {
+    let features = Kernel::probe().features();
+    let dir = "/sys/bus/event_source/devices/kprobe";
+    let sysfs = fs::read_to_string(format!("{dir}/type")).unwrap();
+    assert_eq!(format!("{}\n", features.pmu_type), sysfs);
+    let sysfs = fs::read_to_string(format!("{dir}/format/retprobe")).unwrap();
+    assert_eq!(
+        format!("config:{}\n", features.retprobe_bit.unwrap()),
+        sysfs
+    );
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn multi_and_session_links_are_found_where_the_kernel_has_them() {
+    let features = Kernel::probe().features();
+    // Debian's 6.1 is built without CONFIG_FPROBE.
+    let has = !["5.10", "6.1"].contains(&kernel_name().as_str());
+    assert_eq!(features.kprobe_multi.is_yes(), has, "{features:?}");
+    assert_eq!(features.kprobe_session.is_yes(), has, "{features:?}");
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_callers_program_answers_as_well_as_an_own_one() {
+    clean(|| {
+        let counter = Counter::new();
+        let features = Kernel::probe_with(&counter.program).features();
+        assert_eq!(features, Kernel::probe().features());
+        // One that is none for kprobes is not mistaken for a kernel without links.
+        let file = fs::File::open("/proc/version").unwrap();
+        let file = rustix::fs::open(
+            "/proc/version",
+            rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map(|fd| (fd, file));
+        let (fd, _file) = file.unwrap();
+        assert_eq!(Kernel::probe_with(&fd).features(), features);
+    });
+}
+
+/// Runs a test in a thread with mounts of its own.
+fn with_own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    let run = || {
+        #[allow(
+            deprecated,
+            reason = "this thread shares no memory with another that is changed by it"
+        )]
+        rustix::thread::unshare(UnshareFlags::FS | UnshareFlags::NEWNS).unwrap();
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).unwrap();
+        test()
+    };
+    std::thread::scope(|scope| scope.spawn(run).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn unmount(path: &str) {
+    rustix::mount::unmount(path, UnmountFlags::DETACH).unwrap();
+}
+
+/// Mounts something empty over a path.
+fn hide(path: &str) {
+    rustix::mount::mount(
+        "none",
+        path,
+        "tmpfs",
+        MountFlags::empty(),
+        None::<&std::ffi::CStr>,
+    )
+    .unwrap();
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn with_nothing_mounted_every_promised_mode_still_attaches() {
+    clean(|| {
+        with_own_mounts(|| {
+            for path in [
+                "/sys/kernel/tracing",
+                "/sys/kernel/debug",
+                "/sys/fs/bpf",
+                "/sys",
+                "/proc",
+            ] {
+                unmount(path);
+            }
+            let kernel = Kernel::probe();
+            assert_eq!(kernel.tracefs_path(), None);
+            assert_eq!(kernel.features().default_mode(), Some(promised()[0]));
+            for mode in promised() {
+                let counter = Counter::new();
+                let opts = KprobeOpts::new().retprobe(true).attach_mode(mode);
+                let link = counter.attach(&kernel, function(), &opts);
+                unlink(2);
+                assert_eq!(counter.hits(), 2, "{mode}");
+                link.missed().unwrap();
+            }
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn tracefs_is_found_at_its_places_and_anywhere_else() {
+    with_own_mounts(|| {
+        let path = || Kernel::probe().tracefs_path().map(str::to_owned);
+        assert_eq!(path().as_deref(), Some("/sys/kernel/tracing"));
+        unmount("/sys/kernel/tracing");
+        assert_eq!(path().as_deref(), Some("/sys/kernel/debug/tracing"));
+        unmount("/sys/kernel/debug");
+        assert_eq!(path(), None);
+        fs::create_dir_all("/tmp/a b").unwrap();
+        rustix::mount::mount(
+            "none",
+            "/tmp/a b",
+            "tracefs",
+            MountFlags::empty(),
+            None::<&std::ffi::CStr>,
+        )
+        .unwrap();
+        assert_eq!(path().as_deref(), Some("/tmp/a b"));
+        unmount("/tmp/a b");
+        // A directory that is there and is no tracefs does not count.
+        hide("/sys/kernel/tracing");
+        assert_eq!(path(), None);
+        assert!(Kernel::probe().features().tracefs.is_yes());
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn without_tracefs_the_pmu_modes_are_left() {
+    // Without CAP_SYS_ADMIN there is no detached mount; the other capabilities stay, and Debian's level 3 would want it.
+    fs::write("/proc/sys/kernel/perf_event_paranoid", "2").unwrap();
+    with_own_mounts(|| {
+        unmount("/sys/kernel/tracing");
+        unmount("/sys/kernel/debug");
+        if kernel_name() == "5.10" {
+            // Loading takes no more than CAP_BPF and CAP_PERFMON, but the memory lock limit is charged.
+            assert_eq!(promised(), [AttachMode::Perf, AttachMode::Legacy]);
+        }
+        drop_capabilities(CapabilitySet::SYS_ADMIN);
+        let kernel = Kernel::probe();
+        let features = kernel.features();
+        assert!(matches!(features.tracefs, Support::No(reason) if reason.errno == Errno::PERM));
+        let left: Vec<_> = promised()
+            .into_iter()
+            .filter(|mode| !mode.uses_tracefs())
+            .collect();
+        let probed = AttachMode::ALL
+            .into_iter()
+            .filter(|mode| features.mode(*mode).is_yes());
+        assert_eq!(probed.collect::<Vec<_>>(), left);
+        let counter = Counter::new();
+        let link = counter.attach(&kernel, function(), &KprobeOpts::new());
+        unlink(1);
+        assert_eq!(counter.hits(), 1);
+        drop(link);
+        let opts = KprobeOpts::new().attach_mode(AttachMode::Legacy);
+        let error = kernel
+            .attach_kprobe(&counter.program, function(), &opts)
+            .unwrap_err();
+        assert_eq!(
+            (error.step(), error.cause()),
+            (Step::ProbeKernel, Cause::NoTracefs)
+        );
+    });
+    fs::write("/proc/sys/kernel/perf_event_paranoid", "3").unwrap();
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_missing_capability_is_told_from_a_missing_feature() {
+    // Debian's perf_event_paranoid of 3 wants CAP_SYS_ADMIN where CAP_PERFMON is at hand.
+    fs::write("/proc/sys/kernel/perf_event_paranoid", "3").unwrap();
+    for (dropped, cause) in [
+        (CapabilitySet::SYS_ADMIN, Cause::PerfEventParanoid),
+        (
+            CapabilitySet::SYS_ADMIN | CapabilitySet::PERFMON,
+            Cause::NoPermission,
+        ),
+    ] {
+        with_own_mounts(|| {
+            drop_capabilities(dropped);
+            let features = Kernel::probe().features();
+            let Support::No(reason) = features.perf_event else {
+                panic!("{features:?}");
+            };
+            assert_eq!((reason.errno, reason.cause), (Errno::ACCESS, cause));
+            assert!(
+                matches!(features.kprobe_pmu, Support::Unknown(_)),
+                "{features:?}"
+            );
+            assert_eq!(features.default_mode(), None);
+        });
+    }
+}
+
+fn drop_capabilities(dropped: CapabilitySet) {
+    let mut sets = rustix::thread::capabilities(None).unwrap();
+    sets.effective -= dropped;
+    rustix::thread::set_capabilities(None, sets).unwrap();
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn without_perf_links_the_ioctl_modes_are_left() {
+    // A seccomp filter gives the answer of a kernel before 5.15: EINVAL.
+    let link_create = 28;
+    let seen = with_filter(libc::SYS_bpf, Some(link_create), Errno::INVAL, || {
+        let kernel = Kernel::probe();
+        let features = kernel.features();
+        let probed = AttachMode::ALL
+            .into_iter()
+            .filter(|mode| features.mode(*mode).is_yes());
+        assert_eq!(
+            probed.collect::<Vec<_>>(),
+            [AttachMode::Perf, AttachMode::Legacy]
+        );
+        let counter = Counter::new();
+        let link = counter.attach(&kernel, function(), &KprobeOpts::new());
+        unlink(2);
+        let opts = KprobeOpts::new().attach_mode(AttachMode::Link);
+        let error = kernel
+            .attach_kprobe(&counter.program, function(), &opts)
+            .unwrap_err();
+        assert_eq!(
+            (error.errno(), error.cause()),
+            (Errno::OPNOTSUPP, Cause::NoPerfLink)
+        );
+        (link.mode(), counter.hits())
+    });
+    assert_eq!(seen, (AttachMode::Perf, 2));
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_answer_that_a_filter_hides_is_unknown_and_named() {
+    let link_create = 28;
+    with_filter(libc::SYS_bpf, Some(link_create), Errno::PERM, || {
+        let kernel = Kernel::probe();
+        assert!(
+            matches!(kernel.features().perf_link, Support::Unknown(reason) if reason.errno == Errno::PERM)
+        );
+        let opts = KprobeOpts::new().bpf_cookie(7);
+        let error = kernel
+            .attach_kprobe(&Counter::new().program, function(), &opts)
+            .unwrap_err();
+        assert_eq!(
+            (error.step(), error.errno()),
+            (Step::ProbeKernel, Errno::PERM)
+        );
+        assert_eq!(kernel.features().default_mode(), Some(AttachMode::Perf));
+    });
+    with_filter(libc::SYS_perf_event_open, None, Errno::PERM, || {
+        let features = Kernel::probe().features();
+        assert!(
+            matches!(features.perf_event, Support::No(reason) if reason.cause == Cause::Seccomp)
+        );
+        assert_eq!(features.default_mode(), None);
+    });
+}
+
+/// Runs a test in a thread where a system call, or those of them with this first argument, is answered by an errno.
+fn with_filter<T: Send>(
+    syscall: libc::c_long,
+    first_argument: Option<u32>,
+    errno: Errno,
+    test: impl FnOnce() -> T + Send,
+) -> T {
+    use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
+    let step = |code, jt, jf, k| sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let refuse = libc::SECCOMP_RET_ERRNO | errno.raw_os_error().unsigned_abs();
+    // struct seccomp_data: the number at 0, the first argument's low half at 16.
+    let mut filter = vec![
+        step(BPF_LD | BPF_W | BPF_ABS, 0, 0, 0),
+        step(
+            BPF_JMP | BPF_JEQ | BPF_K,
+            0,
+            if first_argument.is_some() { 3 } else { 1 },
+            u32::try_from(syscall).unwrap(),
+        ),
+    ];
+    if let Some(argument) = first_argument {
+        filter.push(step(BPF_LD | BPF_W | BPF_ABS, 0, 0, 16));
+        filter.push(step(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, argument));
+    }
+    filter.push(step(BPF_RET | BPF_K, 0, 0, refuse));
+    filter.push(step(BPF_RET | BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    let run = move || {
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_ptr().cast_mut(),
+        };
+        #[allow(
+            unsafe_code,
+            reason = "a kernel that lacks something is shown by masking it"
+        )]
+        // SAFETY: installs a filter on this thread; the program is read and copied.
+        let answer = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            )
+        };
+        assert_eq!(answer, 0);
+        test()
+    };
+    std::thread::scope(|scope| scope.spawn(run).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

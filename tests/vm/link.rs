@@ -1,0 +1,218 @@
+//! What a link knows, and pins.
+
+use std::fs;
+
+use kprobe_attach::fd::{AsFd, AsRawFd};
+use kprobe_attach::prog::Program;
+use kprobe_attach::{Cause, Errno, Kernel, KprobeLink, KprobeOpts, Step, Target};
+
+use super::{
+    Counter, FUNCTION, address_of, clean, function, kernel_name, link_modes, promised, unlink,
+};
+
+/// Whether the kernel is at least of this version, going by its name in `ci/kernels.txt`.
+fn at_least(major: u32, minor: u32) -> bool {
+    let name = kernel_name();
+    let mut numbers = name.split('.').map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (major, minor)
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn info_tells_function_offset_address_and_cookie() {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        clean(|| {
+            let counter = Counter::new();
+            let cookie = if mode.uses_link() { 7 } else { 0 };
+            let opts = KprobeOpts::new()
+                .retprobe(true)
+                .attach_mode(mode)
+                .bpf_cookie(cookie);
+            let link = counter.attach(&kernel, function(), &opts);
+            let info = link.info().unwrap();
+            assert_eq!(info.mode, mode);
+            assert_eq!(info.retprobe, Some(true));
+            assert_eq!(info.function, Some(function()));
+            assert_eq!(info.offset, 0);
+            assert_eq!(info.cookie, Some(cookie));
+            assert_eq!(info.link_id.is_some(), mode.uses_link());
+            assert_eq!(info.prog_id, Some(counter.program.id().unwrap()));
+            if at_least(6, 6) {
+                // With IBT the probe sits behind the function's first instruction.
+                let entry = address_of(FUNCTION);
+                assert!(
+                    [entry, entry + 4].contains(&info.address.unwrap()),
+                    "{info:x?}"
+                );
+            } else {
+                assert_eq!(info.address, None);
+            }
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn missed_is_told_where_the_kernel_can() {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        clean(|| {
+            let counter = Counter::new();
+            let link = counter.attach(&kernel, function(), &KprobeOpts::new().attach_mode(mode));
+            unlink(2);
+            let tells = mode.uses_tracefs() || (mode.uses_link() && at_least(6, 7));
+            assert_eq!(link.missed(), Ok(tells.then_some(0)), "{mode}");
+            assert_eq!(link.info().unwrap().missed, tells.then_some(0), "{mode}");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_pinned_link_outlives_its_process_and_ends_with_the_pin() {
+    const PIN: &str = "/sys/fs/bpf/links/probe";
+    let kernel = Kernel::probe();
+    if link_modes().is_empty() {
+        // Nothing can be pinned here; what is refused is tested below.
+        return;
+    }
+    clean(|| {
+        let counter = Counter::new();
+        let opts = KprobeOpts::new().bpf_cookie(9);
+        let link = counter.attach(&kernel, function(), &opts);
+        link.pin(PIN).unwrap();
+        let taken = link.pin(PIN).unwrap_err();
+        assert_eq!((taken.step(), taken.errno()), (Step::Pin, Errno::EXIST));
+        drop(link);
+        unlink(2);
+        assert_eq!(counter.hits(), 2);
+
+        let opened = KprobeLink::open_pinned(PIN).unwrap();
+        let info = opened.info().unwrap();
+        assert_eq!(info.function, at_least(6, 6).then(function));
+        assert_eq!(info.retprobe, at_least(6, 6).then_some(false));
+        assert_eq!(info.cookie, at_least(6, 9).then_some(9));
+        // The removal of the pin is itself a hit.
+        fs::remove_file(PIN).unwrap();
+        fs::remove_dir("/sys/fs/bpf/links").unwrap();
+        opened.detach().unwrap();
+        unlink(2);
+        assert_eq!(counter.hits(), 3);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_pin_that_fails_leaves_no_directory() {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        clean(|| {
+            let counter = Counter::new();
+            let link = counter.attach(&kernel, function(), &KprobeOpts::new().attach_mode(mode));
+            // Not a bpf file system; two directories to make; and a mode that cannot be pinned at all.
+            for (path, errno) in [
+                ("/tmp/made/pin", Errno::INVAL),
+                ("/tmp/pin", Errno::INVAL),
+                ("/sys/fs/bpf/a/b/pin", Errno::NOENT),
+            ] {
+                let error = link.pin(path).unwrap_err();
+                assert_eq!(error.step(), Step::Pin);
+                if mode == kprobe_attach::AttachMode::Link {
+                    assert_eq!(error.errno(), errno, "{path}");
+                } else {
+                    assert_eq!(error.cause(), Cause::InvalidRequest);
+                }
+            }
+            assert!(!fs::exists("/tmp/made").unwrap());
+            assert!(!fs::exists("/sys/fs/bpf/a").unwrap());
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_program_is_opened_by_pin_and_by_id() {
+    const PIN: &str = "/sys/fs/bpf/program";
+    let kernel = Kernel::probe();
+    clean(|| {
+        let counter = Counter::new();
+        pin(&counter.program, PIN);
+        let id = counter.program.id().unwrap();
+        let by_pin = Program::open_pinned(PIN).unwrap();
+        let by_id = Program::open_id(id).unwrap();
+        fs::remove_file(PIN).unwrap();
+        assert_eq!(by_pin.id().unwrap(), id);
+        let links = [&by_pin, &by_id].map(|program| {
+            kernel
+                .attach_kprobe(program, function(), &KprobeOpts::new())
+                .unwrap()
+        });
+        drop((by_pin, by_id));
+        unlink(1);
+        assert_eq!(counter.hits(), 2);
+        drop(links);
+
+        let gone = Program::open_pinned(PIN).unwrap_err();
+        assert_eq!(
+            (gone.step(), gone.errno()),
+            (Step::OpenProgram, Errno::NOENT)
+        );
+        let gone = Program::open_id(u32::MAX - 1).unwrap_err();
+        assert_eq!(
+            (gone.step(), gone.errno()),
+            (Step::OpenProgram, Errno::NOENT)
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_pin_of_another_kind_is_not_opened() {
+    const PIN: &str = "/sys/fs/bpf/other";
+    let kernel = Kernel::probe();
+    clean(|| {
+        let counter = Counter::new();
+        pin(&counter.program, PIN);
+        assert_eq!(
+            KprobeLink::open_pinned(PIN).unwrap_err().cause(),
+            Cause::WrongProgram
+        );
+        fs::remove_file(PIN).unwrap();
+        if promised()[0].uses_link() {
+            let link = counter.attach(
+                &kernel,
+                Target::symbol(FUNCTION).unwrap(),
+                &KprobeOpts::new(),
+            );
+            link.pin(PIN).unwrap();
+            assert_eq!(
+                Program::open_pinned(PIN).unwrap_err().cause(),
+                Cause::WrongProgram
+            );
+            fs::remove_file(PIN).unwrap();
+        }
+    });
+}
+
+/// `BPF_OBJ_PIN`'s attribute, written by a second hand than the library's.
+#[repr(C)]
+struct ObjPin {
+    pathname: u64,
+    bpf_fd: i32,
+    file_flags: u32,
+}
+
+/// Pins a program, which the library leaves to whoever loads one.
+pub(crate) fn pin(program: &Program, path: &str) {
+    let path = std::ffi::CString::new(path).unwrap();
+    let attr = ObjPin {
+        pathname: path.as_ptr().expose_provenance() as u64,
+        bpf_fd: program.as_fd().as_raw_fd(),
+        file_flags: 0,
+    };
+    #[allow(unsafe_code, reason = "an independent witness of bpf(2)")]
+    // SAFETY: the attribute of BPF_OBJ_PIN, with a path that outlives the call.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, 6, &raw const attr, size_of::<ObjPin>()) };
+    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
+}

@@ -1,0 +1,212 @@
+//! What is promised, on a real kernel: `ci/run.sh vm` runs these as root in virtual machines, for every kernel of
+//! `ci/kernels.txt`, and fails if one of them did not run.
+//!
+//! They need a kernel with kprobes, root, and nobody else who makes directories or unlinks files meanwhile, so on any other
+//! machine they are reported as ignored.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs
+)]
+
+mod attach;
+mod cli;
+mod errors;
+mod features;
+mod link;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use kprobe_attach::map::Array;
+use kprobe_attach::prog::{Load, Program, insn};
+use kprobe_attach::{AttachMode, Kernel, KprobeLink, KprobeOpts, Target};
+
+/// A function on the path of a system call that nobody else calls in the machine: it runs once for each [`unlink`].
+const FUNCTION: &str = "vfs_unlink";
+
+/// Another such: it runs once for each [`mkdir`].
+const OTHER_FUNCTION: &str = "vfs_mkdir";
+
+/// Makes [`FUNCTION`] run `times` times.
+fn unlink(times: usize) {
+    for _ in 0..times {
+        fs::write("/tmp/probed", "").unwrap();
+        fs::remove_file("/tmp/probed").unwrap();
+    }
+}
+
+/// Makes [`OTHER_FUNCTION`] run `times` times.
+fn mkdir(times: usize) {
+    for _ in 0..times {
+        fs::create_dir("/tmp/probed.d").unwrap();
+        fs::remove_dir("/tmp/probed.d").unwrap();
+    }
+}
+
+fn function() -> Target {
+    Target::symbol(FUNCTION).unwrap()
+}
+
+/// The kernel's short name in `ci/kernels.txt`.
+fn kernel_name() -> String {
+    std::env::var("KPROBE_ATTACH_KERNEL").expect("set by ci/init")
+}
+
+/// The modes that this kernel is promised to offer.
+fn promised() -> Vec<AttachMode> {
+    let names = std::env::var("KPROBE_ATTACH_MODES").expect("set by ci/init");
+    let mode = |name: &str| {
+        let mut modes = AttachMode::ALL.into_iter();
+        modes.find(|mode| mode.name() == name).expect("a mode")
+    };
+    names.split(',').map(mode).collect()
+}
+
+/// The promised modes with a link.
+fn link_modes() -> Vec<AttachMode> {
+    promised()
+        .into_iter()
+        .filter(|mode| mode.uses_link())
+        .collect()
+}
+
+/// What must not be left behind: trace events and file descriptors.
+#[derive(Debug, PartialEq, Eq)]
+struct Trace {
+    events: String,
+    fds: Vec<String>,
+}
+
+impl Trace {
+    fn now() -> Self {
+        let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
+        Self {
+            events,
+            fds: fds().into_values().collect(),
+        }
+    }
+}
+
+/// The open file descriptors and what they are, but for the directory that is read for it.
+fn fds() -> BTreeMap<u32, String> {
+    let entries = fs::read_dir("/proc/self/fd").unwrap();
+    let link = |entry: fs::DirEntry| {
+        let number = entry.file_name().to_str().unwrap().parse().unwrap();
+        let target = fs::read_link(entry.path()).ok()?;
+        Some((number, target.to_str().unwrap().to_owned()))
+    };
+    let open = entries.filter_map(|entry| link(entry.unwrap()));
+    open.filter(|(_, target)| !target.ends_with("/fd"))
+        .collect()
+}
+
+/// Runs a test and fails if it leaves something behind.
+fn clean<T>(test: impl FnOnce() -> T) -> T {
+    let before = Trace::now();
+    let result = test();
+    assert_eq!(Trace::now(), before);
+    result
+}
+
+/// Loads `counters[index] += 1`.
+fn counting(counters: &Array, index: i32) -> Program {
+    let [map, map_end] = insn::load_map(insn::R1, counters);
+    let insns = [
+        map,
+        map_end,
+        insn::store_imm_u32(insn::R10, -4, index),
+        insn::mov(insn::R2, insn::R10),
+        insn::add_imm(insn::R2, -4),
+        insn::call(1), // bpf_map_lookup_elem
+        insn::jump_if_eq_imm(insn::R0, 0, 2),
+        insn::mov_imm(insn::R1, 1),
+        insn::atomic_add_u64(insn::R0, 0, insn::R1),
+        insn::mov_imm(insn::R0, 0),
+        insn::exit(),
+    ];
+    load(&insns)
+}
+
+/// Loads `counters[cookie] += 1`.
+fn counting_by_cookie(counters: &Array) -> Program {
+    let [map, map_end] = insn::load_map(insn::R1, counters);
+    let insns = [
+        insn::call(174), // bpf_get_attach_cookie
+        // The key is the low half of the cookie, first in memory on the little endian machines that these run on.
+        insn::store_u64(insn::R10, -8, insn::R0),
+        map,
+        map_end,
+        insn::mov(insn::R2, insn::R10),
+        insn::add_imm(insn::R2, -8),
+        insn::call(1), // bpf_map_lookup_elem
+        insn::jump_if_eq_imm(insn::R0, 0, 2),
+        insn::mov_imm(insn::R1, 1),
+        insn::atomic_add_u64(insn::R0, 0, insn::R1),
+        insn::mov_imm(insn::R0, 0),
+        insn::exit(),
+    ];
+    load(&insns)
+}
+
+fn load(insns: &[u64]) -> Program {
+    let mut log = vec![0; 1 << 16];
+    let loaded = Load::new(insns, c"GPL")
+        .name("vm_test")
+        .log(&mut log)
+        .load();
+    loaded.unwrap_or_else(|error| panic!("{error}\n{}", String::from_utf8_lossy(&log)))
+}
+
+/// A program that counts, and its counter.
+struct Counter {
+    program: Program,
+    counters: Array,
+}
+
+impl Counter {
+    fn new() -> Self {
+        let counters = Array::create(1).unwrap();
+        Self {
+            program: counting(&counters, 0),
+            counters,
+        }
+    }
+
+    fn hits(&self) -> u64 {
+        self.counters.get(0).unwrap()
+    }
+
+    fn attach(&self, kernel: &Kernel, target: Target, opts: &KprobeOpts) -> KprobeLink {
+        let attached = kernel.attach_kprobe(&self.program, target, opts);
+        attached.unwrap_or_else(|error| panic!("{target} {opts:?}: {error}"))
+    }
+}
+
+/// The lines of `/proc/kallsyms`: address, type, name, module.
+fn kallsyms() -> Vec<(u64, char, String, Option<String>)> {
+    let text = fs::read_to_string("/proc/kallsyms").unwrap();
+    let line = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let address = u64::from_str_radix(words.next()?, 16).ok()?;
+        let kind = words.next()?.chars().next()?;
+        Some((
+            address,
+            kind,
+            words.next()?.to_owned(),
+            words.next().map(str::to_owned),
+        ))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// The address of a function.
+fn address_of(name: &str) -> u64 {
+    let symbols = kallsyms();
+    let found = symbols.iter().find(|(_, _, symbol, _)| symbol == name);
+    found.unwrap_or_else(|| panic!("{name} in kallsyms")).0
+}
