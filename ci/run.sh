@@ -1,0 +1,199 @@
+#!/usr/bin/env bash
+# The one entry to everything that is checked; see usage below.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+bin=target/release/kprobe-attach
+size_limit=$((112 * 1024))
+
+usage() {
+    cat <<'EOF'
+usage: ci/run.sh COMMAND
+  test | all           every check below, with a timing for each
+  fmt lint unit build  cargo fmt --check; clippy and doc without warnings; host tests; release build
+  nolibc               the release program is static, needs no libc and is small
+  arch                 other targets build, and the program runs on their kernels
+  fuzz [SECONDS]       each fuzz target for SECONDS (8)
+  vm [KERNEL...]       the tests on real kernels in virtual machines: those of ci/kernels.txt, or those named
+                       (KPROBE_ATTACH_FILTER='NAME...': only tests whose name contains NAME)
+  vm-run KERNEL -- COMMAND...
+                       a shell command as root in such a machine, with what target/ holds now
+                       (KPROBE_ATTACH_EXTRA=DIR: its files are there under /extra)
+  demo [KERNEL]        ci/demo.sh on KERNEL; unless named, on this machine if it can, else on 6.12
+Kernels are kept in KPROBE_ATTACH_CACHE (~/.cache/kprobe-attach). A machine may take KPROBE_ATTACH_TIMEOUT (600) seconds.
+EOF
+}
+
+note() { echo "ci: $*" >&2; }
+die() {
+    note "$*"
+    exit 1
+}
+
+# shellcheck source=ci/vm.sh
+. ci/vm.sh
+# shellcheck source=ci/arch.sh
+. ci/arch.sh
+
+# need PACKAGE...: Debian packages, installed where missing.
+need() {
+    local package missing=()
+    for package; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) = installed ]] || missing+=("$package")
+    done
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    [[ $EUID -eq 0 ]] || die "needs root, or these packages installed: ${missing[*]}"
+    note "installing ${missing[*]}"
+    # A mirror of something else that is down must not stop us: the install tells.
+    [[ -n ${updated:-} ]] || apt-get update -qq >&2 || true
+    updated=1
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 \
+        "${missing[@]}" >/dev/null || die "cannot install ${missing[*]}"
+}
+
+cmd_fmt() {
+    cargo fmt --check
+    [[ ! -e fuzz/Cargo.toml ]] || cargo fmt --check --manifest-path fuzz/Cargo.toml
+}
+
+cmd_lint() {
+    need gcc libc6-dev
+    cargo clippy --all-targets --locked -- -D warnings
+    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+}
+
+cmd_unit() {
+    local log=target/unit.log status=0
+    need gcc libc6-dev
+    mkdir -p target
+    cargo test --locked 2>&1 | tee "$log" || status=$?
+    awk -v broken="$status" '/^test result:/ { print $4, $6; failed += $6 } END { if (broken && !failed) print 0, 1 }' "$log" | tally
+}
+
+cmd_build() {
+    need gcc libc6-dev
+    cargo build --release --locked
+}
+
+# check_static PROGRAM: needs nothing at run time, and is small.
+check_static() {
+    local size
+    ! readelf -lW "$1" | grep -E '^ *(INTERP|DYNAMIC)' || die "$1 is not static"
+    # After strip there is no symbol table; in a build that is not stripped, undefined symbols would show here.
+    [[ -z $(nm -u "$1" 2>/dev/null) ]] || die "$1 has undefined symbols"
+    size=$(stat -c %s "$1")
+    echo "$1: static, $size bytes"
+    [[ $size -le $size_limit ]] || die "$1 is larger than $size_limit bytes"
+}
+
+cmd_nolibc() {
+    need gcc libc6-dev binutils
+    cmd_build
+    ! cargo tree --locked -e normal | grep -w libc || die "libc is among the dependencies"
+    check_static "$bin"
+}
+
+# To be finished: a first version.
+cmd_fuzz() {
+    local seconds=${1:-8} target targets
+    [[ -e fuzz/Cargo.toml ]] || die "there is no fuzz/"
+    need gcc g++ libc6-dev
+    command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+    targets=$(cargo +nightly fuzz list)
+    for target in $targets; do
+        cargo +nightly fuzz run "$target" -- -max_total_time="$seconds"
+    done
+}
+
+# The test binary for the machines: static, for they hold no libc that the host's would match.
+build_vm_tests() {
+    local target=x86_64-unknown-linux-gnu json path
+    need gcc libc6-dev
+    cmd_build
+    json=$(RUSTFLAGS='-C target-feature=+crt-static' cargo test --locked --no-run --target "$target" --target-dir target/vm-tests \
+        --test vm --message-format=json-render-diagnostics)
+    path=$(sed -n '/"name":"vm"/s/.*"executable":"\([^"]*\)".*/\1/p' <<<"$json")
+    [[ -n $path ]] || die "cargo built no test binary vm"
+    mkdir -p "$vm_dir"
+    ln -sf "$path" "$vm_tests"
+}
+
+cmd_vm() {
+    local kernels=("$@") name
+    [[ $(uname -m) = x86_64 ]] || die "vm needs an x86_64 host"
+    [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(awk '!/^#/ && $2 == "amd64" { print $1 }' ci/kernels.txt)
+    for name in "${kernels[@]}"; do vm_prepare "$name"; done
+    build_vm_tests
+    rm -f "$vm_dir"/*.{log,console,report,count}
+    for name in "${kernels[@]}"; do
+        while [[ $(jobs -rp | wc -l) -ge 2 ]]; do wait -n || true; done
+        echo 0 1 >"$vm_dir/$name.count" # until the machine has another verdict
+        { # the report in one piece, whatever the other machine prints meanwhile
+            set +e
+            (set -e; vm_test "$name") >"$vm_dir/$name.report" 2>&1
+            cat "$vm_dir/$name.report"
+        } &
+    done
+    wait
+    cat "$vm_dir"/*.count | tally
+}
+
+# Adds up lines `PASSED FAILED`, prints the sum and fails if there is a failure.
+tally() {
+    awk '{ passed += $1; failed += $2 } END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 || passed == 0 }'
+}
+
+cmd_vm-run() {
+    [[ $# -ge 3 && $2 = -- ]] || die "usage: ci/run.sh vm-run KERNEL -- COMMAND..."
+    local kernel=$1
+    shift 2
+    vm_job "$kernel" "$*"
+}
+
+cmd_demo() {
+    cmd_build
+    if [[ $# -eq 0 && $EUID -eq 0 ]] && "$bin" features --json | grep -q '"default":"'; then
+        PATH=$PWD/target/release:$PATH sh ci/demo.sh
+    else
+        vm_job "${1:-6.12}" 'set -o pipefail; sh /demo.sh 2>&1 | cat' # a pipe: no cursor movements
+    fi
+}
+
+# Each stage is a run of its own (`set -e` does not work inside a condition); a failed one does not stop the others.
+cmd_test() {
+    local stage stages=(fmt lint unit build nolibc arch) start status times=()
+    [[ ! -e fuzz/Cargo.toml ]] || stages+=(fuzz)
+    stages+=(vm)
+    mkdir -p target/stages
+    rm -f target/stages/*
+    for stage in "${stages[@]}"; do
+        printf '\n=== %s\n' "$stage"
+        start=$SECONDS status=ok
+        ci/run.sh "$stage" 2>&1 | tee "target/stages/$stage" || status=FAILED
+        times+=("$(printf '%-7s %-6s %4d s' "$stage" "$status" $((SECONDS - start)))")
+        # A stage that fails without a failed test counts as one.
+        if [[ $status = FAILED ]] && ! grep -qE '^[0-9]+ passed, [1-9][0-9]* failed$' "target/stages/$stage"; then
+            echo '0 passed, 1 failed' >>"target/stages/$stage"
+        fi
+    done
+    printf '\n=== all\n'
+    printf '%s\n' "${times[@]}"
+    cat target/stages/* | awk '/^[0-9]+ passed, [0-9]+ failed$/ { print $1, $3 }' | tally
+}
+
+command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+
+case ${1:-} in
+    '' | -h | --help | help) usage ;;
+    all) cmd_test ;;
+    fmt | lint | unit | build | nolibc | arch | fuzz | vm | vm-run | demo | test)
+        command=cmd_$1
+        shift
+        "$command" "$@"
+        ;;
+    *)
+        note "no command $1"
+        usage >&2
+        exit 2
+        ;;
+esac
