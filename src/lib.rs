@@ -1,4 +1,21 @@
-//! Attach a BPF program to a kernel function.
+#![doc = include_str!("../README.md")]
+//!
+//! # Words
+//!
+//! * **symbol**: a function's name in `/proc/kallsyms`; **offset**: bytes from its start; **retprobe**: a probe of its return.
+//! * **PMU**: a source of perf events; that of kprobes opens one for any function.
+//! * **perf event**: what `perf_event_open(2)` opens; a BPF program is bound to it.
+//! * **bpf link**: a file descriptor that holds program and event together, and can be pinned.
+//! * **trace event**: an event defined in tracefs, with a **group**, a name and an id; the older source of perf events.
+//! * **cookie**: a number that the program can ask for, to tell its attachments apart.
+//! * **maxactive**: how many calls of a function may await their return probe at once.
+//!
+//! # From request to link
+//!
+//! [`KprobeOpts`] and [`Target`] say what is wanted, [`Kernel`] what there is. A [`Plan`] is made of both by a pure function,
+//! and a [`KprobeLink`] is the plan carried out. Nothing is decided while attaching, so a failure is the kernel's answer to
+//! the plan, and not to a second try.
+
 #![no_std]
 #![cfg_attr(
     test,
@@ -13,6 +30,24 @@
 
 #[cfg(test)]
 extern crate std;
+
+#[cfg(not(any(
+    all(target_arch = "x86_64", target_pointer_width = "64"),
+    all(
+        target_arch = "aarch64",
+        target_pointer_width = "64",
+        target_endian = "little"
+    ),
+    target_arch = "riscv64",
+)))]
+compile_error!(
+    "kprobe-attach has no system call for this architecture, and rustix would fall to libc here; \
+     build for x86_64, aarch64 or riscv64, or add the architecture to src/sys"
+);
+#[cfg(any(not(target_os = "linux"), rustix_use_libc, miri))]
+compile_error!(
+    "kprobe-attach is for Linux, without libc; build for a *-linux-* target and without --cfg rustix_use_libc"
+);
 
 mod c_struct;
 mod error;

@@ -1,43 +1,4 @@
 //! A probe as text: one grammar for the library and for the program.
-//!
-//! ```text
-//! [kprobe/|kretprobe/][module:]function[+offset][,key=value]...
-//! [kprobe/|kretprobe/]0xADDRESS[,key=value]...
-//! ```
-//!
-//! | part | is |
-//! |---|---|
-//! | `kprobe/`, `kretprobe/` | the kind of probe; without it `kprobe/` |
-//! | `module:` | letters, digits and `_` |
-//! | `function` | letters, digits, `_`, `.` and `$`, not beginning with a digit |
-//! | `+offset`, `offset=N` | [`KprobeOpts::offset`] |
-//! | `cookie=N` | [`KprobeOpts::bpf_cookie`] |
-//! | `mode=M` | [`KprobeOpts::attach_mode`]: `link`, `perf`, `legacy-link`, `legacy` |
-//! | `maxactive=N` | [`KprobeOpts::maxactive`] |
-//! | `retprobe` | [`KprobeOpts::retprobe`], as `kretprobe/` |
-//!
-//! Numbers are C's: decimal, hexadecimal after `0x`, octal after `0`. No white space anywhere, each option once.
-//!
-//! # Where this differs from libbpf's section names
-//!
-//! What libbpf's `SEC("kprobe/...")` takes on purpose is taken here, and means the same. What its `sscanf()` takes by
-//! accident is refused, with the byte named:
-//!
-//! | text | libbpf | here | why |
-//! |---|---|---|---|
-//! | `kprobe/mod:foo` | probes `mod` | probes `foo` of module `mod` | the rest was dropped; the kernel does know modules |
-//! | `kprobe/foo$x` | probes `foo` | probes `foo$x` | the rest was dropped; mangled names have a `$` |
-//! | `kprobe/foo-5`, `foo*`, `foo/x`, `foo%return` | probes `foo` | refused | the rest was dropped |
-//! | `kprobe/foo+`, `foo+x`, `foo+5x`, `foo+0xg`, `foo+08` | stops at the bad digit, perhaps at 0 | refused | it is another place |
-//! | `kprobe/foo++5`, `foo+ 5`, `foo+-0` | `strtol()` takes a sign and blanks | refused | a slip of the hand |
-//! | `kprobe/foo+0b11` | 0 or 3, by the C library | refused | two readings |
-//! | `kprobe/foo+99999999999999999999` | saturates | refused | it is another place |
-//! | offsets above 4294967295 | the kernel keeps 32 bits | refused | it is another place |
-//! | `kprobe/123` | a function named `123` | refused | no symbol begins with a digit |
-//! | `kprobe/0xffffffff81000000` | a function of that name | an address | libbpf takes addresses in its API only |
-//! | `kprobe` alone | a program without a target | the function `kprobe` | a probe has a target |
-//! | `?kprobe/foo` | not loaded by default | refused | nothing to attach |
-//! | `ksyscall/`, `kprobe.multi/` and the like | attaches | refused by name | not served yet |
 
 use core::fmt;
 use core::str::FromStr;
@@ -45,6 +6,47 @@ use core::str::FromStr;
 use crate::request::{self, AttachMode, Invalid, KprobeOpts, Target};
 
 /// A target with its options, as one line of text.
+///
+/// ```text
+/// [kprobe/|kretprobe/][module:]function[+offset][,key=value]...
+/// [kprobe/|kretprobe/]0xADDRESS[,key=value]...
+/// ```
+///
+/// | part | is |
+/// |---|---|
+/// | `kprobe/`, `kretprobe/` | the kind of probe; without it `kprobe/` |
+/// | `module:` | letters, digits and `_` |
+/// | `function` | letters, digits, `_`, `.` and `$`, not beginning with a digit |
+/// | `+offset`, `offset=N` | [`KprobeOpts::offset`] |
+/// | `cookie=N` | [`KprobeOpts::bpf_cookie`] |
+/// | `mode=M` | [`KprobeOpts::attach_mode`]: `link`, `perf`, `legacy-link`, `legacy` |
+/// | `maxactive=N` | [`KprobeOpts::maxactive`] |
+/// | `retprobe` | [`KprobeOpts::retprobe`], as `kretprobe/` |
+///
+/// Numbers are C's: decimal, hexadecimal after `0x`, octal after `0`. No white space anywhere, each option once.
+///
+/// # Where this differs from libbpf's section names
+///
+/// What libbpf's `SEC("kprobe/...")` takes on purpose is taken here, and means the same. What its `sscanf()` takes by
+/// accident is refused, with the byte named:
+///
+/// | text | libbpf | here | why |
+/// |---|---|---|---|
+/// | `kprobe/mod:foo` | probes `mod` | probes `foo` of module `mod` | the rest was dropped; the kernel does know modules |
+/// | `kprobe/foo$x` | probes `foo` | probes `foo$x` | the rest was dropped; mangled names have a `$` |
+/// | `kprobe/foo-5`, `foo*`, `foo/x`, `foo%return` | probes `foo` | refused | the rest was dropped |
+/// | `kprobe/foo+`, `foo+x`, `foo+5x`, `foo+0xg`, `foo+08` | stops at the bad digit, perhaps at 0 | refused | it is another place |
+/// | `kprobe/foo++5`, `foo+ 5`, `foo+-0` | `strtol()` takes a sign and blanks | refused | a slip of the hand |
+/// | `kprobe/foo+0b11` | 0 or 3, by the C library | refused | two readings |
+/// | `kprobe/foo+99999999999999999999` | saturates | refused | it is another place |
+/// | offsets above 4294967295 | the kernel keeps 32 bits | refused | it is another place |
+/// | `kprobe/123` | a function named `123` | refused | no symbol begins with a digit |
+/// | `kprobe/0xffffffff81000000` | a function of that name | an address | libbpf takes addresses in its API only |
+/// | `kprobe` alone | a program without a target | the function `kprobe` | a probe has a target |
+/// | `?kprobe/foo` | not loaded by default | refused | nothing to attach |
+/// | `ksyscall/`, `kprobe.multi/` and the like | attaches | refused by name | not served yet |
+///
+/// # Examples
 ///
 /// ```
 /// use kprobe_attach::Probe;

@@ -3,11 +3,13 @@
 use std::fs;
 use std::process::Command;
 
-use kprobe_attach::{AttachMode, Cause, Errno, Kernel, KprobeOpts, Step, Target, attach_kprobe};
+use kprobe_attach::{
+    AttachMode, Cause, Errno, EventLine, Kernel, KprobeOpts, Step, Target, attach_kprobe,
+};
 
 use super::{
     Counter, FUNCTION, OTHER_FUNCTION, address_of, clean, counting, counting_by_cookie, fds,
-    function, kallsyms, link_modes, mkdir, promised, unlink,
+    function, link_modes, mkdir, promised, unlink,
 };
 
 #[test]
@@ -197,28 +199,17 @@ fn two_programs_on_one_function_both_fire() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_longest_function_name_is_attached_under_an_event_name_of_63_bytes() {
     let kernel = Kernel::probe();
-    let symbols = kallsyms();
-    let is_name = |name: &str| {
-        name.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
-    let mut names: Vec<&str> = symbols
-        .iter()
-        .filter(|(_, kind, name, module)| {
-            matches!(kind, 't' | 'T')
-                && module.is_none()
-                && is_name(name)
-                && !["__pfx_", "__SC", "trace_"]
-                    .iter()
-                    .any(|part| name.contains(part))
-        })
-        .map(|(_, _, name, _)| name.as_str())
+    // What ftrace can trace can be probed; a module's function has a second word.
+    let traceable = fs::read_to_string("/sys/kernel/tracing/available_filter_functions").unwrap();
+    let mut names: Vec<&str> = traceable
+        .lines()
+        .filter(|name| !name.contains(' '))
         .collect();
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     for mode in promised() {
         let opts = KprobeOpts::new().attach_mode(mode);
         let counter = Counter::new();
-        // Not every function can be probed; the first of the longest that can shows it.
+        // A name may stand for several functions.
         let attached = names.iter().take(100).find_map(|name| {
             let target = Target::symbol(name).unwrap();
             let link = kernel.attach_kprobe(&counter.program, target, &opts).ok()?;
@@ -227,13 +218,11 @@ fn the_longest_function_name_is_attached_under_an_event_name_of_63_bytes() {
         let (name, link) = attached.expect("a long function that can be probed");
         assert!(name.len() > 46, "{name}");
         let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
-        if mode.uses_tracefs() {
-            let (_, rest) = events.split_once('/').unwrap();
-            let (event, definition) = rest.split_once(' ').unwrap();
-            assert_eq!(event.len(), 63, "{events}");
-            assert!(definition.starts_with(*name), "{events}");
-        } else {
-            assert_eq!(events, "");
+        let listed = EventLine::parse(events.trim_end().as_bytes());
+        assert_eq!(listed.is_some(), mode.uses_tracefs(), "{events}");
+        if let Some(listed) = listed {
+            assert!(listed.is_ours());
+            assert_eq!((listed.event.len(), listed.place), (63, *name), "{events}");
         }
         link.detach().unwrap();
         let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
@@ -296,7 +285,9 @@ fn maxactive_reaches_the_kernel() {
             let opts = KprobeOpts::new().retprobe(true).maxactive(64);
             let link = counter.attach(&kernel, function(), &opts.attach_mode(mode));
             let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
-            assert!(events.starts_with("r64:kprobe_attach_"), "{events}");
+            let listed = EventLine::parse(events.trim_end().as_bytes()).unwrap();
+            assert!(listed.is_ours() && listed.retprobe);
+            assert_eq!((listed.maxactive, listed.place), (64, FUNCTION));
             unlink(2);
             assert_eq!(counter.hits(), 2);
             drop(link);

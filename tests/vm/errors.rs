@@ -5,7 +5,9 @@ use std::fs;
 use kprobe_attach::fd::AsFd;
 use kprobe_attach::map::Array;
 use kprobe_attach::prog::{Load, insn};
-use kprobe_attach::{AttachMode, Cause, Errno, Error, Kernel, KprobeOpts, Step, Target};
+use kprobe_attach::{
+    AttachMode, Cause, Errno, Error, EventLine, Kernel, KprobeOpts, Step, Target, kallsyms,
+};
 use rustix::process::{Resource, Rlimit};
 
 use super::{Counter, Trace, clean, function, kallsyms, kernel_name, promised};
@@ -70,6 +72,16 @@ fn a_name_of_several_functions_is_told() {
     for (mode, error) in failures(target, &KprobeOpts::new()) {
         assert_eq!(error.cause(), Cause::NotUnique, "{mode}: {error}");
     }
+    // Each of them has an address, by which it can be meant.
+    let mut addresses = Vec::new();
+    kallsyms::for_each_address(&target, |address| addresses.push(address)).unwrap();
+    assert!(addresses.len() > 1, "{target}: {addresses:x?}");
+    let missing = Target::symbol("no_such_function").unwrap();
+    let error = kallsyms::for_each_address(&missing, |_| unreachable!()).unwrap_err();
+    assert_eq!(
+        (error.step(), error.cause()),
+        (Step::ResolveSymbol, Cause::NoSuchFunction)
+    );
 }
 
 #[test]
@@ -190,7 +202,8 @@ fn an_event_that_another_uses_is_reported_by_detach() {
             let counter = Counter::new();
             let link = counter.attach(&kernel, function(), &KprobeOpts::new().attach_mode(mode));
             let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
-            let name = events.split([':', ' ']).nth(1).unwrap().to_owned();
+            let listed = EventLine::parse(events.trim_end().as_bytes()).unwrap();
+            let name = format!("{}/{}", listed.group, listed.event);
             let enable = format!("/sys/kernel/tracing/events/{name}/enable");
             fs::write(&enable, "1").unwrap();
             let error = link.detach().unwrap_err();
