@@ -169,6 +169,7 @@ program() {
 initramfs() {
     local output=$1 job=${2:-} root program lib
     root=$(mktemp -d -p "$scratch")
+    chmod 755 "$root" # it becomes /
     mkdir -p "$root"/{bin,dev,etc,extra,lib/modules,proc,root,run,sys,tests,tmp}
     cp "$busybox" "$root/bin/busybox"
     cp ci/init "$root/init"

@@ -37,7 +37,7 @@ pub(crate) fn run(
     announce(args);
 
     // A command's own output would be drawn over.
-    let live = !args.json && out.is_terminal() && args.run.is_none();
+    let live = !args.json && out.is_live() && args.run.is_none();
     let interval = args.interval.or(live.then_some(REFRESH));
     let mut drawn = false;
     let waited = hold.wait(args, interval, || {
@@ -100,7 +100,7 @@ fn print(
     counters: &Array,
 ) -> Result<(), ()> {
     // To the end of the line, where a longer row stood before.
-    let clear = if out.is_terminal() { "\x1b[K" } else { "" };
+    let clear = if out.is_live() { "\x1b[K" } else { "" };
     let width = args
         .probes()
         .iter()

@@ -66,13 +66,13 @@ fn print(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> fmt::R
     for mode in AttachMode::ALL {
         let support = features.mode(mode);
         let default = features.default_mode() == Some(mode);
-        let note = if default { "the default" } else { "" };
         write!(out, "mode ")?;
         match features.unmet(mode, false) {
             Some((need, _)) => {
                 writeln!(out, "{mode:<12}{}  needs {need}", answer(support))?;
             }
-            None => row_rest(out, mode.name(), support, format_args!("{note}"))?,
+            None if default => writeln!(out, "{mode:<12}yes      the default")?,
+            None => writeln!(out, "{mode:<12}yes")?,
         }
     }
     Ok(())
@@ -88,20 +88,6 @@ fn answer(support: Support) -> &'static str {
 
 fn row(out: &mut Output, name: &str, support: Support, note: fmt::Arguments<'_>) -> fmt::Result {
     write!(out, "{name:<17}")?;
-    rest(out, support, note)
-}
-
-fn row_rest(
-    out: &mut Output,
-    name: &str,
-    support: Support,
-    note: fmt::Arguments<'_>,
-) -> fmt::Result {
-    write!(out, "{name:<12}")?;
-    rest(out, support, note)
-}
-
-fn rest(out: &mut Output, support: Support, note: fmt::Arguments<'_>) -> fmt::Result {
     match support.reason() {
         None if note.as_str() == Some("") => writeln!(out, "yes"),
         None => writeln!(out, "{}  {note}", answer(support)),

@@ -55,7 +55,7 @@ fn main(start: &Start) -> u8 {
             return USAGE;
         }
     };
-    let mut out = Output::stdout();
+    let mut out = Output::stdout(start);
     let out = &mut out;
     let answer = match args.command {
         Command::Help => print(out, HELP),

@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 
 use kprobe_attach::{Errno, ErrnoName, Error, ParseError};
 
-use crate::rt::standard_fd;
+use crate::rt::{Start, standard_fd};
 
 /// Text on its way to a standard file descriptor.
 #[derive(Debug)]
@@ -14,12 +14,17 @@ pub(crate) struct Output {
     buffer: [u8; 4096],
     filled: usize,
     failed: bool,
+    live: bool,
 }
 
 impl Output {
     /// Standard output.
-    pub(crate) const fn stdout() -> Self {
-        Self::new(1)
+    pub(crate) fn stdout(start: &Start) -> Self {
+        let terminal = start.env("TERM").filter(|name| *name != c"dumb");
+        Self {
+            live: terminal.is_some() && rustix::termios::isatty(standard_fd(1)),
+            ..Self::new(1)
+        }
     }
 
     const fn new(fd: u8) -> Self {
@@ -28,12 +33,13 @@ impl Output {
             buffer: [0; 4096],
             filled: 0,
             failed: false,
+            live: false,
         }
     }
 
-    /// Whether somebody looks on.
-    pub(crate) fn is_terminal(&self) -> bool {
-        rustix::termios::isatty(standard_fd(self.fd))
+    /// Whether somebody looks on, at a terminal whose cursor can be moved.
+    pub(crate) const fn is_live(&self) -> bool {
+        self.live
     }
 
     /// Writes out what has come together.
@@ -151,9 +157,32 @@ impl<T: fmt::Display> fmt::Display for OrNull<T> {
 
 /// Reports why a probe failed: a line of JSON, or a message.
 pub(crate) fn report(out: &mut Output, probe: &CStr, json: bool, error: &Error) {
-    if !json {
-        return message(format_args!("{error}"));
+    if json {
+        report_json(out, probe, error, error);
+    } else {
+        message(format_args!("{error}"));
     }
+}
+
+/// Reports a text that is no probe: a line of JSON, or a message that shows where.
+pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: ParseError) {
+    if json {
+        let allowed = error.invalid.allowed();
+        report_json(
+            out,
+            probe,
+            &error.into(),
+            &format_args!("{error}; allowed: {allowed}"),
+        );
+    } else {
+        message(format_args!(
+            "not a probe:\n{}",
+            error.in_text(probe.to_bytes())
+        ));
+    }
+}
+
+fn report_json(out: &mut Output, probe: &CStr, error: &Error, message: &dyn fmt::Display) {
     let line = writeln!(
         out,
         r#"{{"probe":{},"error":{{"step":"{}","errno":"{}","cause":"{}","message":{}}}}}"#,
@@ -161,20 +190,8 @@ pub(crate) fn report(out: &mut Output, probe: &CStr, json: bool, error: &Error) 
         error.step(),
         ErrnoName(error.errno()),
         error.cause(),
-        Json(error),
+        Json(message),
     );
     // Without a reader of the output the exit status still tells.
     let _ = line.and_then(|()| out.flush());
-}
-
-/// Reports a text that is no probe: a line of JSON, or a message that shows where.
-pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: ParseError) {
-    if json {
-        report(out, probe, json, &error.into());
-    } else {
-        message(format_args!(
-            "not a probe:\n{}",
-            error.in_text(probe.to_bytes())
-        ));
-    }
 }
