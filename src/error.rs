@@ -5,6 +5,7 @@ use core::fmt;
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
+use crate::kernel::Support;
 use crate::plan::Need;
 use crate::request::{AttachMode, Invalid, KprobeOpts, Target};
 
@@ -246,8 +247,10 @@ enum Detail {
     Plain,
     /// The rule that the request breaks.
     Invalid(Invalid),
-    /// What a mode needs and does not have.
+    /// What a mode needs and surely has not.
     Unmet(AttachMode, Need),
+    /// What a mode needs and a probe could not tell.
+    Untold(AttachMode, Need),
 }
 
 /// A failure: the [step](Error::step) at which it happened, the [errno](Error::errno), and the [cause](Error::cause), which
@@ -313,16 +316,23 @@ impl Error {
         }
     }
 
-    /// A mode needs what is not there (`errno` `EOPNOTSUPP`, as in libbpf), or what a probe could not tell.
-    pub(crate) const fn unmet(mode: AttachMode, need: Need, errno: Errno, cause: Cause) -> Self {
-        Self {
-            step: Step::ProbeKernel,
-            errno,
-            cause,
-            detail: Detail::Unmet(mode, need),
-            target: None,
-            offset: 0,
-        }
+    /// A mode needs what is not there, or what a probe could not tell.
+    pub(crate) const fn unmet(mode: AttachMode, need: Need, support: Support) -> Option<Self> {
+        let (reason, detail) = match support {
+            Support::Yes => return None,
+            Support::No(reason) => (reason, Detail::Unmet(mode, need)),
+            Support::Unknown(reason) => (reason, Detail::Untold(mode, need)),
+        };
+        // What the kernel has not is libbpf's EOPNOTSUPP, whatever the probe met; what it denies is not.
+        let errno = match (detail, reason.errno) {
+            (Detail::Unmet(..), errno) if !matches!(errno, Errno::ACCESS | Errno::PERM) => {
+                Errno::OPNOTSUPP
+            }
+            (_, errno) => errno,
+        };
+        let mut error = Self::new(Step::ProbeKernel, errno, reason.cause);
+        error.detail = detail;
+        Some(error)
     }
 
     /// A BPF command failed for a reason that is the same for all of them, or else for `cause`.
@@ -408,10 +418,10 @@ impl fmt::Display for Error {
                 _ => self.cause.meaning(),
             }),
             Detail::Invalid(invalid) => invalid.fmt(f),
-            Detail::Unmet(mode, need) if self.errno == Errno::OPNOTSUPP => {
+            Detail::Unmet(mode, need) => {
                 write!(f, "mode {mode} needs {need}: {}", self.cause.meaning())
             }
-            Detail::Unmet(mode, need) => write!(
+            Detail::Untold(mode, need) => write!(
                 f,
                 "mode {mode} needs {need}, and the probe for that could not tell: {}",
                 self.cause.meaning()

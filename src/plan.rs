@@ -4,10 +4,9 @@
 use core::fmt;
 
 use rustix::fd::AsFd;
-use rustix::io::Errno;
 
 use crate::error::{Error, Step};
-use crate::kernel::{Kernel, Support};
+use crate::kernel::Kernel;
 use crate::link::{KprobeLink, check_pin};
 use crate::request::{self, AttachMode, Invalid, KprobeOpts, Target};
 use crate::tracefs::{Definition, EventName, ID_LEN, IdPath, Removal};
@@ -248,12 +247,7 @@ fn select(kernel: &Kernel, target: &Target, opts: &KprobeOpts) -> Result<AttachM
 
 fn unmet(kernel: &Kernel, mode: AttachMode, opts: &KprobeOpts) -> Option<Error> {
     let (need, support) = kernel.features().unmet(mode, opts.retprobe)?;
-    let reason = support.reason()?;
-    let errno = match support {
-        Support::Unknown(reason) => reason.errno,
-        _ => Errno::OPNOTSUPP,
-    };
-    Some(Error::unmet(mode, need, errno, reason.cause))
+    Error::unmet(mode, need, support)
 }
 
 /// One system call of a plan. What only the calls before it will tell (a file descriptor, an event's id) it has not.

@@ -401,7 +401,6 @@ const SHORT_WRITE: Errno = Errno::IO;
 /// What it means that `kprobe_events` cannot be opened.
 pub(crate) const fn open_cause(errno: Errno) -> Cause {
     match errno {
-        Errno::ACCESS => Cause::NoPermission,
         Errno::PERM => Cause::Lockdown,
         errno => match out_of(errno) {
             Some(cause) => cause,
