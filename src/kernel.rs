@@ -13,7 +13,7 @@ use crate::error::{Cause, Error, perf_event_denied};
 use crate::link::KprobeLink;
 use crate::plan::{Need, Plan};
 use crate::prog::Program;
-use crate::request::{AttachMode, KprobeOpts, Target};
+use crate::request::{self, AttachMode, KprobeOpts, Target};
 use crate::sys;
 use crate::sys::uapi::{BPF_TRACE_KPROBE_MULTI, BPF_TRACE_KPROBE_SESSION};
 use crate::text::{Buf, decimal, read_small};
@@ -276,6 +276,9 @@ pub fn attach_kprobe(
     func: Target,
     opts: &KprobeOpts,
 ) -> Result<KprobeLink, Error> {
+    // Before the first system call, of which probing makes some.
+    request::check_request(&func, opts)
+        .map_err(|invalid| Error::invalid(invalid).of(func, opts))?;
     Kernel::probe_with(&prog).attach_kprobe(prog, func, opts)
 }
 

@@ -228,9 +228,8 @@ impl<'k> Plan<'k> {
 /// The one place that chooses: an explicit mode is checked and never replaced; else it is the first that the request and the
 /// kernel leave.
 fn select(kernel: &Kernel, target: &Target, opts: &KprobeOpts) -> Result<AttachMode, Error> {
-    request::check(target, opts).map_err(Error::invalid)?;
+    request::check_request(target, opts).map_err(Error::invalid)?;
     if let Some(mode) = opts.attach_mode {
-        request::check_mode(mode, opts).map_err(Error::invalid)?;
         return unmet(kernel, mode, opts).map_or(Ok(mode), Err);
     }
     let fit = |mode: &AttachMode| request::check_mode(*mode, opts).is_ok();

@@ -124,17 +124,9 @@ impl Probe {
             }
         }
         let probe = Self { target, opts };
-        probe
-            .check()
+        request::check_request(&probe.target, &probe.opts)
             .map_err(|invalid| ParseError::new(given.at(invalid, place_at), invalid))?;
         Ok(probe)
-    }
-
-    fn check(&self) -> Result<(), Invalid> {
-        request::check(&self.target, &self.opts)?;
-        self.opts
-            .attach_mode
-            .map_or(Ok(()), |mode| request::check_mode(mode, &self.opts))
     }
 }
 

@@ -344,8 +344,15 @@ fn check_function(name: &[u8]) -> Result<(), ParseError> {
     invalid.map_or(Ok(()), |(at, invalid)| Err(ParseError::new(at, invalid)))
 }
 
+/// All the rules that a request must keep, whatever the kernel.
+pub(crate) fn check_request(target: &Target, opts: &KprobeOpts) -> Result<(), Invalid> {
+    check_target(target, opts)?;
+    opts.attach_mode
+        .map_or(Ok(()), |mode| check_mode(mode, opts))
+}
+
 /// The rules between target and options that hold in every mode.
-pub(crate) const fn check(target: &Target, opts: &KprobeOpts) -> Result<(), Invalid> {
+const fn check_target(target: &Target, opts: &KprobeOpts) -> Result<(), Invalid> {
     if let Place::Address(address) = target.0 {
         // On the architectures served the kernel has the upper half. The last page is where the kernel keeps its error
         // pointers: before Linux 5.18 such an "address" came back as a made-up errno.

@@ -377,6 +377,48 @@ fn a_plan_is_what_strace_sees() {
     }
 }
 
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_hostile_name_reaches_no_system_call_in_any_mode() {
+    for name in [
+        "vfs_read\n-:kprobes/victim",
+        "vfs_read @0xffffffff81000000",
+        "vfs_read\t%di",
+        "vfs_read\u{b}x",
+        "vfs_read\u{c}x",
+        "vfs_read\r",
+        "vfs_read\u{a0}x",
+        "vfs_read#",
+        "vfs_read-5",
+        "vfs_read%return",
+        "0xffff",
+        "123",
+        "m:n:vfs_read",
+        "/bin/sh:vfs_read",
+        "vfs_read$$(x)",
+    ] {
+        for mode in AttachMode::ALL {
+            let output = Command::new("/bin/strace")
+                .args([
+                    "-o",
+                    "/tmp/strace",
+                    "-e",
+                    "trace=bpf,perf_event_open,open,openat",
+                ])
+                .arg(program().get_program())
+                .args(["count", "--json", "--mode", mode.name(), name])
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(1), "{name:?}");
+            let line = &json(&output.stdout)[0];
+            assert_eq!(line["probe"], name);
+            assert_eq!(line["error"]["step"], "request");
+            let trace = std::fs::read_to_string("/tmp/strace").unwrap();
+            assert_eq!(trace.trim(), "+++ exited with 1 +++", "{name:?}");
+        }
+    }
+}
+
 /// A system call as both have it: numbers that only the kernel knows, or that are the process's own, left out.
 fn normal(call: &str) -> String {
     let (call, answer) = call.rsplit_once(" = ").unwrap_or((call, ""));

@@ -9,7 +9,7 @@ use kprobe_attach::{ErrnoName, Error, Kernel, Probe};
 use crate::args::Args;
 use crate::hold::Hold;
 use crate::output::{Json, Lossy, OrNull, Output, message, report};
-use crate::session::{Attached, Session, announce, probe_fields};
+use crate::session::{self, Attached, Session, announce, probe_fields};
 
 /// Attaches the program to every probe, and holds or pins the links. Answers the exit status of the command.
 ///
@@ -17,6 +17,7 @@ use crate::session::{Attached, Session, announce, probe_fields};
 ///
 /// Something failed, and has been reported; nothing is left behind.
 pub(crate) fn run(args: &Args<'_>, out: &mut Output, mut hold: Hold<'_>) -> Result<u8, ()> {
+    session::check(args, out)?;
     let program = open(args.program.unwrap_or_default()).map_err(|error| {
         // One message for a person; a line for each probe that was not attached for a script.
         let probes = if args.json {
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output, mut hold: Hold<'_>) -> Resu
         }
     })?;
     let kernel = Kernel::probe_with(&program);
+    session::plan(args, &kernel, out)?;
     let session = Session::attach(args, &kernel, out, |_| Ok(&program))?;
     if let Some(dir) = args.pin {
         pin_all(args, out, dir, &session)?;

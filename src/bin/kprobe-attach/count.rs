@@ -10,7 +10,7 @@ use kprobe_attach::{Error, Kernel};
 use crate::args::Args;
 use crate::hold::Hold;
 use crate::output::{Json, Lossy, OrNull, Output, message, report};
-use crate::session::{Attached, Session, announce, probe_fields};
+use crate::session::{self, Attached, Session, announce, probe_fields};
 
 /// How often a table on a terminal is drawn anew.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -26,7 +26,9 @@ pub(crate) fn run(
     mut hold: Hold<'_>,
     kern_version: Option<u32>,
 ) -> Result<u8, ()> {
+    session::check(args, out)?;
     let kernel = Kernel::probe();
+    session::plan(args, &kernel, out)?;
     let probes = u32::try_from(args.probes().len()).unwrap_or_default();
     let counters = Array::create(probes);
     let session = Session::attach(args, &kernel, out, |index| {

@@ -6,7 +6,7 @@ use kprobe_attach::{Kernel, Plan, Probe, Syscall};
 
 use crate::args::Args;
 use crate::output::{Json, Lossy, Output};
-use crate::session::{for_all, probe_fields};
+use crate::session::{self, for_all, probe_fields};
 
 /// Prints the plan of each probe.
 ///
@@ -14,6 +14,7 @@ use crate::session::{for_all, probe_fields};
 ///
 /// One or more probes have none, and each has been reported; or nobody takes the output.
 pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, ()> {
+    session::check(args, out)?;
     let kernel = Kernel::probe();
     let mut printed = Ok(());
     let planned = for_all(args, out, &mut |out, index, probe| {

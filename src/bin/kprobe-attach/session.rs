@@ -25,7 +25,7 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Attaches `program(index)` to every probe. Everything that can be refused is, before anything is attached.
+    /// Attaches `program(index)` to every probe.
     ///
     /// # Errors
     ///
@@ -36,14 +36,6 @@ impl<'a> Session<'a> {
         out: &mut Output,
         mut program: impl FnMut(u32) -> Result<P, Error>,
     ) -> Result<Self, ()> {
-        for_all(args, out, &mut |_, _, probe| {
-            let plan = kernel.plan(probe.target, &probe.opts)?;
-            if args.pin.is_some() {
-                plan.can_pin()
-            } else {
-                Ok(())
-            }
-        })?;
         #[allow(
             clippy::large_stack_arrays,
             reason = "there is no heap, and one such array"
@@ -84,6 +76,31 @@ impl<'a> Session<'a> {
         }
         all
     }
+}
+
+/// Reads every probe, so that what is wrong with the request is refused before the kernel is asked anything.
+///
+/// # Errors
+///
+/// One or more are no probes, and each has been reported.
+pub(crate) fn check(args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
+    for_all(args, out, &mut |_, _, _| Ok(()))
+}
+
+/// Plans every probe, so that what this kernel does not serve is refused before anything is made.
+///
+/// # Errors
+///
+/// One or more have no plan, and each has been reported.
+pub(crate) fn plan(args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<(), ()> {
+    for_all(args, out, &mut |_, _, probe| {
+        let plan = kernel.plan(probe.target, &probe.opts)?;
+        if args.pin.is_some() {
+            plan.can_pin()
+        } else {
+            Ok(())
+        }
+    })
 }
 
 /// What is done with each probe; it is given the output, the probe's index, and the probe.
