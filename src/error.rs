@@ -254,7 +254,8 @@ enum Detail {
 }
 
 /// A failure: the [step](Error::step) at which it happened, the [errno](Error::errno), and the [cause](Error::cause), which
-/// is what that errno means there. Whatever the step, nothing is left behind: no file descriptor, no trace event.
+/// is what that errno means there. Nothing is left behind, no file descriptor and no trace event, but for the event that
+/// [`Step::RemoveEvent`] itself is about.
 ///
 /// Its `Display` is one line: function, step, errno and meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -414,6 +415,7 @@ impl fmt::Display for Error {
                 (Step::OpenProgram, Errno::NOENT) => {
                     "there is no such pin, or no program of this id"
                 }
+                (Step::OpenProgram, Errno::INVAL) => "not a pin of what can be attached here: a kprobe program, or a link to a kprobe",
                 (Step::Pin, Errno::NOENT) => "the directory to pin into is not there",
                 _ => self.cause.meaning(),
             }),

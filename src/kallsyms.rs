@@ -80,8 +80,8 @@ impl fmt::Display for Symbol<'_> {
     }
 }
 
-/// Calls `each` with the address of every function that a target's name stands for, as `/proc/kallsyms` has them. Each can be
-/// attached to as a [`Target::address`], in every mode.
+/// Calls `each` with the address of every function that a target's name stands for, as `/proc/kallsyms` has them. Each is a
+/// [`Target::address`], to which a program can be attached in every mode if the kernel allows probes there.
 ///
 /// # Errors
 ///

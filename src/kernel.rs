@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 use rustix::thread::CpuSet;
 
-use crate::error::{Cause, Error, perf_event_denied};
+use crate::error::{Cause, Error, out_of, perf_event_denied};
 use crate::link::KprobeLink;
 use crate::plan::{Need, Plan};
 use crate::prog::Program;
@@ -98,8 +98,8 @@ impl Features {
             Need::PerfEvent => self.perf_event,
             Need::KprobePmu => self.kprobe_pmu,
             Need::RetprobeBit => match self.retprobe_bit {
-                Some(_) => Support::Yes,
-                None => Support::unknown(Errno::INVAL, Cause::NoKprobePmu),
+                Some(0..=63) => Support::Yes,
+                _ => Support::unknown(Errno::INVAL, Cause::NoKprobePmu),
             },
             Need::PerfLink => self.perf_link,
             Need::Tracefs => self.tracefs,
@@ -133,7 +133,8 @@ impl Features {
 
 /// The running kernel, probed once: its [`Features`], and the tracefs directory if there is one.
 ///
-/// To attach many probes, probe once and use [`Kernel::attach_kprobe`]: an attach by the PMU is then two system calls.
+/// To attach many probes, probe once and use [`Kernel::attach_kprobe`]: an attach by the PMU is then two system calls, and in
+/// the mode [`Link`](AttachMode::Link) the close of the event's own file descriptor.
 /// The names of tracefs events are told apart within one `Kernel`, so it is not to be shared over `fork(2)`.
 #[derive(Debug)]
 pub struct Kernel {
@@ -292,9 +293,7 @@ fn probe_perf_event() -> (Support, u32) {
         Ok(_) => Support::Yes,
         Err(errno @ (Errno::ACCESS | Errno::PERM)) => Support::no(errno, perf_event_denied(errno)),
         Err(Errno::NOSYS) => Support::no(Errno::NOSYS, Cause::UnsupportedArch),
-        Err(errno) => {
-            Support::unknown(errno, crate::error::out_of(errno).unwrap_or(Cause::Unknown))
-        }
+        Err(errno) => Support::unknown(errno, out_of(errno).unwrap_or(Cause::Unknown)),
     };
     match open(0) {
         // CPU 0 is offline; those that this thread may run on are not.
@@ -320,6 +319,9 @@ fn probe_kprobe_pmu(cpu: u32) -> (Support, u32) {
     let by_sysfs = core::iter::once_with(sysfs_pmu_type).flatten();
     for r#type in [8, 6, 7].into_iter().chain(9..=15).chain(by_sysfs) {
         match is_kprobe_pmu(r#type, cpu) {
+            Ok(true) if is_locked_down(r#type, cpu) => {
+                return (Support::no(Errno::PERM, Cause::Lockdown), r#type);
+            }
             Ok(true) => return (Support::Yes, r#type),
             Ok(false) => {}
             Err(reason) => tried = Support::Unknown(reason),
@@ -342,9 +344,23 @@ fn is_kprobe_pmu(r#type: u32, cpu: u32) -> Result<bool, Reason> {
             let cause = perf_event_denied(errno);
             return Err(Reason { errno, cause });
         }
+        Err(errno) if out_of(errno).is_some() => {
+            let cause = out_of(errno).unwrap_or(Cause::Unknown);
+            return Err(Reason { errno, cause });
+        }
         _ => return Ok(false),
     }
     Ok(sys::perf_event_open_bad_address(r#type, cpu).map(drop) == Err(Errno::FAULT))
+}
+
+/// Whether the kernel is locked down against kprobes (Linux 5.4, `lockdown=confidentiality`), which it says after it has
+/// found the function and before it looks at the rest: here that a return probe is not at the function's entry, so that
+/// there is no probe either way.
+fn is_locked_down(r#type: u32, cpu: u32) -> bool {
+    const RETPROBE: u64 = 1;
+    // On a system call's path since the first kernels with kprobes.
+    let at = sys::KprobeAt::Symbol(c"vfs_read", 1);
+    sys::perf_event_open_kprobe(r#type, RETPROBE, at, cpu).map(drop) == Err(Errno::PERM)
 }
 
 const SYSFS_PMU: &str = "/sys/bus/event_source/devices/kprobe";
@@ -362,8 +378,10 @@ fn sysfs_pmu_type() -> Option<u32> {
 fn probe_retprobe_bit() -> Option<u8> {
     let mut text = [0; 32];
     let path = Buf::<64>::of(format_args!("{SYSFS_PMU}/format/retprobe")).ok()?;
-    let Ok(file) = open_read(rustix::fs::CWD, path.as_str()) else {
-        return Some(0);
+    let file = match open_read(rustix::fs::CWD, path.as_str()) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Some(0),
+        Err(_) => return None,
     };
     let len = read_small(&file, &mut text).ok()?;
     parse_retprobe_format(text.get(..len)?)

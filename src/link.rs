@@ -10,10 +10,11 @@ use rustix::path::Arg;
 
 use crate::error::{Cause, Error, Step, out_of, perf_event_denied, place_cause};
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
+use crate::prog::obj_get;
 use crate::request::{AttachMode, Invalid, KprobeOpts, MAX_SYMBOL_LEN, Target};
 use crate::sys;
 use crate::sys::KprobeAt;
-use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KRETPROBE};
+use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE};
 use crate::text::Buf;
 use crate::tracefs::{TraceEvent, Tracefs};
 
@@ -140,7 +141,8 @@ impl KprobeLink {
     ///
     /// # Errors
     ///
-    /// [`Step::RemoveEvent`]: the program is detached, but its event is still defined, since another process uses it.
+    /// [`Step::RemoveEvent`]: the program is detached, but its event is still defined, since something uses it: another
+    /// process, or a child that was forked with the file descriptors and has not yet become another program.
     pub fn detach(self) -> Result<(), Error> {
         let Self {
             fd,
@@ -189,7 +191,10 @@ impl KprobeLink {
                 .map_err(|errno| self.error(Step::LinkInfo, errno))?;
             info.link_id = Some(told.id);
             info.prog_id = Some(told.prog_id);
-            if told.perf_event_type != 0 {
+            if matches!(
+                told.perf_event_type,
+                BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE
+            ) {
                 info.retprobe = Some(told.perf_event_type == BPF_PERF_EVENT_KRETPROBE);
                 info.offset = told.offset.into();
                 info.missed = told.missed;
@@ -267,9 +272,14 @@ impl KprobeLink {
     #[doc(alias = "bpf_link__open")]
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
         let failed = |errno| Error::bpf(Step::OpenProgram, errno, Cause::Unknown);
-        let fd = path.into_with_c_str(sys::obj_get).map_err(failed)?;
+        let fd = path.into_with_c_str(obj_get).map_err(failed)?;
         let info = sys::link_info(fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1]).map_err(failed)?;
-        if info.link_type != BPF_LINK_TYPE_PERF_EVENT {
+        // Since Linux 6.6 it also tells a kprobe from the other perf events.
+        let is_kprobe = matches!(
+            info.perf_event_type,
+            0 | BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE
+        );
+        if info.link_type != BPF_LINK_TYPE_PERF_EVENT || !is_kprobe || !sys::is_link(fd.as_fd()) {
             return Err(Error::new(
                 Step::OpenProgram,
                 Errno::INVAL,
@@ -381,9 +391,14 @@ impl Parent {
     }
 
     fn is_bpffs(&self) -> Result<bool, Errno> {
-        let magic = rustix::fs::statfs(self.path.as_bytes())?.f_type;
-        Ok(magic == i64::from(linux_raw_sys::general::BPF_FS_MAGIC))
+        is_bpffs(self.path.as_bytes())
     }
+}
+
+/// Whether a path is in a bpf file system.
+pub(crate) fn is_bpffs(path: impl Arg) -> Result<bool, Errno> {
+    let magic = rustix::fs::statfs(path)?.f_type;
+    Ok(magic == i64::from(linux_raw_sys::general::BPF_FS_MAGIC))
 }
 
 /// What it means that the event cannot be opened. An event of the dummy kind could be, when the kernel was probed.

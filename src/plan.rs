@@ -122,7 +122,7 @@ impl<'k> Plan<'k> {
             Event::Pmu {
                 r#type: features.pmu_type,
                 config: match features.retprobe_bit {
-                    Some(bit) if opts.retprobe => 1 << bit,
+                    Some(bit @ 0..=63) if opts.retprobe => 1 << bit,
                     _ => 0,
                 },
             }

@@ -368,7 +368,9 @@ impl fmt::Display for InText<'_> {
             fmt::Write::write_char(f, if printable { char::from(*byte) } else { '?' })?;
         }
         let ParseError { at, invalid } = self.error;
-        write!(f, "\n{:at$}^ {invalid}\nallowed: {}", "", invalid.allowed())
+        f.write_str("\n")?;
+        (0..at).try_for_each(|_| f.write_str(" "))?;
+        write!(f, "^ {invalid}\nallowed: {}", invalid.allowed())
     }
 }
 

@@ -4,8 +4,6 @@
 use core::ffi::CStr;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::Mode;
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::path::Arg;
 use rustix::process::{Resource, Rlimit};
@@ -19,13 +17,13 @@ use crate::sys;
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// Opens a program that is pinned in a bpf file system. Linux 4.4.
+    /// Opens a program that is pinned in a bpf file system. Linux 4.13, which can tell its type.
     ///
     /// # Errors
     ///
     /// [`Step::OpenProgram`]: there is no such pin, it may not be opened, or it is not a kprobe program.
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
-        Self::opened(path.into_with_c_str(sys::obj_get))
+        Self::opened(path.into_with_c_str(obj_get))
     }
 
     /// Opens a loaded program by its id, as `bpftool prog` lists it. Linux 4.13, `CAP_SYS_ADMIN`.
@@ -44,7 +42,7 @@ impl Program {
             errno => failed(errno),
         })?;
         let (prog_type, _) = sys::prog_info(fd.as_fd()).map_err(failed)?;
-        if prog_type != sys::uapi::BPF_PROG_TYPE_KPROBE {
+        if prog_type != sys::uapi::BPF_PROG_TYPE_KPROBE || !sys::is_prog(fd.as_fd()) {
             return Err(failed(Errno::INVAL));
         }
         Ok(Self(fd))
@@ -68,6 +66,14 @@ impl Program {
             .map(|(_, id)| id)
             .map_err(|errno| Error::bpf(Step::OpenProgram, errno, Cause::Unknown))
     }
+}
+
+/// `BPF_OBJ_GET`, with a path outside of a bpf file system told from one that may not be opened (both are `EACCES`).
+pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd, Errno> {
+    sys::obj_get(path).map_err(|errno| match errno {
+        Errno::ACCESS if !crate::link::is_bpffs(path).unwrap_or(true) => Errno::INVAL,
+        errno => errno,
+    })
 }
 
 impl AsFd for Program {
@@ -121,7 +127,8 @@ impl<'a> Load<'a> {
         self
     }
 
-    /// Has the verifier write its log, NUL-terminated, into a buffer. If it is too small the load fails with `ENOSPC`.
+    /// Has the verifier write its log, NUL-terminated, into a buffer. One that is too small makes the load fail with `ENOSPC`,
+    /// or before Linux 5.13 with `EINVAL` if it has less than 128 bytes.
     #[must_use]
     pub fn log(mut self, log: &'a mut [u8]) -> Self {
         self.log = log;
@@ -163,7 +170,15 @@ impl<'a> Load<'a> {
             log,
         };
         with_memlock(Step::LoadProgram, Cause::WrongProgram, || {
-            match sys::prog_load(&mut load) {
+            let loaded = match sys::prog_load(&mut load) {
+                // Linux before 4.15 (commit cb4d2b3f03d8) has no names, and refuses what it does not know.
+                Err(Errno::TOOBIG) if load.name != [0; 16] => {
+                    load.name = [0; 16];
+                    sys::prog_load(&mut load)
+                }
+                loaded => loaded,
+            };
+            match loaded {
                 // Linux before 5.0 (commit 6c4fc209fcf9) compares kern_version with its own, later nobody looks at it.
                 Err(Errno::INVAL) if load.kern_version == 0 => {
                     load.kern_version = vdso_version().ok_or(Errno::INVAL)?;
@@ -177,86 +192,84 @@ impl<'a> Load<'a> {
 }
 
 /// Makes a BPF object, raising `RLIMIT_MEMLOCK` for the time of a second try if the first met `EPERM`: before Linux 5.11
-/// (commit 97306be45fbe and those around it) that is what a limit too low looks like.
+/// (commit 97306be45fbe) that is what a limit too low looks like. The limit is the process's, not the thread's.
 pub(crate) fn with_memlock(
     step: Step,
     cause: Cause,
     mut create: impl FnMut() -> Result<OwnedFd, Errno>,
 ) -> Result<OwnedFd, Error> {
-    let refused = match create() {
-        Err(Errno::PERM) => Errno::PERM,
-        Err(errno @ Errno::ACCESS) if step == Step::LoadProgram => {
-            // The verifier's word, not a missing permission.
-            return Err(Error::new(step, errno, cause));
-        }
-        made => return made.map_err(|errno| Error::bpf(step, errno, cause)),
+    let failed = |errno| match errno {
+        // The verifier's word, not a missing permission.
+        Errno::ACCESS if step == Step::LoadProgram => Error::new(step, errno, cause),
+        errno => Error::bpf(step, errno, cause),
     };
+    match create() {
+        Err(Errno::PERM) => {}
+        created => return created.map_err(failed),
+    }
     let limit = rustix::process::getrlimit(Resource::Memlock);
     let unlimited = Rlimit {
         current: None,
         maximum: None,
     };
-    if limit == unlimited {
-        return Err(Error::new(step, refused, Cause::NoPermission));
+    let up_to_maximum = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // The first takes CAP_SYS_RESOURCE.
+    let raised = [unlimited, up_to_maximum]
+        .into_iter()
+        .filter(|new| *new != limit)
+        .any(|new| rustix::process::setrlimit(Resource::Memlock, new).is_ok());
+    let again = create();
+    if raised {
+        // What was charged stays charged. It was this limit a moment ago, so setting it cannot fail.
+        let _ = rustix::process::setrlimit(Resource::Memlock, limit);
     }
-    if rustix::process::setrlimit(Resource::Memlock, unlimited).is_err() {
-        // CAP_SYS_RESOURCE is missing. With what BPF takes at hand, it was the limit.
-        let effective = rustix::thread::capabilities(None)
-            .map_or(CapabilitySet::empty(), |sets| sets.effective);
-        let may_bpf = effective.contains(CapabilitySet::SYS_ADMIN)
-            || effective.contains(CapabilitySet::BPF | CapabilitySet::PERFMON);
-        let cause = if may_bpf {
-            Cause::MemlockLimit
-        } else {
-            Cause::NoPermission
-        };
-        return Err(Error::new(step, refused, cause));
-    }
-    let made = create().map_err(|errno| Error::bpf(step, errno, cause));
-    // What was charged stays charged. It was this limit a moment ago, so setting it cannot fail.
-    let _ = rustix::process::setrlimit(Resource::Memlock, limit);
-    made
-}
-
-/// The auxiliary vector as procfs gives it.
-#[derive(Debug)]
-pub(crate) struct KernelAuxv {
-    bytes: [u8; 1024],
-    len: usize,
-}
-
-impl KernelAuxv {
-    fn read() -> Option<Self> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::open("/proc/self/auxv", flags, Mode::empty()).ok()?;
-        let magic = rustix::fs::fstatfs(&file).ok()?.f_type;
-        if magic != i64::from(linux_raw_sys::general::PROC_SUPER_MAGIC) {
-            return None;
+    again.map_err(|errno| {
+        let limited = limit.maximum.is_some() && may_use_bpf();
+        match errno {
+            // With what BPF takes at hand, it was the limit.
+            Errno::PERM if limited => Error::new(step, errno, Cause::MemlockLimit),
+            errno => failed(errno),
         }
-        let mut bytes = [0; 1024];
-        let len = crate::text::read_small(&file, &mut bytes).ok()?;
-        Some(Self { bytes, len })
-    }
-
-    /// The address of the vDSO: `AT_SYSINFO_EHDR` of `getauxval(3)`.
-    pub(crate) fn sysinfo_ehdr(&self) -> Option<usize> {
-        const AT_SYSINFO_EHDR: usize = 33;
-        const WORD: usize = size_of::<usize>();
-        let word = |bytes: &[u8]| bytes.try_into().map(usize::from_ne_bytes).ok();
-        self.bytes
-            .get(..self.len)?
-            .chunks_exact(2 * WORD)
-            .map(|pair| pair.split_at(WORD))
-            .find_map(|(key, value)| {
-                (word(key)? == AT_SYSINFO_EHDR)
-                    .then(|| word(value))
-                    .flatten()
-            })
-    }
+    })
 }
 
+/// Whether this thread has the capabilities that loading a program for kprobes takes.
+fn may_use_bpf() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| {
+        sets.effective.contains(CapabilitySet::SYS_ADMIN)
+            || sets
+                .effective
+                .contains(CapabilitySet::BPF | CapabilitySet::PERFMON)
+    })
+}
+
+/// The version that this process's own vDSO has, by way of `/proc`, which must be procfs.
 fn vdso_version() -> Option<u32> {
-    kern_version(sys::vdso_page(&KernelAuxv::read()?)?)
+    let mut auxv = [0; 1024];
+    let file = open_proc("/proc/self/auxv")?;
+    let len = crate::text::read_small(&file, &mut auxv).ok()?;
+    let vdso = sysinfo_ehdr(auxv.get(..len)?)?;
+    let mut page = [0; 4096];
+    let len = rustix::io::pread(open_proc("/proc/self/mem")?, &mut page, vdso).ok()?;
+    kern_version(page.get(..len)?)
+}
+
+fn open_proc(path: &str) -> Option<OwnedFd> {
+    let file = crate::tracefs::open_read(rustix::fs::CWD, path).ok()?;
+    let magic = rustix::fs::fstatfs(&file).ok()?.f_type;
+    (magic == i64::from(linux_raw_sys::general::PROC_SUPER_MAGIC)).then_some(file)
+}
+
+/// The address of the vDSO in an auxiliary vector: `AT_SYSINFO_EHDR` of `getauxval(3)`.
+fn sysinfo_ehdr(auxv: &[u8]) -> Option<u64> {
+    const AT_SYSINFO_EHDR: u64 = 33;
+    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).ok();
+    auxv.chunks_exact(16)
+        .map(|pair| pair.split_at(8))
+        .find_map(|(key, value)| (word(key)? == AT_SYSINFO_EHDR).then(|| word(value))?)
 }
 
 /// The `LINUX_VERSION_CODE` of the running kernel from the first page of its vDSO (`AT_SYSINFO_EHDR` of the auxiliary

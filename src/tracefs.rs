@@ -9,6 +9,7 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::time::Timespec;
 
 use crate::error::{Cause, Error, Step, out_of, place_cause};
 use crate::request::{KprobeOpts, Target};
@@ -363,8 +364,18 @@ impl TraceEvent {
         self.write_removal()
     }
 
+    /// Writes the removal, again after a pause for as long as something uses the event: a child that another thread has
+    /// forked holds it until it becomes another program.
     fn write_removal(&self) -> Result<()> {
         let line = Buf::<128>::of(Removal(&self.name)).map_err(|_| Errno::NAMETOOLONG)?;
+        for _ in 0..REMOVAL_PAUSES {
+            match self.write(line.as_bytes()) {
+                Err(Errno::BUSY) => {}
+                written => return written,
+            }
+            // A pause cut short by a signal is one all the same.
+            let _ = rustix::thread::nanosleep(&REMOVAL_PAUSE);
+        }
         self.write(line.as_bytes())
     }
 
@@ -394,6 +405,13 @@ impl Drop for TraceEvent {
         }
     }
 }
+
+/// How often, and after how long, a removal is tried again.
+const REMOVAL_PAUSES: usize = 10;
+const REMOVAL_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
 
 /// The kernel took a part of a line, which it never does.
 const SHORT_WRITE: Errno = Errno::IO;

@@ -9,8 +9,9 @@
 pub(super) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel keeps every register but x0, which is declared; it changes only the memory that the
-    // arguments point to, for which the caller answers.
+    // SAFETY: the kernel keeps every register but x0 and, of SVE, the predicates and what a vector register has beyond 128
+    // bits (Documentation/arch/arm64/sve.rst), all declared; it changes only the memory that the arguments point to, for
+    // which the caller answers.
     unsafe {
         core::arch::asm!(
             "svc 0",
@@ -20,6 +21,19 @@ pub(super) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
             in("x2") a2,
             in("x3") a3,
             in("x4") a4,
+            lateout("p0") _, lateout("p1") _, lateout("p2") _, lateout("p3") _,
+            lateout("p4") _, lateout("p5") _, lateout("p6") _, lateout("p7") _,
+            lateout("p8") _, lateout("p9") _, lateout("p10") _, lateout("p11") _,
+            lateout("p12") _, lateout("p13") _, lateout("p14") _, lateout("p15") _,
+            lateout("ffr") _,
+            lateout("v0") _, lateout("v1") _, lateout("v2") _, lateout("v3") _,
+            lateout("v4") _, lateout("v5") _, lateout("v6") _, lateout("v7") _,
+            lateout("v8") _, lateout("v9") _, lateout("v10") _, lateout("v11") _,
+            lateout("v12") _, lateout("v13") _, lateout("v14") _, lateout("v15") _,
+            lateout("v16") _, lateout("v17") _, lateout("v18") _, lateout("v19") _,
+            lateout("v20") _, lateout("v21") _, lateout("v22") _, lateout("v23") _,
+            lateout("v24") _, lateout("v25") _, lateout("v26") _, lateout("v27") _,
+            lateout("v28") _, lateout("v29") _, lateout("v30") _, lateout("v31") _,
             options(nostack, preserves_flags)
         );
     }

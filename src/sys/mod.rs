@@ -30,11 +30,12 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, Result};
 
 use uapi::{
-    BPF_LINK_CREATE, BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_TYPE_ARRAY, BPF_OBJ_GET,
-    BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, BPF_PERF_EVENT, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD,
-    BPF_TASK_FD_QUERY, GetFdById, LinkCreateKprobeMulti, LinkCreatePerfEvent, LinkInfoPerfKprobe,
-    MapCreate, MapElem, Obj, ObjGetInfo, PERF_ATTR_DISABLED, PERF_EVENT_IOC_SET_BPF,
-    PERF_FLAG_FD_CLOEXEC, PerfEventAttr, ProgInfo, ProgLoad, TaskFdQuery,
+    BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_TYPE_ARRAY,
+    BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, BPF_PERF_EVENT, BPF_PROG_BIND_MAP,
+    BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD, BPF_TASK_FD_QUERY, GetFdById, LinkCreateKprobeMulti,
+    LinkCreatePerfEvent, LinkInfoPerfKprobe, LinkUpdate, MapCreate, MapElem, Obj, ObjGetInfo,
+    PERF_ATTR_DISABLED, PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC, PerfEventAttr, ProgBindMap,
+    ProgInfo, ProgLoad, TaskFdQuery,
 };
 
 /// The kernel's answer as a `Result`: it keeps -4095..=-1 for errnos (`MAX_ERRNO`, include/linux/err.h), and nothing asked
@@ -49,9 +50,13 @@ fn result(answer: isize) -> Result<usize> {
 }
 
 /// Takes possession of the new file descriptor in an answer.
-fn owned(answer: usize) -> Result<OwnedFd> {
+///
+/// # Safety
+///
+/// The answer must be that of a system call which has just opened a file descriptor for the caller.
+unsafe fn owned(answer: usize) -> Result<OwnedFd> {
     let fd = RawFd::try_from(answer).map_err(|_| Errno::OVERFLOW)?;
-    // SAFETY: only called with the answer of a system call that has just opened a file descriptor and gives it to the caller.
+    // SAFETY: it is open, and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -146,7 +151,7 @@ fn perf_event_open(
     let no_group = usize::MAX; // group_fd -1
     // SAFETY: attr is a perf_event_attr of the size it names; config1 is read by the probe PMUs alone, as the address of
     // a string, and by them only with the checks of strndup_user().
-    owned(result(unsafe {
+    let fd = result(unsafe {
         arch::syscall5(
             __NR_perf_event_open,
             [
@@ -157,7 +162,9 @@ fn perf_event_open(
                 PERF_FLAG_FD_CLOEXEC,
             ],
         )
-    })?)
+    })?;
+    // SAFETY: the answer is a new file descriptor.
+    unsafe { owned(fd) }
 }
 
 /// `ioctl(perf_event, PERF_EVENT_IOC_SET_BPF, prog)`
@@ -185,7 +192,9 @@ pub(crate) fn link_create_perf_event(
         bpf_cookie,
     };
     // SAFETY: the attribute of this command, with no address in it.
-    owned(unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?)
+    let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?;
+    // SAFETY: the command's answer is a new file descriptor.
+    unsafe { owned(fd) }
 }
 
 /// `BPF_LINK_CREATE` of a `kprobe.multi` or `kprobe.session` link to one symbol at an invalid address: EFAULT where the
@@ -202,7 +211,9 @@ pub(crate) fn link_create_multi_bad_address(
         ..LinkCreateKprobeMulti::default()
     };
     // SAFETY: the attribute of this command; its one address is only read, by copy_from_user(), which refuses it.
-    owned(unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?)
+    let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?;
+    // SAFETY: the command's answer is a new file descriptor.
+    unsafe { owned(fd) }
 }
 
 /// What `BPF_PROG_LOAD` is given.
@@ -216,6 +227,9 @@ pub(crate) struct Load<'a> {
     /// `log_level` 1 if there is room for a log at all.
     pub(crate) log: &'a mut [u8],
 }
+
+/// How often a load is tried again that a signal interrupted; libbpf's `PROG_LOAD_ATTEMPTS`.
+const PROG_LOAD_ATTEMPTS: u32 = 5;
 
 /// `BPF_PROG_LOAD` of a `BPF_PROG_TYPE_KPROBE` program.
 pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
@@ -242,9 +256,18 @@ pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
         attr.log_size = len_u32(log);
         attr.log_buf = address_mut(*log);
     }
-    // SAFETY: the attribute of this command: insns and license are read within their lengths (the license ends with a NUL),
-    // and the log, borrowed mutably, is written within log_size.
-    owned(unsafe { bpf(BPF_PROG_LOAD, &mut attr) }?)
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        // SAFETY: the attribute of this command: insns and license are read within their lengths (the license ends with a
+        // NUL), and the log, borrowed mutably, is written within log_size.
+        match unsafe { bpf(BPF_PROG_LOAD, &mut attr) } {
+            // The verifier met a pending signal (Linux 5.0, commit c3494801cd17).
+            Err(Errno::AGAIN) if attempts < PROG_LOAD_ATTEMPTS => {}
+            // SAFETY: the command's answer is a new file descriptor.
+            loaded => return loaded.and_then(|fd| unsafe { owned(fd) }),
+        }
+    }
 }
 
 /// `BPF_MAP_CREATE` of an array of `entries` u64.
@@ -257,7 +280,9 @@ pub(crate) fn map_create_array(entries: u32) -> Result<OwnedFd> {
         map_flags: 0,
     };
     // SAFETY: the attribute of this command, with no address in it.
-    owned(unsafe { bpf(BPF_MAP_CREATE, &mut attr) }?)
+    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr) }?;
+    // SAFETY: the command's answer is a new file descriptor.
+    unsafe { owned(fd) }
 }
 
 /// `BPF_MAP_LOOKUP_ELEM` in a map made by [`map_create_array`].
@@ -293,14 +318,18 @@ pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd> {
         ..Obj::default()
     };
     // SAFETY: the attribute of this command; the path is read up to its NUL.
-    owned(unsafe { bpf(BPF_OBJ_GET, &mut attr) }?)
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
+    // SAFETY: the command's answer is a new file descriptor.
+    unsafe { owned(fd) }
 }
 
 /// `BPF_PROG_GET_FD_BY_ID`
 pub(crate) fn prog_get_fd_by_id(id: u32) -> Result<OwnedFd> {
     let mut attr = GetFdById { id };
     // SAFETY: the attribute of this command, with no address in it.
-    owned(unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &mut attr) }?)
+    let fd = unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &mut attr) }?;
+    // SAFETY: the command's answer is a new file descriptor.
+    unsafe { owned(fd) }
 }
 
 /// `BPF_OBJ_GET_INFO_BY_FD` into `info`, of which the kernel is shown `len` bytes; answers how many it knows.
@@ -327,6 +356,34 @@ pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> Result<(u32, u32)> {
     // SAFETY: the first two fields of bpf_prog_info (and of the info of every other kind of object) are plain integers.
     unsafe { obj_get_info(prog, &mut info, len) }?;
     Ok((info.r#type, info.id))
+}
+
+/// Whether a file descriptor is a program, as far as this kernel can tell: it is asked to bind map -1 to it, which it looks
+/// at last. Linux 5.10 (commit ef15314aa5de).
+pub(crate) fn is_prog(fd: BorrowedFd<'_>) -> bool {
+    let answer = |prog_fd| {
+        let mut attr = ProgBindMap {
+            prog_fd,
+            map_fd: u32::MAX,
+            flags: 0,
+        };
+        // SAFETY: the attribute of this command, with no address in it.
+        unsafe { bpf(BPF_PROG_BIND_MAP, &mut attr) }
+    };
+    // A kernel that does not know the command does not look at a program that is none either.
+    answer(fd_u32(fd)) != Err(Errno::INVAL) || answer(u32::MAX) == Err(Errno::INVAL)
+}
+
+/// Whether a file descriptor is a link: it is asked to take program -1, which is looked at last. Linux 5.7.
+pub(crate) fn is_link(fd: BorrowedFd<'_>) -> bool {
+    let mut attr = LinkUpdate {
+        link_fd: fd_u32(fd),
+        new_prog_fd: u32::MAX,
+        flags: 0,
+    };
+    // SAFETY: the attribute of this command, with no address in it.
+    let answer = unsafe { bpf(BPF_LINK_UPDATE, &mut attr) };
+    answer == Err(Errno::BADF)
 }
 
 /// What the kernel tells of a link; zero where it does not know the field.
@@ -360,6 +417,7 @@ pub(crate) fn link_info(link: BorrowedFd<'_>, name: &mut [u8]) -> Result<LinkInf
         link_type: raw.r#type,
         id: raw.id,
         prog_id: raw.prog_id,
+        perf_event_type: raw.perf_event_type,
         ..LinkInfo::default()
     };
     if raw.r#type != uapi::BPF_LINK_TYPE_PERF_EVENT
@@ -381,7 +439,6 @@ pub(crate) fn link_info(link: BorrowedFd<'_>, name: &mut [u8]) -> Result<LinkInf
     }
     // SAFETY: the one address in the struct is that of `name`, borrowed mutably, with its length beside it.
     unsafe { obj_get_info(link, &mut asked, known) }?;
-    info.perf_event_type = asked.perf_event_type;
     info.offset = asked.offset;
     info.address = asked.addr;
     let end_of_missed = core::mem::offset_of!(LinkInfoPerfKprobe, cookie);
@@ -401,7 +458,7 @@ pub(crate) struct TaskFd {
 /// `BPF_TASK_FD_QUERY` of an own perf event, with the name of its function in `name`, NUL-terminated.
 pub(crate) fn task_fd_query(perf_event: BorrowedFd<'_>, name: &mut [u8]) -> Result<TaskFd> {
     let mut attr = TaskFdQuery {
-        pid: rustix::process::getpid().as_raw_pid().unsigned_abs(),
+        pid: rustix::thread::gettid().as_raw_pid().unsigned_abs(),
         fd: fd_u32(perf_event),
         buf_len: len_u32(name),
         buf: address_mut(name),
@@ -413,16 +470,6 @@ pub(crate) fn task_fd_query(perf_event: BorrowedFd<'_>, name: &mut [u8]) -> Resu
         prog_id: attr.prog_id,
         probe_addr: attr.probe_addr,
     })
-}
-
-/// The first page of the vDSO, at an address from this process's auxiliary vector.
-///
-/// `auxv` must be the bytes that the kernel itself gave (procfs).
-pub(crate) fn vdso_page(auxv: &crate::prog::KernelAuxv) -> Option<&'static [u8; 4096]> {
-    let start = auxv.sysinfo_ehdr()?;
-    // SAFETY: AT_SYSINFO_EHDR, in the vector that the kernel keeps of this process (`KernelAuxv` is only made from
-    // procfs), is the address of the vDSO: mapped at exec time, at least one page long, readable, and never changed.
-    Some(unsafe { &*ptr::with_exposed_provenance::<[u8; 4096]>(start) })
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub(super) const BPF_PROG_GET_FD_BY_ID: u32 = 13;
 pub(super) const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
 pub(super) const BPF_TASK_FD_QUERY: u32 = 20;
 pub(super) const BPF_LINK_CREATE: u32 = 28;
+pub(super) const BPF_LINK_UPDATE: u32 = 29;
+pub(super) const BPF_PROG_BIND_MAP: u32 = 35;
 
 pub(crate) const BPF_PROG_TYPE_KPROBE: u32 = 2;
 pub(super) const BPF_MAP_TYPE_ARRAY: u32 = 2;
@@ -203,6 +205,26 @@ pub(super) struct TaskFdQuery {
 layout!(TaskFdQuery: 48 {
     pid @ 0, fd @ 4, flags @ 8, buf_len @ 12, buf @ 16, prog_id @ 24, fd_type @ 28, probe_offset @ 32, probe_addr @ 40,
 });
+
+/// `BPF_LINK_UPDATE`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LinkUpdate {
+    pub(super) link_fd: u32,
+    pub(super) new_prog_fd: u32,
+    pub(super) flags: u32,
+}
+layout!(LinkUpdate: 12 { link_fd @ 0, new_prog_fd @ 4, flags @ 8 });
+
+/// `BPF_PROG_BIND_MAP`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ProgBindMap {
+    pub(super) prog_fd: u32,
+    pub(super) map_fd: u32,
+    pub(super) flags: u32,
+}
+layout!(ProgBindMap: 12 { prog_fd @ 0, map_fd @ 4, flags @ 8 });
 
 /// `BPF_LINK_CREATE`, arm `perf_event`: the smallest that carries a cookie.
 #[repr(C)]
