@@ -61,7 +61,7 @@ pub(crate) enum Usage<'a> {
     UnwantedProbe(&'a CStr),
     NoProgram,
     RunsNothing,
-    PinAndRun,
+    PinAndHold,
     EmptyRun,
 }
 
@@ -208,7 +208,9 @@ impl<'a> Args<'a> {
             Command::Help | Command::Version | Command::Features => Ok(()),
             _ if self.probe_count == 0 => Err(Usage::NoProbe),
             Command::Attach if self.program.is_none() => Err(Usage::NoProgram),
-            _ if self.pin.is_some() && self.run.is_some() => Err(Usage::PinAndRun),
+            _ if self.pin.is_some() && (self.run.is_some() || self.time.is_some()) => {
+                Err(Usage::PinAndHold)
+            }
             Command::Plan | Command::Attach | Command::Count => Ok(()),
         }
     }
@@ -279,7 +281,7 @@ impl core::fmt::Display for Usage<'_> {
             Self::NoProgram => {
                 f.write_str("which program? --program PATH or --program id:N is missing")
             }
-            Self::PinAndRun => f.write_str("--pin leaves the links attached and runs no command"),
+            Self::PinAndHold => f.write_str("--pin leaves at once: no --for, no command"),
             Self::EmptyRun => f.write_str("no command after --"),
         }
     }

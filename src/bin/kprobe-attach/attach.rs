@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use kprobe_attach::prog::Program;
-use kprobe_attach::{ErrnoName, Error, Kernel, Probe};
+use kprobe_attach::{Errno, ErrnoName, Error, Kernel, Probe};
 
 use crate::args::Args;
 use crate::hold::Hold;
@@ -33,9 +33,8 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output, mut hold: Hold<'_>) -> Resu
     session::plan(args, &kernel, out)?;
     let session = Session::attach(args, &kernel, out, |_| Ok(&program))?;
     if let Some(dir) = args.pin {
-        pin_all(args, out, dir, &session)?;
         // The pins keep what closing the file descriptors would have detached.
-        return print_all(args, out, &session).map(|()| 0);
+        return pin_all(args, out, dir, &session).map(|()| 0);
     }
     let waited = print_all(args, out, &session).and_then(|()| {
         announce(args);
@@ -60,25 +59,37 @@ fn open(program: &CStr) -> Result<Program, Error> {
     }
 }
 
-/// Pins every link below `dir`, or none.
+/// Pins every link below `dir` and says so, or pins none.
 fn pin_all(args: &Args<'_>, out: &mut Output, dir: &CStr, session: &Session<'_>) -> Result<(), ()> {
-    for (index, attached) in session.iter().enumerate() {
+    let made = matches!(rustix::fs::statfs(dir), Err(Errno::NOENT));
+    let mut pinned = 0;
+    let mut all = Ok(());
+    for attached in session.iter() {
         if let Err(error) = attached.link.pin(Pin::of(dir, &attached.probe).path()) {
             report(out, attached.text, args.json, &error);
-            for earlier in session.iter().take(index) {
-                let pin = Pin::of(dir, &earlier.probe);
-                if let Err(errno) = rustix::fs::unlink(pin.path()) {
-                    message(format_args!(
-                        "{} is left: {}",
-                        Lossy(pin.path()),
-                        ErrnoName(errno)
-                    ));
-                }
+            all = Err(());
+            break;
+        }
+        pinned += 1;
+    }
+    let all = all.and_then(|()| print_all(args, out, session));
+    if all.is_err() {
+        for attached in session.iter().take(pinned) {
+            let pin = Pin::of(dir, &attached.probe);
+            if let Err(errno) = rustix::fs::unlink(pin.path()) {
+                message(format_args!(
+                    "{} is left: {}",
+                    Lossy(pin.path()),
+                    ErrnoName(errno)
+                ));
             }
-            return Err(());
+        }
+        if made {
+            // The first pin made it, or nothing did.
+            let _ = rustix::fs::rmdir(dir);
         }
     }
-    Ok(())
+    all
 }
 
 /// The path of a pin: below the directory the kind of probe, the function and the offset, such as `kprobe_vfs_read_0x10`.

@@ -3,8 +3,13 @@
 fn main() {
     println!("cargo::rerun-if-changed=src/bin/kprobe-attach/build.rs");
     let linker = std::env::var("RUSTC_LINKER").unwrap_or_default();
+    let name = linker.rsplit('/').next().unwrap_or_default();
+    let is_bare = name.contains("ld.")
+        || name.ends_with("lld")
+        || name.ends_with("-ld")
+        || ["ld", "mold", "wild"].contains(&name);
     // A compiler driver takes linker options behind `-Wl,`; a bare linker takes them as they are.
-    let (driver, prefix) = if linker.contains("lld") {
+    let (driver, prefix) = if is_bare {
         (&[][..], "")
     } else {
         (&["-nostartfiles"][..], "-Wl,")

@@ -1,6 +1,7 @@
 //! `kprobe-attach count`: a built-in program that counts the hits of each probe.
 
-use core::fmt::{self, Write};
+use core::ffi::CStr;
+use core::fmt::{self, Display, Write};
 use core::time::Duration;
 
 use kprobe_attach::map::Array;
@@ -9,7 +10,7 @@ use kprobe_attach::{Error, Kernel};
 
 use crate::args::Args;
 use crate::hold::Hold;
-use crate::output::{Json, Lossy, OrNull, Output, message, report};
+use crate::output::{Blanks, Json, Lossy, OrNull, Output, message, report};
 use crate::session::{self, Attached, Session, announce, probe_fields};
 
 /// How often a table on a terminal is drawn anew.
@@ -94,6 +95,9 @@ fn up(out: &mut Output, probes: u32) {
     let _ = write!(out, "\x1b[{}A", probes + 1);
 }
 
+/// The widest column of probes; a longer text pushes its row to the right.
+const MAX_WIDTH: usize = 60;
+
 /// Prints the counts: a table, or a line of JSON for each probe.
 fn print(
     args: &Args<'_>,
@@ -101,52 +105,47 @@ fn print(
     session: &Session<'_>,
     counters: &Array,
 ) -> Result<(), ()> {
+    let widths = args.probes().iter().map(|text| text.count_bytes());
+    let width = widths.max().unwrap_or_default().clamp(8, MAX_WIDTH);
+    if !args.json {
+        let head = row(out, c"PROBE", width, &"MODE", &"HITS", &"MISSED");
+        head.map_err(|fmt::Error| ())?;
+    }
+    for (index, attached) in (0..).zip(session.iter()) {
+        let Attached { text, probe, link } = attached;
+        let hits = counters
+            .get(index)
+            .map_err(|error| report(out, text, args.json, &error))?;
+        // What cannot be read just now the kernel does not say.
+        let missed = link.missed().unwrap_or(None);
+        let printed = if args.json {
+            write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))
+                .and_then(|()| probe_fields(out, probe, link.mode()))
+                .and_then(|()| writeln!(out, r#","hits":{hits},"missed":{}}}"#, OrNull(missed)))
+        } else {
+            let missed: &dyn Display = missed.as_ref().map_or(&"-", |missed| missed);
+            row(out, text, width, &link.mode(), &hits, missed)
+        };
+        printed.map_err(|fmt::Error| ())?;
+    }
+    out.flush().map_err(|fmt::Error| ())
+}
+
+/// A row of the table.
+fn row(
+    out: &mut Output,
+    probe: &CStr,
+    width: usize,
+    mode: &dyn Display,
+    hits: &dyn Display,
+    missed: &dyn Display,
+) -> fmt::Result {
     // To the end of the line, where a longer row stood before.
     let clear = if out.is_live() { "\x1b[K" } else { "" };
-    let width = args
-        .probes()
-        .iter()
-        .map(|text| text.count_bytes())
-        .max()
-        .unwrap_or_default()
-        .max(8);
-    let mut rows = || -> Result<(), Option<fmt::Error>> {
-        if !args.json {
-            writeln!(
-                out,
-                "{:<width$}  {:<11}  {:>12}  {:>8}{clear}",
-                "PROBE", "MODE", "HITS", "MISSED"
-            )?;
-        }
-        for (index, attached) in (0..).zip(session.iter()) {
-            let Attached { text, probe, link } = attached;
-            let counts = counters
-                .get(index)
-                .and_then(|hits| Ok((hits, link.missed()?)));
-            let (hits, missed) = match counts {
-                Ok(counts) => counts,
-                Err(error) => {
-                    report(out, text, args.json, &error);
-                    return Err(None);
-                }
-            };
-            let mode = link.mode();
-            if args.json {
-                write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))?;
-                probe_fields(out, probe, mode)?;
-                writeln!(out, r#","hits":{hits},"missed":{}}}"#, OrNull(missed))?;
-            } else {
-                write!(out, "{}", Lossy(text))?;
-                let blanks = width - text.count_bytes();
-                write!(out, "{:blanks$}  {mode:<11}  {hits:>12}  ", "")?;
-                match missed {
-                    Some(missed) => writeln!(out, "{missed:>8}{clear}")?,
-                    None => writeln!(out, "{:>8}{clear}", "-")?,
-                }
-            }
-        }
-        out.flush()?;
-        Ok(())
-    };
-    rows().map_err(drop)
+    let blanks = Blanks(width.saturating_sub(probe.count_bytes()));
+    let probe = Lossy(probe);
+    writeln!(
+        out,
+        "{probe}{blanks}  {mode:<11}  {hits:>12}  {missed:>8}{clear}"
+    )
 }

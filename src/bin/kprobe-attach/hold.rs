@@ -70,10 +70,7 @@ impl<'a> Hold<'a> {
                     if !tick() {
                         return Ok(());
                     }
-                    // A tick that came late does not make the next one early.
-                    while *next <= now {
-                        *next += interval;
-                    }
+                    *next = now + interval;
                 }
             }
             let until = [end, next_tick].into_iter().flatten().min();
@@ -118,9 +115,23 @@ impl<'a> Hold<'a> {
         match self.signals.wait(timeout)? {
             linux_raw_sys::general::SIGCHLD => {
                 // One signal may stand for several children: as init there are those of others.
-                while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-                    if let Some(child) = self.child.as_mut().filter(|child| child.pid == pid) {
-                        child.status = Some(exit_status(status));
+                loop {
+                    match rustix::process::wait(WaitOptions::NOHANG) {
+                        Ok(Some((pid, status))) => {
+                            if let Some(child) =
+                                self.child.as_mut().filter(|child| child.pid == pid)
+                            {
+                                child.status = Some(exit_status(status));
+                            }
+                        }
+                        Ok(None) => break,
+                        Err(_) => {
+                            // There are no children any more, whoever waited for ours.
+                            if let Some(child) = &mut self.child {
+                                child.status.get_or_insert(u8::MAX);
+                            }
+                            break;
+                        }
                     }
                 }
                 let ended = self

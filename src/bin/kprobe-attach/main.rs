@@ -44,10 +44,14 @@ Probes are detached when COMMAND ends, the time is up, or a signal comes (SIGINT
 SIGTERM). Exit status: COMMAND's if there is one, else 0; 1 failure; 2 usage.
 ";
 
+/// The exit status of a failure.
+const FAILURE: u8 = 1;
+
+/// The exit status of a wrong command line.
+const USAGE: u8 = 2;
+
 /// The program, from its first argument to its exit status.
 fn main(start: &Start) -> u8 {
-    const FAILURE: u8 = 1;
-    const USAGE: u8 = 2;
     let args = match Args::parse(start) {
         Ok(args) => args,
         Err(usage) => {

@@ -4,6 +4,7 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use kprobe_attach::{Errno, ErrnoName, Error, ParseError};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::rt::{Start, standard_fd};
 
@@ -53,6 +54,13 @@ impl Output {
             match rustix::io::write(standard_fd(self.fd), rest) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    // Somebody made it non-blocking; if waiting fails the next write says so.
+                    let fd = standard_fd(self.fd);
+                    let _ = rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
+                }
+                // It was closed when this program was started: nobody wants the output.
+                Err(Errno::BADF) => break,
                 Err(_) => self.failed = true,
             }
         }
@@ -140,6 +148,15 @@ impl fmt::Display for Lossy<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// As many blanks.
+pub(crate) struct Blanks(pub(crate) usize);
+
+impl fmt::Display for Blanks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (0..self.0).try_for_each(|_| f.write_char(' '))
     }
 }
 

@@ -24,12 +24,13 @@ use kprobe_attach::ErrnoName;
 
 use crate::output::Shown;
 use linux_raw_sys::general::{
-    __NR_clock_gettime, __NR_clone, __NR_execve, __NR_exit_group, __NR_rt_sigprocmask,
-    __NR_rt_sigtimedwait, CLOCK_MONOTONIC, SIGCHLD,
+    __NR_clock_gettime, __NR_clone, __NR_execve, __NR_exit_group, __NR_rt_sigaction,
+    __NR_rt_sigprocmask, __NR_rt_sigtimedwait, CLOCK_MONOTONIC, SIGCHLD,
 };
 use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use rustix::time::Timespec;
 
@@ -162,9 +163,12 @@ impl Start {
     /// Starts a command, looked for in `PATH` as a shell does, with the signal mask of [`Signals::block`] undone. The
     /// arguments are those of this program from `first` on.
     ///
-    /// A child that cannot become the command says so and ends with 127 if there is no such command, else with 126.
+    /// It returns when the child is the command, and has closed its copies of this program's file descriptors: before that
+    /// they would keep what is detached here alive. A child that cannot become the command says so and ends with 127 if
+    /// there is no such command, else with 126.
     pub(crate) fn spawn(&self, first: usize, signals: &Signals) -> Result<Pid, Errno> {
         let command = self.args().nth(first).unwrap_or_default();
+        let (closed_by_exec, held_until_exec) = pipe_with(PipeFlags::CLOEXEC)?;
         // SAFETY: clone with no new stack is fork(2): the child has a copy of everything, and shares nothing.
         let pid = unsafe { arch::syscall5(__NR_clone, [SIGCHLD as usize, 0, 0, 0, 0]) };
         let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
@@ -172,6 +176,9 @@ impl Start {
             return Err(Errno::from_raw_os_error(-pid));
         }
         if let Some(pid) = Pid::from_raw(pid) {
+            drop(held_until_exec);
+            // The end of the pipe, by exec or exit; nobody writes to it.
+            let _ = rustix::io::read(&closed_by_exec, &mut [0; 1]);
             return Ok(pid);
         }
         signals.restore();
@@ -181,6 +188,9 @@ impl Start {
     }
 
     fn exec(&self, command: &CStr, first: usize) -> Errno {
+        if command.is_empty() {
+            return Errno::NOENT;
+        }
         if command.to_bytes().contains(&b'/') {
             return self.execve(command, first);
         }
@@ -248,10 +258,16 @@ const TAKEN: [u32; 6] = [
 ];
 
 impl Signals {
-    /// Keeps the signals back.
+    /// Keeps the signals back, but those that were to be ignored when this program was started, as `nohup` does.
     pub(crate) fn block() -> Self {
         const SIG_BLOCK: usize = 0;
-        let set = TAKEN.iter().fold(0, |set, signal| set | 1 << (signal - 1));
+        const SIG_IGN: usize = 1;
+        // Ignored, a child's end would neither be told nor leave a status.
+        disposition(SIGCHLD, Some([0; SIGACTION_WORDS]));
+        let taken = TAKEN
+            .iter()
+            .filter(|signal| disposition(**signal, None) != SIG_IGN);
+        let set = taken.fold(0, |set, signal| set | 1 << (signal - 1));
         let mut signals = Self { set, old: 0 };
         let old = ptr::from_mut(&mut signals.old);
         // SAFETY: a sigset of the kernel is 64 bits on the architectures served; the old one is written to `signals.old`.
@@ -311,6 +327,28 @@ impl Signals {
     }
 }
 
+/// The kernel's `struct sigaction` in words: handler, flags, on some architectures a restorer, and the mask.
+const SIGACTION_WORDS: usize = 4;
+
+/// `rt_sigaction(2)`: the handler of a signal, which may be `SIG_DFL` (0) or `SIG_IGN` (1), before it is replaced.
+fn disposition(signal: u32, new: Option<[usize; SIGACTION_WORDS]>) -> usize {
+    let mut old = [0; SIGACTION_WORDS];
+    let new = new
+        .as_ref()
+        .map_or(0, |new| ptr::from_ref(new).expose_provenance());
+    let old_address = ptr::from_mut(&mut old).expose_provenance();
+    // SAFETY: both are at least as large as the struct, whose first word is the handler; no handler is installed but the
+    // kernel's own.
+    unsafe {
+        arch::syscall5(
+            __NR_rt_sigaction,
+            [signal as usize, new, old_address, size_of::<u64>(), 0],
+        )
+    };
+    let [handler, ..] = old;
+    handler
+}
+
 /// `clock_gettime(CLOCK_MONOTONIC)`. rustix goes through the vDSO, for which it needs `/proc` on kernels before 6.4.
 pub(crate) fn monotonic_clock() -> Timespec {
     let mut now = Timespec::default();
@@ -335,7 +373,9 @@ pub(crate) fn standard_fd(fd: u8) -> BorrowedFd<'static> {
 /// to as if it were the output.
 fn open_standard_fds() {
     for fd in 0..=2 {
-        if rustix::io::fcntl_getfd(standard_fd(fd)) == Err(Errno::BADF) {
+        // SAFETY: only asked about, and whether it is open is the question.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        if rustix::io::fcntl_getfd(borrowed) == Err(Errno::BADF) {
             // Always there, and refuses to be read and written. It gets the lowest free number, which is `fd`.
             if let Ok(root) = rustix::fs::open(c"/", OFlags::PATH, Mode::empty()) {
                 core::mem::forget(root);
@@ -355,7 +395,7 @@ pub(crate) fn exit(status: u8) -> ! {
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     crate::output::bug(info);
-    exit(101)
+    exit(crate::FAILURE)
 }
 
 /// The prebuilt core refers to these two where it was not optimised; nothing unwinds with `panic = "abort"`.
@@ -365,7 +405,7 @@ extern "C" fn rust_eh_personality() {}
 /// See [`rust_eh_personality`].
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Resume() -> ! {
-    exit(101)
+    exit(crate::FAILURE)
 }
 
 /// # Safety
