@@ -379,6 +379,67 @@ fn a_plan_is_what_strace_sees() {
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_command_is_itself_before_anything_is_detached() {
+    // Between fork and exec it would hold the events, and keep them from being removed.
+    clean(|| {
+        for _ in 0..10 {
+            for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
+                let args = [
+                    "count",
+                    "--mode",
+                    mode.name(),
+                    "--for",
+                    "0",
+                    FUNCTION,
+                    "--",
+                    "sleep",
+                    "9",
+                ];
+                let output = run(&args);
+                assert_eq!(
+                    output.status.code(),
+                    Some(128 + 15),
+                    "{}",
+                    text(&output.stderr)
+                );
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn signals_that_were_ignored_at_the_start_stay_so_but_a_childs_end_does_not() {
+    clean(|| {
+        let program = program().get_program().to_str().unwrap().to_owned();
+        let script =
+            format!("trap '' HUP CHLD; exec {program} count --quiet --json {FUNCTION} -- true");
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let script = format!(
+            "trap '' HUP; {program} count --quiet --json --for 1 {FUNCTION} & \
+             sleep 0.3; kill -HUP $!; sleep 0.2; touch /tmp/a; rm /tmp/a; wait $!"
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(json(&output.stdout)[0]["hits"], 1);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_text_longer_than_any_is_refused_and_shown() {
+    let long = format!("{}-", "f".repeat(70_000));
+    let output = run(&["plan", &long]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("^ no function name has this byte"));
+    let padded = format!("{FUNCTION},cookie={}", "0".repeat(70_000));
+    let output = run(&["count", "--quiet", "--for", "0", &padded]);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_hostile_name_reaches_no_system_call_in_any_mode() {
     for name in [
         "vfs_read\n-:kprobes/victim",

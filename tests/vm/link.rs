@@ -173,6 +173,21 @@ fn a_pin_of_another_kind_is_not_opened() {
     let kernel = Kernel::probe();
     clean(|| {
         let counter = Counter::new();
+        // The type of an array map has the number of the kprobe program's.
+        pin(&counter.counters, PIN);
+        let error = Program::open_pinned(PIN).unwrap_err();
+        assert_eq!(
+            (error.step(), error.cause()),
+            (Step::OpenProgram, Cause::WrongProgram)
+        );
+        fs::remove_file(PIN).unwrap();
+        // A path outside of a bpf file system is no question of permission.
+        let error = Program::open_pinned("/init").unwrap_err();
+        assert_eq!(
+            (error.errno(), error.cause()),
+            (Errno::INVAL, Cause::WrongProgram)
+        );
+        assert!(error.to_string().contains("not a pin"), "{error}");
         pin(&counter.program, PIN);
         assert_eq!(
             KprobeLink::open_pinned(PIN).unwrap_err().cause(),
@@ -203,12 +218,12 @@ struct ObjPin {
     file_flags: u32,
 }
 
-/// Pins a program, which the library leaves to whoever loads one.
-pub(crate) fn pin(program: &Program, path: &str) {
+/// Pins a program or map, which the library leaves to whoever loads one.
+pub(crate) fn pin(object: &impl AsFd, path: &str) {
     let path = std::ffi::CString::new(path).unwrap();
     let attr = ObjPin {
         pathname: path.as_ptr().expose_provenance() as u64,
-        bpf_fd: program.as_fd().as_raw_fd(),
+        bpf_fd: object.as_fd().as_raw_fd(),
         file_flags: 0,
     };
     #[allow(unsafe_code, reason = "an independent witness of bpf(2)")]

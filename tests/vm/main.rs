@@ -18,6 +18,7 @@ mod cli;
 mod errors;
 mod features;
 mod link;
+mod z_lockdown;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,0 +1,53 @@
+//! A kernel that is locked down, which no kernel comes back from: the last module by name, so that its test runs last.
+
+use std::fs;
+
+use kprobe_attach::{AttachMode, Cause, Errno, Kernel, KprobeOpts, Step, Support};
+
+use super::{Counter, function, promised};
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_locked_down_kernel_offers_no_mode_and_says_why() {
+    let counter = Counter::new();
+    let kernel = Kernel::probe();
+    let securityfs = c"/sys/kernel/security";
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount(
+        "none",
+        securityfs,
+        "securityfs",
+        flags,
+        None::<&std::ffi::CStr>,
+    )
+    .unwrap();
+    fs::write("/sys/kernel/security/lockdown", "confidentiality").unwrap();
+
+    let features = Kernel::probe_with(&counter.program).features();
+    for support in [features.kprobe_pmu, features.kprobe_events] {
+        let Support::No(reason) = support else {
+            panic!("{features:?}");
+        };
+        assert_eq!((reason.errno, reason.cause), (Errno::PERM, Cause::Lockdown));
+    }
+    assert_eq!(features.default_mode(), None);
+    // What was probed before is refused where it is tried.
+    for mode in promised() {
+        let opts = KprobeOpts::new().attach_mode(mode);
+        let error = kernel
+            .attach_kprobe(&counter.program, function(), &opts)
+            .unwrap_err();
+        assert_eq!(
+            (error.errno(), error.cause()),
+            (Errno::PERM, Cause::Lockdown),
+            "{mode}"
+        );
+    }
+    let error = Kernel::probe_with(&counter.program)
+        .plan(function(), &KprobeOpts::new().attach_mode(AttachMode::Perf))
+        .unwrap_err();
+    assert_eq!(
+        (error.step(), error.errno()),
+        (Step::ProbeKernel, Errno::PERM)
+    );
+}
