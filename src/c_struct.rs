@@ -4,8 +4,9 @@ use core::mem::{offset_of, size_of};
 
 use static_assertions::const_assert_eq;
 
+use crate::invalid::Invalid;
 use crate::probe::ParseError;
-use crate::request::{AttachMode, Invalid, KprobeOpts};
+use crate::request::{AttachMode, KprobeOpts};
 
 /// `struct bpf_kprobe_opts` of `src/libbpf.h` where pointers have 64 bits, as on every architecture served.
 #[repr(C)]

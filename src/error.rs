@@ -5,9 +5,10 @@ use core::fmt;
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
+use crate::invalid::Invalid;
 use crate::kernel::Support;
 use crate::plan::Need;
-use crate::request::{AttachMode, Invalid, KprobeOpts, Target};
+use crate::request::{AttachMode, KprobeOpts, Target};
 
 /// The step at which something failed. Its name, as printed and as in the program's JSON, is [`Step::name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use rustix::rand::GetRandomFlags;
 use rustix::thread::CpuSet;
 
 use crate::error::{Cause, Error, out_of, perf_event_denied};
+use crate::event::{open_cause, open_kprobe_events};
 use crate::link::KprobeLink;
 use crate::plan::{Need, Plan};
 use crate::prog::Program;
@@ -17,7 +18,7 @@ use crate::request::{self, AttachMode, KprobeOpts, Target};
 use crate::sys;
 use crate::sys::uapi::{BPF_TRACE_KPROBE_MULTI, BPF_TRACE_KPROBE_SESSION};
 use crate::text::{Buf, decimal, read_small};
-use crate::tracefs::{Tracefs, open_cause, open_kprobe_events, open_read};
+use crate::tracefs::{Tracefs, open_read};
 
 /// Whether a feature is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -51,6 +51,8 @@ compile_error!(
 
 mod c_struct;
 mod error;
+mod event;
+mod invalid;
 pub mod kallsyms;
 mod kernel;
 mod link;
@@ -64,13 +66,14 @@ mod text;
 mod tracefs;
 
 pub use error::{Cause, ErrnoName, Error, Step};
+pub use event::{Definition, EventLine, EventName};
+pub use invalid::Invalid;
 pub use kernel::{Features, Kernel, Reason, Support, attach_kprobe};
 pub use link::{KprobeInfo, KprobeLink};
 pub use plan::{Need, Plan, Syscall};
 pub use probe::{InText, ParseError, Probe};
-pub use request::{AttachMode, Invalid, KprobeOpts, MAX_MAXACTIVE, MAX_SYMBOL_LEN, Target};
+pub use request::{AttachMode, KprobeOpts, MAX_MAXACTIVE, MAX_SYMBOL_LEN, Target};
 pub use rustix::{fd, io::Errno};
-pub use tracefs::{Definition, EventLine, EventName};
 
 /// The pure cores that have no public face, for the fuzz targets.
 #[cfg(fuzzing)]

@@ -9,14 +9,16 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::error::{Cause, Error, Step, out_of, perf_event_denied, place_cause};
+use crate::event::TraceEvent;
+use crate::invalid::Invalid;
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
 use crate::prog::obj_get;
-use crate::request::{AttachMode, Invalid, KprobeOpts, MAX_SYMBOL_LEN, Target};
+use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
 use crate::sys;
 use crate::sys::KprobeAt;
 use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE};
 use crate::text::Buf;
-use crate::tracefs::{TraceEvent, Tracefs};
+use crate::tracefs::Tracefs;
 
 /// A program attached to a kernel function. Dropping it detaches; [`detach`](Self::detach) does too, and says whether all
 /// of it worked.

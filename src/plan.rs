@@ -6,10 +6,11 @@ use core::fmt;
 use rustix::fd::AsFd;
 
 use crate::error::{Error, Step};
+use crate::event::{Definition, EventName, ID_LEN, IdPath, Removal};
+use crate::invalid::Invalid;
 use crate::kernel::Kernel;
 use crate::link::{KprobeLink, check_pin};
-use crate::request::{self, AttachMode, Invalid, KprobeOpts, Target};
-use crate::tracefs::{Definition, EventName, ID_LEN, IdPath, Removal};
+use crate::request::{self, AttachMode, KprobeOpts, Target};
 
 /// `PERF_TYPE_TRACEPOINT`
 pub(crate) const PERF_TYPE_TRACEPOINT: u32 = 2;

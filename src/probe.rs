@@ -3,7 +3,8 @@
 use core::fmt;
 use core::str::FromStr;
 
-use crate::request::{self, AttachMode, Invalid, KprobeOpts, Target};
+use crate::invalid::Invalid;
+use crate::request::{self, AttachMode, KprobeOpts, Target};
 
 /// A target with its options, as one line of text.
 ///

@@ -1,0 +1,544 @@
+//! A kprobe event in tracefs: its name, the grammar of the files about it, and the event itself.
+//!
+//! What is parsed here takes bytes; opening files is left to a thin shell around it. Source of the grammar:
+//! `Documentation/trace/kprobetrace.rst` and `kernel/trace/trace_kprobe.c`.
+
+use core::fmt;
+
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, Result};
+use rustix::time::Timespec;
+
+use crate::error::{Cause, Error, Step, out_of, place_cause};
+use crate::request::{KprobeOpts, Target};
+use crate::text::{Buf, LINE_LEN, decimal, for_each_line, words};
+use crate::tracefs::open_read;
+
+/// The longest event name: `MAX_EVENT_NAME_LEN - 1`.
+pub(crate) const MAX_EVENT_LEN: usize = 63;
+
+/// Opens `kprobe_events` for one line at a time. Never with `O_TRUNC`: that deletes every event of the machine.
+pub(crate) const KPROBE_EVENTS_FLAGS: OFlags =
+    OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::CLOEXEC);
+
+pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
+    rustix::fs::openat(tracefs, "kprobe_events", KPROBE_EVENTS_FLAGS, Mode::empty())
+}
+
+/// What every group of ours begins with; 16 hexadecimal digits follow.
+const GROUP_PREFIX: &str = "kprobe_attach_";
+
+/// The name of an event of ours, never used twice: a group with a random part for each [`Kernel`](crate::Kernel), and in
+/// it the function's name and a number.
+///
+/// The number and half of the random part are in the event's name too, since `kprobe_profile` leaves out the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventName {
+    group: u64,
+    event: Buf<MAX_EVENT_LEN>,
+}
+
+impl EventName {
+    pub(crate) fn new(group: u64, number: u32, target: &Target) -> Self {
+        let suffix = SUFFIX_LEN_MAX - unused_digits(number);
+        let room = MAX_EVENT_LEN - suffix;
+        let mut event = Buf::new();
+        // What is pushed fits: `room` bytes and the suffix.
+        let push_all = |event: &mut Buf<MAX_EVENT_LEN>| {
+            if let Some(function) = target.function() {
+                for byte in function.bytes().take(room) {
+                    // An event's name is an identifier of C; `.` would begin the name of another group.
+                    event.push(if byte.is_ascii_alphanumeric() {
+                        byte
+                    } else {
+                        b'_'
+                    })?;
+                }
+            } else if let Some(address) = target.as_address() {
+                fmt::write(event, format_args!("at_{address:x}"))?;
+            }
+            fmt::write(event, format_args!("_{:08x}_{number}", group >> 32))
+        };
+        let fits = push_all(&mut event);
+        debug_assert!(fits.is_ok());
+        Self { group, event }
+    }
+
+    fn event(&self) -> &str {
+        self.event.as_str()
+    }
+}
+
+/// The length of `_01234567_4294967295`.
+const SUFFIX_LEN_MAX: usize = 20;
+
+/// By how many digits a number is shorter than the longest.
+fn unused_digits(number: u32) -> usize {
+    9 - number.checked_ilog10().unwrap_or(0) as usize
+}
+
+impl fmt::Display for EventName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { group, event } = self;
+        write!(f, "{GROUP_PREFIX}{group:016x}/{}", event.as_str())
+    }
+}
+
+/// The line that defines an event: `p:GROUP/EVENT [MODULE:]FUNCTION[+OFFSET]`, `r[MAXACTIVE]:GROUP/EVENT FUNCTION`, or an
+/// address in the function's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Definition {
+    pub(crate) name: EventName,
+    pub(crate) target: Target,
+    pub(crate) opts: KprobeOpts,
+}
+
+impl fmt::Display for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, target, opts } = self;
+        match (opts.retprobe, opts.maxactive) {
+            (false, _) => f.write_str("p")?,
+            (true, 0) => f.write_str("r")?,
+            (true, maxactive) => write!(f, "r{maxactive}")?,
+        }
+        write!(f, ":{name} {target}")?;
+        match opts.offset {
+            0 => Ok(()),
+            offset => write!(f, "+{offset:#x}"),
+        }
+    }
+}
+
+/// A line of `kprobe_events` as the kernel lists it: an entry or return probe's event. Its `Display` is the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EventLine<'a> {
+    /// Whether it is a return probe.
+    pub retprobe: bool,
+    /// The maxactive of a return probe; 0 where the kernel chose it.
+    pub maxactive: u32,
+    /// The group of the event.
+    pub group: &'a str,
+    /// The name of the event.
+    pub event: &'a str,
+    /// The function, with its module and offset, or the address.
+    pub place: &'a str,
+    /// What the event fetches, separated by blanks; empty for an event of this crate.
+    pub arguments: &'a str,
+}
+
+impl<'a> EventLine<'a> {
+    /// Reads a line: `p:GROUP/EVENT PLACE [ARGUMENTS]`, or `r[MAXACTIVE]:...`.
+    #[must_use]
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        let line = core::str::from_utf8(line).ok()?;
+        let (head, rest) = line.split_once(' ')?;
+        let (kind, name) = head.split_once(':')?;
+        let (group, event) = name.split_once('/')?;
+        let (place, arguments) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (retprobe, maxactive) = match kind.as_bytes() {
+            b"p" => (false, 0),
+            b"r" => (true, 0),
+            [b'r', b'1'..=b'9', ..] => (true, decimal(kind.as_bytes().get(1..)?)?),
+            _ => return None,
+        };
+        let whole = ![group, event, place].iter().any(|part| part.is_empty());
+        whole.then_some(Self {
+            retprobe,
+            maxactive,
+            group,
+            event,
+            place,
+            arguments,
+        })
+    }
+
+    /// Whether the event was defined by this crate, in this process or another.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let random = self.group.strip_prefix(GROUP_PREFIX);
+        random.is_some_and(|random| {
+            random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
+    }
+}
+
+impl fmt::Display for EventLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            retprobe,
+            maxactive,
+            group,
+            event,
+            place,
+            arguments,
+        } = self;
+        f.write_str(if *retprobe { "r" } else { "p" })?;
+        if *maxactive != 0 {
+            write!(f, "{maxactive}")?;
+        }
+        write!(f, ":{group}/{event} {place}")?;
+        if arguments.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " {arguments}")
+        }
+    }
+}
+
+/// The longest definition: `r4096:`, group, `/`, event, blank, symbol; or an entry's with `+0xffffffff`.
+const DEFINITION_LEN: usize = 640;
+
+/// More than any id is long.
+pub(crate) const ID_LEN: usize = 32;
+
+/// The path of an event's id, from the root of tracefs.
+pub(crate) struct IdPath<'a>(pub(crate) &'a EventName);
+
+impl fmt::Display for IdPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "events/{}/id", self.0)
+    }
+}
+
+/// The line that removes an event. Without the group it would remove the name from every group.
+pub(crate) struct Removal<'a>(pub(crate) &'a EventName);
+
+impl fmt::Display for Removal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "-:{}", self.0)
+    }
+}
+
+/// An event in `kprobe_events`, removed when dropped. What uses it must be closed before, or the kernel says `EBUSY`.
+#[derive(Debug)]
+pub(crate) struct TraceEvent {
+    /// Kept open: to remove an event must not fail for want of a file descriptor.
+    kprobe_events: OwnedFd,
+    name: EventName,
+    defined: bool,
+}
+
+impl TraceEvent {
+    /// Defines the event by one write: the kernel cannot take a line in pieces.
+    pub(crate) fn define(
+        tracefs: BorrowedFd<'_>,
+        definition: &Definition,
+    ) -> core::result::Result<Self, Error> {
+        let failed = |errno, cause| {
+            Error::new(Step::CreateEvent, errno, cause).of(definition.target, &definition.opts)
+        };
+        let mut event = Self {
+            kprobe_events: open_kprobe_events(tracefs)
+                .map_err(|errno| failed(errno, open_cause(errno)))?,
+            name: definition.name,
+            defined: false,
+        };
+        let line = Buf::<DEFINITION_LEN>::of(definition)
+            .map_err(|_| failed(Errno::NAMETOOLONG, Cause::InvalidRequest))?;
+        event.defined = true;
+        if let Err(errno) = event.write(line.as_bytes()) {
+            event.defined = errno == SHORT_WRITE;
+            let told = error_log(tracefs, definition).unwrap_or(errno);
+            return Err(failed(errno, define_cause(told, definition)));
+        }
+        Ok(event)
+    }
+
+    /// The id by which `perf_event_open(2)` knows the event.
+    pub(crate) fn id(&self, tracefs: BorrowedFd<'_>) -> Result<u64> {
+        let path = Buf::<128>::of(IdPath(&self.name)).map_err(|_| Errno::NAMETOOLONG)?;
+        let file = open_read(tracefs, path.as_str())?;
+        let mut text = [0; ID_LEN];
+        let len = rustix::io::read(&file, &mut text)?;
+        text.get(..len).and_then(parse_id).ok_or(Errno::IO)
+    }
+
+    /// Removes the event.
+    pub(crate) fn remove(mut self) -> Result<()> {
+        self.defined = false;
+        self.write_removal()
+    }
+
+    /// Writes the removal, again after a pause for as long as something uses the event: a child that another thread has
+    /// forked holds it until it becomes another program.
+    fn write_removal(&self) -> Result<()> {
+        let line = Buf::<128>::of(Removal(&self.name)).map_err(|_| Errno::NAMETOOLONG)?;
+        for _ in 0..REMOVAL_PAUSES {
+            match self.write(line.as_bytes()) {
+                Err(Errno::BUSY) => {}
+                written => return written,
+            }
+            // A pause cut short by a signal is one all the same.
+            let _ = rustix::thread::nanosleep(&REMOVAL_PAUSE);
+        }
+        self.write(line.as_bytes())
+    }
+
+    fn write(&self, line: &[u8]) -> Result<()> {
+        match rustix::io::write(&self.kprobe_events, line)? {
+            written if written == line.len() => Ok(()),
+            _ => Err(SHORT_WRITE),
+        }
+    }
+
+    /// How often the event's probe was missed, from `kprobe_profile`.
+    pub(crate) fn missed(&self, tracefs: BorrowedFd<'_>) -> Result<Option<u64>> {
+        let profile = open_read(tracefs, "kprobe_profile")?;
+        let mut missed = None;
+        for_each_line::<LINE_LEN>(&profile, &mut |line| {
+            missed = missed.or_else(|| profile_missed(line, self.name.event()));
+        })?;
+        Ok(missed)
+    }
+}
+
+impl Drop for TraceEvent {
+    fn drop(&mut self) {
+        if self.defined {
+            // Who wants to know calls `KprobeLink::detach`.
+            let _ = self.write_removal();
+        }
+    }
+}
+
+/// How often, and after how long, a removal is tried again.
+const REMOVAL_PAUSES: usize = 10;
+const REMOVAL_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
+
+/// The kernel took a part of a line, which it never does.
+const SHORT_WRITE: Errno = Errno::IO;
+
+/// What it means that `kprobe_events` cannot be opened.
+pub(crate) const fn open_cause(errno: Errno) -> Cause {
+    match errno {
+        Errno::PERM => Cause::Lockdown,
+        errno => match out_of(errno) {
+            Some(cause) => cause,
+            None => Cause::NoKprobeEvents,
+        },
+    }
+}
+
+/// What it means that a definition is refused, as far as the errno tells. Since Linux 6.12 it is EINVAL for more than one
+/// reason, and only `error_log` knows.
+fn define_cause(errno: Errno, definition: &Definition) -> Cause {
+    match errno {
+        Errno::EXIST => Cause::EventExists,
+        Errno::BUSY => Cause::EventBusy,
+        Errno::PERM => Cause::Lockdown,
+        errno => place_cause(errno, &definition.target, &definition.opts).unwrap_or(Cause::Unknown),
+    }
+}
+
+/// Why the kernel refused this very definition, from `error_log` (Linux 5.2, commit 8a062902be72).
+fn error_log(tracefs: BorrowedFd<'_>, definition: &Definition) -> Option<Errno> {
+    let file = open_read(tracefs, "error_log").ok()?;
+    let event = Buf::<128>::of(definition.name).ok()?;
+    let mut above = None;
+    let mut found = None;
+    for_each_line::<LINE_LEN>(&file, &mut |line| match error_log_line(line) {
+        Some(ErrorLogLine::Error(text)) => above = error_log_errno(text),
+        Some(ErrorLogLine::Command(command)) if contains(command, event.as_bytes()) => {
+            found = above;
+        }
+        _ => {}
+    })
+    .ok()?;
+    found
+}
+
+/// A line of `error_log` that matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ErrorLogLine<'a> {
+    /// `[seconds] trace_kprobe: error: TEXT`
+    Error(&'a [u8]),
+    /// `  Command: LINE`, below the error that it met
+    Command(&'a [u8]),
+}
+
+fn error_log_line(line: &[u8]) -> Option<ErrorLogLine<'_>> {
+    if let Some(command) = line.strip_prefix(b"  Command: ") {
+        return Some(ErrorLogLine::Command(command));
+    }
+    let separator = b": error: ";
+    let at = line
+        .windows(separator.len())
+        .position(|window| window == separator)?;
+    Some(ErrorLogLine::Error(line.get(at + separator.len()..)?))
+}
+
+/// The errno that a text of `error_log` stands for: those of `ERRORS` in `kernel/trace/trace_probe.h` that tell more than
+/// EINVAL does.
+fn error_log_errno(text: &[u8]) -> Option<Errno> {
+    Some(match text {
+        b"Invalid probed address or symbol" => Errno::NOENT,
+        b"The symbol is not unique" => Errno::ADDRNOTAVAIL,
+        b"Probe point is not an instruction boundary" => Errno::ILSEQ,
+        b"There is already the exact same probe event"
+        | b"Given group/event name is already used by another event" => Errno::EXIST,
+        _ => return None,
+    })
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+/// An event's id: a decimal number on a line of its own.
+fn parse_id(text: &[u8]) -> Option<u64> {
+    decimal(text.strip_suffix(b"\n").unwrap_or(text))
+}
+
+/// The last column of the event's line in `kprobe_profile`: `  EVENT  HITS  MISSED`.
+fn profile_missed(line: &[u8], event: &str) -> Option<u64> {
+    let mut columns = words(line);
+    if columns.next()? != event.as_bytes() {
+        return None;
+    }
+    let _hits = columns.next()?;
+    decimal(columns.next()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    const GROUP: u64 = 0x0123_4567_89ab_cdef;
+
+    fn definition(target: &str, number: u32, opts: KprobeOpts) -> Definition {
+        let target = target.parse().unwrap();
+        Definition {
+            name: EventName::new(GROUP, number, &target),
+            target,
+            opts,
+        }
+    }
+
+    #[test]
+    fn definitions_are_lines_of_kprobe_events() {
+        let opts = KprobeOpts::new;
+        for (definition, line) in [
+            (
+                definition("vfs_read", 0, opts()),
+                "p:kprobe_attach_0123456789abcdef/vfs_read_01234567_0 vfs_read",
+            ),
+            (
+                definition("m:foo.isra.0", 12, opts().offset(0x10)),
+                "p:kprobe_attach_0123456789abcdef/foo_isra_0_01234567_12 m:foo.isra.0+0x10",
+            ),
+            (
+                definition("vfs_read", 1, opts().retprobe(true)),
+                "r:kprobe_attach_0123456789abcdef/vfs_read_01234567_1 vfs_read",
+            ),
+            (
+                definition("vfs_read", 2, opts().retprobe(true).maxactive(64)),
+                "r64:kprobe_attach_0123456789abcdef/vfs_read_01234567_2 vfs_read",
+            ),
+            (
+                definition("0xffffffff81000000", 3, opts()),
+                "p:kprobe_attach_0123456789abcdef/at_ffffffff81000000_01234567_3 0xffffffff81000000",
+            ),
+        ] {
+            assert_eq!(definition.to_string(), line);
+        }
+        let name = definition("vfs_read", 0, opts()).name;
+        assert_eq!(
+            Removal(&name).to_string(),
+            "-:kprobe_attach_0123456789abcdef/vfs_read_01234567_0"
+        );
+        assert_eq!(
+            IdPath(&name).to_string(),
+            "events/kprobe_attach_0123456789abcdef/vfs_read_01234567_0/id"
+        );
+    }
+
+    #[test]
+    fn event_names_fill_63_bytes_and_no_more() {
+        let longest = "f".repeat(511);
+        for number in [0, 9, 10, 4_294_967_295] {
+            let name = definition(&longest, number, KprobeOpts::new()).name;
+            assert_eq!(name.event().len(), MAX_EVENT_LEN);
+            assert!(name.event().ends_with(&std::format!("f_01234567_{number}")));
+        }
+        let longest = definition(
+            &longest,
+            u32::MAX,
+            KprobeOpts::new().retprobe(true).maxactive(4096),
+        );
+        assert!(Buf::<DEFINITION_LEN>::of(longest).is_ok());
+    }
+
+    #[test]
+    fn a_definition_is_listed_as_the_line_that_made_it() {
+        let opts = KprobeOpts::new().retprobe(true).maxactive(64);
+        let line = definition("m:foo.isra.0", 3, opts).to_string();
+        let listed = EventLine::parse(line.as_bytes()).unwrap();
+        assert!(listed.is_ours() && listed.retprobe);
+        assert_eq!((listed.maxactive, listed.place), (64, "m:foo.isra.0"));
+        assert_eq!(listed.to_string(), line);
+        let other = "p:kprobes/p_vfs_read_0 vfs_read+0 arg1=$arg1 arg2=%si";
+        let listed = EventLine::parse(other.as_bytes()).unwrap();
+        assert!(!listed.is_ours());
+        assert_eq!(
+            (listed.event, listed.arguments),
+            ("p_vfs_read_0", "arg1=$arg1 arg2=%si")
+        );
+        assert_eq!(listed.to_string(), other);
+        for line in [
+            "",
+            "p:g/e",
+            "x:g/e f",
+            "p:e f",
+            "p8:g/e f",
+            "r0:g/e f",
+            "r+1:g/e f",
+            "p:g/e ",
+            "p:/e f",
+            "p:g/ f",
+        ] {
+            assert_eq!(EventLine::parse(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_one_number() {
+        assert_eq!(parse_id(b"1812\n"), Some(1812));
+        for text in [&b""[..], b"\n", b"-1\n", b"18 12\n", b"0x1\n", b"1\n\n"] {
+            assert_eq!(parse_id(text), None);
+        }
+    }
+
+    #[test]
+    fn missed_is_the_last_column_of_the_very_event() {
+        let line =
+            b"  vfs_read_01234567_1                                       123               4";
+        assert_eq!(profile_missed(line, "vfs_read_01234567_1"), Some(4));
+        assert_eq!(profile_missed(line, "vfs_read_01234567_10"), None);
+        assert_eq!(profile_missed(line, "vfs_read_01234567_"), None);
+        assert_eq!(
+            profile_missed(b"  vfs_read_01234567_1 123", "vfs_read_01234567_1"),
+            None
+        );
+    }
+
+    #[test]
+    fn the_error_log_tells_what_einval_meant() {
+        let line = b"[  123.456] trace_kprobe: error: Invalid probed address or symbol";
+        let Some(ErrorLogLine::Error(text)) = error_log_line(line) else {
+            unreachable!("{:?}", error_log_line(line));
+        };
+        assert_eq!(error_log_errno(text), Some(Errno::NOENT));
+        assert_eq!(error_log_errno(b"Failed to register probe event"), None);
+        assert_eq!(
+            error_log_line(b"  Command: p:g/e foo"),
+            Some(ErrorLogLine::Command(b"p:g/e foo"))
+        );
+        assert_eq!(error_log_line(b"               ^"), None);
+    }
+}

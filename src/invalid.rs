@@ -1,0 +1,169 @@
+//! The rules that a request, its text or its struct may break, and what keeps them.
+
+use core::fmt;
+
+use rustix::io::Errno;
+
+/// A rule that a request breaks. Its `Display` says which; [`allowed`](Self::allowed) says what would keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Invalid {
+    /// There is no function name.
+    EmptyFunction,
+    /// A byte that no function name has.
+    FunctionByte,
+    /// A function name that begins with a digit.
+    LeadingDigit,
+    /// Nothing before the `:`.
+    EmptyModule,
+    /// A byte that no module name has.
+    ModuleByte,
+    /// A name longer than [`MAX_SYMBOL_LEN`](crate::MAX_SYMBOL_LEN).
+    NameTooLong,
+    /// An address outside the kernel's half of the address space.
+    NotKernelAddress,
+    /// An offset beside an address.
+    OffsetOnAddress,
+    /// An offset that does not fit the kernel's 32 bits.
+    OffsetTooLarge,
+    /// An offset on a return probe.
+    OffsetOnRetprobe,
+    /// A maxactive above [`MAX_MAXACTIVE`](crate::MAX_MAXACTIVE).
+    MaxactiveTooLarge,
+    /// A maxactive on an entry probe.
+    MaxactiveOnEntry,
+    /// A maxactive with a mode that uses the kprobe PMU.
+    MaxactiveOnPmu,
+    /// A cookie with a mode that has no link.
+    CookieWithoutLink,
+    /// What stands before the `/` is no kind of probe.
+    UnknownKind,
+    /// A kind of probe that libbpf has and this crate does not attach.
+    KindNotServed,
+    /// libbpf's `?`, which keeps a program from being loaded.
+    AutoloadMark,
+    /// A number is missing.
+    EmptyNumber,
+    /// A byte that is no digit of the number's base.
+    NotADigit,
+    /// C's `0b` binary numbers.
+    BinaryNumber,
+    /// A number that does not fit its option.
+    NumberTooLarge,
+    /// An option that there is not.
+    UnknownOption,
+    /// An option that was given before.
+    OptionTwice,
+    /// An option without its value.
+    MissingValue,
+    /// A value for an option that takes none.
+    UnwantedValue,
+    /// A mode that there is not.
+    UnknownMode,
+    /// A C struct that is smaller than its own size field.
+    StructTooSmall,
+    /// A C struct that says it is larger than its bytes.
+    StructCut,
+    /// A field of a C struct that is not known, and not zero.
+    StructTail,
+    /// A pin of what has no link.
+    PinWithoutLink,
+    /// A pin of a link whose event is in tracefs.
+    PinOfTraceEvent,
+    /// A pin that is not in a bpf file system.
+    PinOutsideBpffs,
+}
+
+impl Invalid {
+    /// libbpf's errno for the same mistake, where it finds it.
+    pub(crate) const fn errno(self) -> Errno {
+        match self {
+            Self::CookieWithoutLink
+            | Self::MaxactiveOnPmu
+            | Self::KindNotServed
+            | Self::AutoloadMark
+            | Self::PinOfTraceEvent => Errno::OPNOTSUPP,
+            _ => Errno::INVAL,
+        }
+    }
+
+    const fn wrong(self) -> &'static str {
+        match self {
+            Self::EmptyFunction => "the name of the function is missing",
+            Self::FunctionByte => "no function name has this byte",
+            Self::LeadingDigit => "a function name does not begin with a digit",
+            Self::EmptyModule => "the name of the module is missing",
+            Self::ModuleByte => "no module name has this byte",
+            Self::NameTooLong => "the name is longer than any symbol",
+            Self::NotKernelAddress => "this is no address in the kernel",
+            Self::OffsetOnAddress => "an address has no offset",
+            Self::OffsetTooLarge => "the kernel would cut this offset to 32 bits",
+            Self::OffsetOnRetprobe => "a return probe has no offset",
+            Self::MaxactiveTooLarge => "the kernel's limit for maxactive is 4096",
+            Self::MaxactiveOnEntry => "an entry probe has no maxactive",
+            Self::MaxactiveOnPmu => "the kprobe PMU has no maxactive",
+            Self::CookieWithoutLink => "only a link carries a cookie",
+            Self::UnknownKind => "there is no such kind of probe",
+            Self::KindNotServed => "this kind of probe is not served yet",
+            Self::AutoloadMark => "`?` tells a loader not to load; there is nothing to attach",
+            Self::EmptyNumber => "a number is missing",
+            Self::NotADigit => "this is no digit of the number",
+            Self::BinaryNumber => "binary numbers are not taken",
+            Self::NumberTooLarge => "the number is too large",
+            Self::UnknownOption => "there is no such option",
+            Self::OptionTwice => "this is given twice",
+            Self::MissingValue => "the option's value is missing",
+            Self::UnwantedValue => "this option takes no value",
+            Self::UnknownMode => "there is no such mode",
+            Self::StructTooSmall => "the struct is smaller than its own size field",
+            Self::StructCut => "the struct goes beyond its bytes",
+            Self::StructTail => "an unknown field is not zero",
+            Self::PinWithoutLink => "only a link can be pinned",
+            Self::PinOfTraceEvent => "a pinned link would leave its tracefs event behind",
+            Self::PinOutsideBpffs => "a pin goes into a bpf file system",
+        }
+    }
+
+    /// One line on what is allowed in the place of the mistake.
+    #[must_use]
+    pub const fn allowed(self) -> &'static str {
+        match self {
+            Self::EmptyFunction | Self::FunctionByte | Self::LeadingDigit => {
+                "[module:]function[+offset], a function's name made of letters, digits, `_`, `.` and `$`; or 0x and an address"
+            }
+            Self::EmptyModule | Self::ModuleByte => {
+                "module:function, a module's name made of letters, digits and `_`"
+            }
+            Self::NameTooLong => "at most 511 bytes, with the module",
+            Self::NotKernelAddress => "an address of the kernel's half, as /proc/kallsyms has it",
+            Self::OffsetOnAddress => "the sum of address and offset",
+            Self::OffsetTooLarge => "an offset of 0 to 4294967295",
+            Self::OffsetOnRetprobe => "a return probe on the function's entry: no offset, or 0",
+            Self::MaxactiveTooLarge => "a maxactive of 1 to 4096, or 0 for the kernel's own",
+            Self::MaxactiveOnEntry => "maxactive on a return probe: kretprobe/function,maxactive=N",
+            Self::MaxactiveOnPmu => "maxactive in the modes legacy-link and legacy",
+            Self::CookieWithoutLink => "a cookie in the modes link and legacy-link",
+            Self::UnknownKind | Self::KindNotServed | Self::AutoloadMark => "kprobe/ or kretprobe/",
+            Self::EmptyNumber | Self::NotADigit | Self::BinaryNumber => {
+                "a decimal number, or a hexadecimal one after 0x, or an octal one after 0"
+            }
+            Self::NumberTooLarge => "64 bits; maxactive up to 4096",
+            Self::UnknownOption | Self::OptionTwice | Self::MissingValue | Self::UnwantedValue => {
+                "each once: offset=N (or function+N), cookie=N, mode=MODE, maxactive=N, retprobe"
+            }
+            Self::UnknownMode => "link, perf, legacy-link or legacy; in C 0 to 3",
+            Self::StructTooSmall | Self::StructCut => "a size of 8 to the number of bytes",
+            Self::StructTail => "zeros between the last known field and the size",
+            Self::PinWithoutLink | Self::PinOfTraceEvent => "a pin in the mode link",
+            Self::PinOutsideBpffs => {
+                "a path below a mount of type bpf, such as /sys/fs/bpf, with at most one directory to be made"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.wrong())
+    }
+}
