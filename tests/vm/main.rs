@@ -116,42 +116,37 @@ fn clean<T>(test: impl FnOnce() -> T) -> T {
 
 /// Loads `counters[index] += 1`.
 fn counting(counters: &Array, index: i32) -> Program {
-    let [map, map_end] = insn::load_map(insn::R1, counters);
-    let insns = [
-        map,
-        map_end,
-        insn::store_imm_u32(insn::R10, -4, index),
-        insn::mov(insn::R2, insn::R10),
-        insn::add_imm(insn::R2, -4),
-        insn::call(1), // bpf_map_lookup_elem
-        insn::jump_if_eq_imm(insn::R0, 0, 2),
-        insn::mov_imm(insn::R1, 1),
-        insn::atomic_add_u64(insn::R0, 0, insn::R1),
-        insn::mov_imm(insn::R0, 0),
-        insn::exit(),
-    ];
-    load(&insns)
+    counting_at(counters, &[insn::store_imm_u32(insn::R10, -8, index)])
 }
 
 /// Loads `counters[cookie] += 1`.
 fn counting_by_cookie(counters: &Array) -> Program {
-    let [map, map_end] = insn::load_map(insn::R1, counters);
-    let insns = [
-        insn::call(174), // bpf_get_attach_cookie
-        // The key is the low half of the cookie, first in memory on the little endian machines that these run on.
+    const GET_ATTACH_COOKIE: i32 = 174;
+    // The key is the low half of the cookie, first in memory on the little endian machines that these run on.
+    let key = [
+        insn::call(GET_ATTACH_COOKIE),
         insn::store_u64(insn::R10, -8, insn::R0),
+    ];
+    counting_at(counters, &key)
+}
+
+/// Loads `counters[key] += 1`, where `key` is instructions that put the u32 at -8 on the stack.
+fn counting_at(counters: &Array, key: &[u64]) -> Program {
+    const MAP_LOOKUP_ELEM: i32 = 1;
+    let [map, map_end] = insn::load_map(insn::R1, counters);
+    let count = [
         map,
         map_end,
         insn::mov(insn::R2, insn::R10),
         insn::add_imm(insn::R2, -8),
-        insn::call(1), // bpf_map_lookup_elem
+        insn::call(MAP_LOOKUP_ELEM),
         insn::jump_if_eq_imm(insn::R0, 0, 2),
         insn::mov_imm(insn::R1, 1),
         insn::atomic_add_u64(insn::R0, 0, insn::R1),
         insn::mov_imm(insn::R0, 0),
         insn::exit(),
     ];
-    load(&insns)
+    load(&[key, &count].concat())
 }
 
 fn load(insns: &[u64]) -> Program {
