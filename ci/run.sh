@@ -93,16 +93,55 @@ cmd_nolibc() {
     check_static "$bin"
 }
 
-# To be finished: a first version.
+# cmd_fuzz [SECONDS | --runs N]: every target, two at a time, each that long or that often.
+# Without a sanitizer, which costs most of the speed: no parser has unsafe code, and an overflow or a bad index panics.
+# What is found beyond the seeds is kept in fuzz/target/corpus, where the next run goes on.
 cmd_fuzz() {
-    local seconds=${1:-8} target targets
+    local limit host dir work=fuzz/target/runs target targets log status args nightly=()
+    case $#:${1:-} in
+        0:) limit=-max_total_time=8 ;;
+        1:[1-9]*) limit=-max_total_time=$1 ;;
+        2:--runs) limit=-runs=$2 ;;
+    esac
+    [[ ${limit:-} =~ =[1-9][0-9]*$ ]] || die "usage: ci/run.sh fuzz [SECONDS | --runs N]"
     [[ -e fuzz/Cargo.toml ]] || die "there is no fuzz/"
+    # The nightly that is installed; else the stable compiler, told to take the flags of cargo-fuzz.
+    # shellcheck disable=SC2031 # arch.sh has a subshell with a variable of that name
+    if [[ $(rustup toolchain list 2>/dev/null) = *nightly* ]]; then nightly=(+nightly); else export RUSTC_BOOTSTRAP=1; fi
     need gcc g++ libc6-dev
-    command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-    targets=$(cargo +nightly fuzz list)
-    for target in $targets; do
-        cargo +nightly fuzz run "$target" -- -max_total_time="$seconds"
+    cargo "${nightly[@]}" fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+    host=$(rustc "${nightly[@]}" -vV | sed -n 's/^host: //p')
+    dir=fuzz/target/$host/release
+    # cargo-fuzz has no --locked.
+    cargo fetch --locked --manifest-path fuzz/Cargo.toml
+    cargo "${nightly[@]}" fuzz build --target "$host" --sanitizer none --debug-assertions
+    mapfile -t targets < <(cargo "${nightly[@]}" fuzz list)
+    mkdir -p "$work"
+    rm -f "$work"/*
+    for target in "${targets[@]}"; do
+        while [[ $(jobs -rp | wc -l) -ge 2 ]]; do wait -n || true; done
+        echo 0 1 >"$work/$target.count" # until the target has another verdict
+        log=$work/$target.log status=0
+        args=("$limit" -timeout=10 -print_final_stats=1 -artifact_prefix="fuzz/artifacts/$target/")
+        case $target in
+            probe | plan | kprobe_events) args+=(-dict=fuzz/probe.dict) ;;
+        esac
+        mkdir -p "fuzz/target/corpus/$target" "fuzz/artifacts/$target"
+        { # the first corpus is the one that grows
+            "$dir/$target" "${args[@]}" "fuzz/target/corpus/$target" "fuzz/corpus/$target" >"$log" 2>&1 || status=$?
+            [[ $status -ne 0 ]] || echo 1 0 >"$work/$target.count"
+            awk -v name="$target" -v status="$status" -v log_file="$log" '
+                /^stat::number_of_executed_units:/ { executed = $2 }
+                /^stat::average_exec_per_sec:/ { rate = $2 }
+                /Test unit written to/ { artifact = $NF " " }
+                END {
+                    verdict = status ? "FAILED: " artifact "(" log_file ")" : "ok"
+                    printf "%-13s %9d executions %8d/s  %s\n", name, executed, rate, verdict
+                }' "$log"
+        } &
     done
+    wait
+    cat "$work"/*.count | tally
 }
 
 # The test binary for the machines: static, for they hold no libc that the host's would match.

@@ -1,0 +1,28 @@
+//! Any bytes as a probe: what is taken prints as a text that means the same, what is refused is shown at its byte.
+#![no_main]
+
+use kprobe_attach::Probe;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &[u8]| match Probe::from_bytes(text) {
+    Ok(probe) => {
+        let printed = probe.to_string();
+        assert_eq!(printed.parse(), Ok(probe));
+        assert!(has_only(&printed, b"_.$:/+,=-"), "{printed}");
+        assert!(has_only(&probe.target.to_string(), b"_.$:"), "{printed}");
+    }
+    Err(error) => {
+        assert!(error.at <= text.len());
+        let shown = error.in_text(text).to_string();
+        let lines: Vec<_> = shown.split('\n').collect();
+        let caret = format!("{}^ {}", " ".repeat(error.at), error.invalid);
+        let allowed = format!("allowed: {}", error.invalid.allowed());
+        assert_eq!(lines[1..], [caret, allowed]);
+        assert_eq!(lines[0].len(), text.len());
+    }
+});
+
+fn has_only(text: &str, signs: &[u8]) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || signs.contains(&byte))
+}
