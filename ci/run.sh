@@ -13,7 +13,8 @@ usage: ci/run.sh COMMAND
   fmt lint unit build  cargo fmt --check; clippy and doc without warnings; host tests; release build
   nolibc               the release program is static, needs no libc and is small
   arch                 other targets build, and the program runs on their kernels
-  fuzz [SECONDS]       each fuzz target for SECONDS (8)
+  fuzz [SECONDS | --runs N]
+                       each fuzz target for SECONDS (8), or N times
   vm [KERNEL...]       the tests on real kernels in virtual machines: those of ci/kernels.txt, or those named
                        (KPROBE_ATTACH_FILTER='NAME...': only tests whose name contains NAME)
   vm-run KERNEL -- COMMAND...

@@ -35,12 +35,14 @@ use crate::request::{self, AttachMode, KprobeOpts, Target};
 /// |---|---|---|---|
 /// | `kprobe/mod:foo` | probes `mod` | probes `foo` of module `mod` | the rest was dropped; the kernel does know modules |
 /// | `kprobe/foo$x` | probes `foo` | probes `foo$x` | the rest was dropped; mangled names have a `$` |
+/// | `kprobe/foo,cookie=7` | probes `foo` | the option is taken | the rest was dropped |
 /// | `kprobe/foo-5`, `foo*`, `foo/x`, `foo%return` | probes `foo` | refused | the rest was dropped |
 /// | `kprobe/foo+`, `foo+x`, `foo+5x`, `foo+0xg`, `foo+08` | stops at the bad digit, perhaps at 0 | refused | it is another place |
 /// | `kprobe/foo++5`, `foo+ 5`, `foo+-0` | `strtol()` takes a sign and blanks | refused | a slip of the hand |
 /// | `kprobe/foo+0b11` | 0 or 3, by the C library | refused | two readings |
 /// | `kprobe/foo+99999999999999999999` | saturates | refused | it is another place |
 /// | offsets above 4294967295 | the kernel keeps 32 bits | refused | it is another place |
+/// | a name of more than 511 bytes | the kernel refuses it | refused | no symbol is that long |
 /// | `kprobe/123` | a function named `123` | refused | no symbol begins with a digit |
 /// | `kprobe/0xffffffff81000000` | a function of that name | an address | libbpf takes addresses in its API only |
 /// | `kprobe` alone | a program without a target | the function `kprobe` | a probe has a target |
@@ -370,7 +372,7 @@ impl fmt::Display for InText<'_> {
         }
         let ParseError { at, invalid } = self.error;
         f.write_str("\n")?;
-        (0..at).try_for_each(|_| f.write_str(" "))?;
+        (0..at.min(self.text.len())).try_for_each(|_| f.write_str(" "))?;
         write!(f, "^ {invalid}\nallowed: {}", invalid.allowed())
     }
 }

@@ -288,6 +288,10 @@ pub fn kern_version(vdso: &[u8]) -> Option<u32> {
         return None;
     }
     let (phoff, phentsize, phnum) = (usize_at(32)?, u16_at(54)?, u16_at(56)?);
+    // Headers that overlap could have the same notes read 65535 times.
+    if phentsize != 56 {
+        return None;
+    }
     for index in 0..usize::from(phnum) {
         // Elf64_Phdr: p_type, p_offset, p_filesz.
         let header = index.checked_mul(phentsize.into())?.checked_add(phoff)?;
