@@ -454,6 +454,11 @@ mod tests {
         assert_eq!(kern_version(&image(&note(b"Linux\0", 1, &version))), None);
         assert_eq!(kern_version(&image(&note(b"Linux\0", 0, b""))), None);
         let whole = image(&notes);
+        // Headers that overlap: the same notes over and over.
+        let mut overlapping = whole.clone();
+        overlapping[54..56].fill(0);
+        overlapping[56..58].fill(0xff);
+        assert_eq!(kern_version(&overlapping), None);
         for len in 0..whole.len() {
             assert_eq!(kern_version(&whole[..len]), None, "{len}");
         }
