@@ -192,7 +192,7 @@ impl Cause {
                 "a return probe can only be placed at the entry of a function"
             }
             Self::NotProbeable => {
-                "the kernel allows no probe there: the function is notrace or blacklisted, or the instruction cannot be stepped over"
+                "the kernel allows no probe there: it is notrace, blacklisted, no code, or an instruction that cannot be stepped over"
             }
             Self::BadAddress => "no kernel function is at this address",
             Self::NoPermission => {
@@ -416,6 +416,8 @@ impl fmt::Display for Error {
                 (Step::OpenProgram, Errno::NOENT) => {
                     "there is no such pin, or no program of this id"
                 }
+                (Step::OpenProgram, Errno::ACCESS) => "the mode of the pin, or of a directory above it, keeps it closed; or it is itself a directory",
+                (Step::OpenProgram, Errno::PERM) => "not permitted: an id takes CAP_SYS_ADMIN; a pin takes CAP_BPF where unprivileged BPF is off",
                 (Step::OpenProgram, Errno::INVAL) => "not a pin of what can be attached here: a kprobe program, or a link to a kprobe",
                 (Step::Pin, Errno::NOENT) => "the directory to pin into is not there",
                 _ => self.cause.meaning(),

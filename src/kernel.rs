@@ -222,7 +222,8 @@ impl Kernel {
         self.tracefs.as_ref()?.path.as_ref().map(Buf::as_str)
     }
 
-    /// Decides how a program would be attached, and with which system calls, without making one.
+    /// Decides how a program would be attached, and with which system calls, without making one. What each mode and option
+    /// needs is in the table of [`AttachMode`].
     ///
     /// # Errors
     ///

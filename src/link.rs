@@ -44,9 +44,10 @@ pub struct KprobeLink {
 pub struct KprobeInfo {
     /// The mode that was used.
     pub mode: AttachMode,
-    /// Whether it is a return probe. The kernel tells since Linux 6.6.
+    /// Whether it is a return probe. Of a link the kernel tells since Linux 6.6; else it is what was asked for.
     pub retprobe: Option<bool>,
-    /// The function, or the address where it was given as one. The kernel tells since Linux 6.6.
+    /// The function, or the address where it was given as one. The kernel tells of a link since Linux 6.6, and of a perf
+    /// event since 4.18 for `CAP_SYS_ADMIN`; else it is what was asked for.
     pub function: Option<Target>,
     /// Bytes from the start of the function.
     pub offset: u64,
@@ -208,7 +209,8 @@ impl KprobeLink {
             info.told(told.probe_addr, &name);
         }
         if info.missed.is_none() {
-            info.missed = self.missed_in_profile()?;
+            // What `missed` would report is no reason to tell nothing.
+            info.missed = self.missed_in_profile().unwrap_or(None);
         }
         Ok(info)
     }
@@ -240,8 +242,8 @@ impl KprobeLink {
             .map_err(|errno| self.error(Step::LinkInfo, errno))
     }
 
-    /// Pins the link into a bpf file system, where it stays attached without this process. Of the path at most the last
-    /// directory is made, with mode 0700, as libbpf does.
+    /// Pins the link into a bpf file system, where it stays attached without this process, until the pin is unlinked. Of the
+    /// path at most the last directory is made, with mode 0700, as libbpf does. Linux 5.15, as for every link.
     ///
     /// # Errors
     ///
@@ -266,7 +268,7 @@ impl KprobeLink {
     }
 
     /// Opens a link that was pinned, by this crate or another. Dropping it does not detach: the pin does, when it is
-    /// unlinked.
+    /// unlinked. Linux 5.15.
     ///
     /// # Errors
     ///

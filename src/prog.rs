@@ -17,7 +17,8 @@ use crate::sys;
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// Opens a program that is pinned in a bpf file system. Linux 4.13, which can tell its type.
+    /// Opens a program that is pinned in a bpf file system. Linux 4.13, which can tell its type; the mode of the pin and of
+    /// the directories above it must allow it.
     ///
     /// # Errors
     ///
@@ -146,7 +147,8 @@ impl<'a> Load<'a> {
     /// Loads the program: `BPF_PROG_LOAD`.
     ///
     /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`, which is raised for the call if it is too low, and put
-    /// back.
+    /// back. Without a [`kern_version`](Self::kern_version) a program that is refused with `EINVAL` is given to the kernel a
+    /// second time with one, and the log is that of the second time.
     ///
     /// # Errors
     ///
@@ -236,14 +238,16 @@ pub(crate) fn with_memlock(
     })
 }
 
-/// Whether this thread has the capabilities that loading a program for kprobes takes.
+/// Whether this thread has the capabilities that loading a program for kprobes takes, and has them where they count: those of
+/// a user namespace do not.
 fn may_use_bpf() -> bool {
-    rustix::thread::capabilities(None).is_ok_and(|sets| {
+    let has_capabilities = rustix::thread::capabilities(None).is_ok_and(|sets| {
         sets.effective.contains(CapabilitySet::SYS_ADMIN)
             || sets
                 .effective
                 .contains(CapabilitySet::BPF | CapabilitySet::PERFMON)
-    })
+    });
+    has_capabilities && sys::btf_load_nothing() != Err(Errno::PERM)
 }
 
 /// The version that this process's own vDSO has, by way of `/proc`, which must be procfs.

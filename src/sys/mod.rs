@@ -30,12 +30,12 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, Result};
 
 use uapi::{
-    BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_TYPE_ARRAY,
-    BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, BPF_PERF_EVENT, BPF_PROG_BIND_MAP,
-    BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD, BPF_TASK_FD_QUERY, GetFdById, LinkCreateKprobeMulti,
-    LinkCreatePerfEvent, LinkInfoPerfKprobe, LinkUpdate, MapCreate, MapElem, Obj, ObjGetInfo,
-    PERF_ATTR_DISABLED, PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC, PerfEventAttr, ProgBindMap,
-    ProgInfo, ProgLoad, TaskFdQuery,
+    BPF_BTF_LOAD, BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM,
+    BPF_MAP_TYPE_ARRAY, BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, BPF_PERF_EVENT,
+    BPF_PROG_BIND_MAP, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD, BPF_TASK_FD_QUERY, BtfLoad, GetFdById,
+    LinkCreateKprobeMulti, LinkCreatePerfEvent, LinkInfoPerfKprobe, LinkUpdate, MapCreate, MapElem,
+    Obj, ObjGetInfo, PERF_ATTR_DISABLED, PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC,
+    PerfEventAttr, ProgBindMap, ProgInfo, ProgLoad, TaskFdQuery,
 };
 
 /// The kernel's answer as a `Result`: it keeps -4095..=-1 for errnos (`MAX_ERRNO`, include/linux/err.h), and nothing asked
@@ -298,6 +298,13 @@ pub(crate) fn map_lookup(map: &crate::map::Array, key: u32) -> Result<u64> {
     // is read and its values the u64 that is written.
     unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
     Ok(value)
+}
+
+/// `BPF_BTF_LOAD` of no type information: EPERM without `CAP_BPF`, which is looked at first, and EINVAL with it.
+pub(crate) fn btf_load_nothing() -> Result<usize> {
+    let mut attr = BtfLoad::default();
+    // SAFETY: the attribute of this command, with a length of 0 beside its address.
+    unsafe { bpf(BPF_BTF_LOAD, &mut attr) }
 }
 
 /// `BPF_OBJ_PIN`

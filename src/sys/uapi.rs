@@ -26,6 +26,7 @@ pub(super) const BPF_OBJ_PIN: u32 = 6;
 pub(super) const BPF_OBJ_GET: u32 = 7;
 pub(super) const BPF_PROG_GET_FD_BY_ID: u32 = 13;
 pub(super) const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
+pub(super) const BPF_BTF_LOAD: u32 = 18;
 pub(super) const BPF_TASK_FD_QUERY: u32 = 20;
 pub(super) const BPF_LINK_CREATE: u32 = 28;
 pub(super) const BPF_LINK_UPDATE: u32 = 29;
@@ -128,6 +129,17 @@ layout!(ProgLoad: 72 {
     prog_type @ 0, insn_cnt @ 4, insns @ 8, license @ 16, log_level @ 24, log_size @ 28, log_buf @ 32, kern_version @ 40,
     prog_flags @ 44, prog_name @ 48, prog_ifindex @ 64, expected_attach_type @ 68,
 });
+
+/// `BPF_BTF_LOAD` up to `btf_size`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BtfLoad {
+    pub(super) btf: u64,
+    pub(super) btf_log_buf: u64,
+    pub(super) btf_size: u32,
+    pub(super) btf_log_size: u32,
+}
+layout!(BtfLoad: 24 { btf @ 0, btf_log_buf @ 8, btf_size @ 16, btf_log_size @ 20 });
 
 /// `BPF_OBJ_PIN` and `BPF_OBJ_GET`
 #[repr(C)]

@@ -62,6 +62,36 @@ fn features_prints_the_promised_modes() {
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn help_fits_a_screen_and_a_wrong_command_line_is_2() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = text(&output.stdout);
+    assert!(
+        help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 80),
+        "{help}"
+    );
+    assert_eq!(
+        text(&run(&["--version"]).stdout),
+        format!("kprobe-attach {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    for args in [
+        &[][..],
+        &["count"],
+        &["count", "--colour", FUNCTION],
+        &["attach", FUNCTION],
+        &["plan", "--for", "1", FUNCTION],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(
+            output.stdout.is_empty() && !output.stderr.is_empty(),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn count_counts_while_the_command_runs_and_hands_its_status_through() {
     for mode in promised() {
         clean(|| {

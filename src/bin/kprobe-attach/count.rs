@@ -39,8 +39,12 @@ pub(crate) fn run(
     let counters = counters.map_err(|_| ())?;
     announce(args);
 
-    // A command's own output would be drawn over.
-    let live = !args.json && out.is_live() && args.run.is_none();
+    // A command's own output would be drawn over; and what wraps or scrolls away is not reached by moving the cursor up.
+    let rows = usize::try_from(probes)
+        .unwrap_or(usize::MAX)
+        .saturating_add(2);
+    out.stay_live(!args.json && args.run.is_none() && out.fits(rows, column(args) + ROW));
+    let live = out.is_live();
     let interval = args.interval.or(live.then_some(REFRESH));
     let mut drawn = false;
     let waited = hold.wait(args, interval, || {
@@ -98,6 +102,15 @@ fn up(out: &mut Output, probes: u32) {
 /// The widest column of probes; a longer text pushes its row to the right.
 const MAX_WIDTH: usize = 60;
 
+/// The width of a row beside the column of probes.
+const ROW: usize = 2 + 11 + 2 + 12 + 2 + 8;
+
+/// The width of the column of probes.
+fn column(args: &Args<'_>) -> usize {
+    let widths = args.probes().iter().map(|text| text.count_bytes());
+    widths.max().unwrap_or_default().clamp(8, MAX_WIDTH)
+}
+
 /// Prints the counts: a table, or a line of JSON for each probe.
 fn print(
     args: &Args<'_>,
@@ -105,8 +118,7 @@ fn print(
     session: &Session<'_>,
     counters: &Array,
 ) -> Result<(), ()> {
-    let widths = args.probes().iter().map(|text| text.count_bytes());
-    let width = widths.max().unwrap_or_default().clamp(8, MAX_WIDTH);
+    let width = column(args);
     if !args.json {
         let head = row(out, c"PROBE", width, &"MODE", &"HITS", &"MISSED");
         head.map_err(|fmt::Error| ())?;

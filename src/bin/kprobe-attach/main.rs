@@ -23,25 +23,27 @@ use output::{Output, message};
 use rt::Start;
 
 const HELP: &str = "\
-Attach BPF programs to kernel functions, with libbpf's semantics and without libc.
+Attach BPF programs to kernel functions, with libbpf's semantics, without libc.
 
-  kprobe-attach features [--json]                  what this kernel allows, or why not
-  kprobe-attach plan    [OPTIONS] PROBE...         the system calls; none is made
-  kprobe-attach attach  [OPTIONS] PROBE... [-- COMMAND...]  attach a loaded program
-  kprobe-attach count   [OPTIONS] PROBE... [-- COMMAND...]  count hits and misses
+kprobe-attach features [--json]            what this kernel allows, or why not
+kprobe-attach plan   [OPTIONS] PROBE...    the system calls; none is made
+kprobe-attach attach [OPTIONS] PROBE... [-- COMMAND...]  attach a loaded program
+kprobe-attach count  [OPTIONS] PROBE... [-- COMMAND...]  count hits and misses
 
-PROBE: [kprobe/|kretprobe/][module:]function[+offset][,key=value]..., or 0xADDRESS
-  keys offset, cookie, mode, maxactive; flag retprobe; numbers 10, 0xa or 012
+PROBE: [kprobe/|kretprobe/][module:]function[+offset][,key=value]...
+  or 0xADDRESS; keys offset, cookie, mode, maxactive; flag retprobe
 OPTIONS, for all probes:
-  --mode MODE       link, perf, legacy-link or legacy; else the first that fits
-  --cookie N        what bpf_get_attach_cookie() gives (link modes)
-  --maxactive N     returns awaited at once, 1 to 4096 (kretprobe, legacy modes)
-  --program WHAT    attach: the path of a pinned program, or id:N
-  --pin DIR         attach: pin the links below DIR, a bpf file system, and leave
-  --for SECONDS     detach after this time     --interval SECONDS  count: print so often
-  --json            one object a line          --quiet             no messages
-Probes are detached when COMMAND ends, the time is up, or a signal comes (SIGINT,
-SIGTERM). Exit status: COMMAND's if there is one, else 0; 1 failure; 2 usage.
+  --mode MODE         link, perf, legacy-link, legacy; else the first that fits
+  --cookie N          what bpf_get_attach_cookie() gives (link modes)
+  --maxactive N       returns awaited at once, 1 to 4096 (legacy modes)
+  --program WHAT      attach: the path of a pinned program, or id:N
+  --pin DIR           attach: pin the links below DIR and leave
+  --for SECONDS       detach after this time
+  --interval SECONDS  count: print so often
+  --json, --quiet     one object a line; no messages
+Probes are detached when COMMAND ends, the time is up, or a signal comes; a
+COMMAND that still runs is sent SIGTERM and waited for. Exit status: COMMAND's
+if there is one (128+N if signal N ended it), else 0; 1 failure; 2 usage.
 ";
 
 /// The exit status of a failure.

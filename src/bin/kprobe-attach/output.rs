@@ -43,6 +43,18 @@ impl Output {
         self.live
     }
 
+    /// Leaves the cursor alone from now on, unless `live`.
+    pub(crate) const fn stay_live(&mut self, live: bool) {
+        self.live = self.live && live;
+    }
+
+    /// Whether the terminal has so many rows and columns.
+    pub(crate) fn fits(&self, rows: usize, columns: usize) -> bool {
+        rustix::termios::tcgetwinsize(standard_fd(self.fd)).is_ok_and(|size| {
+            usize::from(size.ws_row) >= rows && usize::from(size.ws_col) >= columns
+        })
+    }
+
     /// Writes out what has come together.
     ///
     /// # Errors
