@@ -9,6 +9,7 @@ use kprobe_attach::{
     AttachMode, Cause, Errno, Error, EventLine, Kernel, KprobeOpts, Step, Target, kallsyms,
 };
 use rustix::process::{Resource, Rlimit};
+use rustix::thread::CapabilitySet;
 
 use super::{Counter, Trace, clean, function, kallsyms, kernel_name, promised};
 
@@ -239,6 +240,38 @@ fn a_memlock_limit_is_raised_for_the_load_and_put_back() {
         rustix::process::setrlimit(Resource::Memlock, limit).unwrap();
         assert!(made.is_ok(), "{made:?}");
         assert_eq!(after, none);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn without_the_right_to_raise_it_a_memlock_limit_is_used_up_to_its_maximum() {
+    let limit = rustix::process::getrlimit(Resource::Memlock);
+    let limited = |maximum| {
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(maximum),
+        };
+        rustix::process::setrlimit(Resource::Memlock, none).unwrap();
+        let load = || {
+            let mut sets = rustix::thread::capabilities(None).unwrap();
+            sets.effective -= CapabilitySet::SYS_RESOURCE;
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            Array::create(1).map(drop)
+        };
+        let created = std::thread::scope(|scope| scope.spawn(load).join().unwrap());
+        assert_eq!(rustix::process::getrlimit(Resource::Memlock), none);
+        rustix::process::setrlimit(Resource::Memlock, limit).unwrap();
+        created
+    };
+    clean(|| {
+        assert_eq!(limited(1 << 30), Ok(()));
+        let created = limited(0);
+        if kernel_name() == "5.10" {
+            assert_eq!(created.unwrap_err().cause(), Cause::MemlockLimit);
+        } else {
+            assert_eq!(created, Ok(()));
+        }
     });
 }
 
