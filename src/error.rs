@@ -337,13 +337,9 @@ impl Error {
         Some(error)
     }
 
-    /// A BPF command failed for a reason that is the same for all of them, or else for `cause`.
+    /// A BPF command failed, for [a reason](bpf_cause) that is the same for all of them, or else for `cause`.
     pub(crate) fn bpf(step: Step, errno: Errno, cause: Cause) -> Self {
-        let cause = match errno {
-            Errno::PERM | Errno::ACCESS => Cause::NoPermission,
-            errno => out_of(errno).unwrap_or(cause),
-        };
-        Self::new(step, errno, cause)
+        Self::new(step, errno, bpf_cause(errno, cause))
     }
 
     pub(crate) const fn of(mut self, target: Target, opts: &KprobeOpts) -> Self {
@@ -364,6 +360,14 @@ pub(crate) const fn out_of(errno: Errno) -> Option<Cause> {
         Errno::MFILE | Errno::NFILE => Some(Cause::OutOfFds),
         Errno::NOMEM => Some(Cause::OutOfMemory),
         _ => None,
+    }
+}
+
+/// What an errno means for any BPF command, or else `cause`.
+pub(crate) fn bpf_cause(errno: Errno, cause: Cause) -> Cause {
+    match errno {
+        Errno::PERM | Errno::ACCESS => Cause::NoPermission,
+        errno => out_of(errno).unwrap_or(cause),
     }
 }
 

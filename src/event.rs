@@ -16,11 +16,10 @@ use crate::text::{Buf, LINE_LEN, decimal, for_each_line, words};
 use crate::tracefs::open_read;
 
 /// The longest event name: `MAX_EVENT_NAME_LEN - 1`.
-pub(crate) const MAX_EVENT_LEN: usize = 63;
+const MAX_EVENT_LEN: usize = 63;
 
 /// Opens `kprobe_events` for one line at a time. Never with `O_TRUNC`: that deletes every event of the machine.
-pub(crate) const KPROBE_EVENTS_FLAGS: OFlags =
-    OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::CLOEXEC);
+const KPROBE_EVENTS_FLAGS: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::CLOEXEC);
 
 pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
     rustix::fs::openat(tracefs, "kprobe_events", KPROBE_EVENTS_FLAGS, Mode::empty())

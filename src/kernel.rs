@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 use rustix::thread::CpuSet;
 
-use crate::error::{Cause, Error, out_of, perf_event_denied};
+use crate::error::{Cause, Error, bpf_cause, out_of, perf_event_denied};
 use crate::event::{open_cause, open_kprobe_events};
 use crate::link::KprobeLink;
 use crate::plan::{Need, Plan};
@@ -342,15 +342,15 @@ fn is_kprobe_pmu(r#type: u32, cpu: u32) -> Result<bool, Reason> {
     // An event that does open is of another PMU: it is disabled, and closed here.
     match sys::perf_event_open_kprobe(r#type, 0, at, cpu).map(drop) {
         Err(Errno::TOOBIG) => {}
-        Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
-            let cause = perf_event_denied(errno);
-            return Err(Reason { errno, cause });
+        Ok(()) => return Ok(false),
+        Err(errno) => {
+            // What says nothing of the process or the machine is another PMU's answer.
+            let cause = match errno {
+                Errno::ACCESS | Errno::PERM => Some(perf_event_denied(errno)),
+                errno => out_of(errno),
+            };
+            return cause.map_or(Ok(false), |cause| Err(Reason { errno, cause }));
         }
-        Err(errno) if out_of(errno).is_some() => {
-            let cause = out_of(errno).unwrap_or(Cause::Unknown);
-            return Err(Reason { errno, cause });
-        }
-        _ => return Ok(false),
     }
     Ok(sys::perf_event_open_bad_address(r#type, cpu).map(drop) == Err(Errno::FAULT))
 }
@@ -365,28 +365,27 @@ fn is_locked_down(r#type: u32, cpu: u32) -> bool {
     sys::perf_event_open_kprobe(r#type, RETPROBE, at, cpu).map(drop) == Err(Errno::PERM)
 }
 
-const SYSFS_PMU: &str = "/sys/bus/event_source/devices/kprobe";
+/// A file of the kprobe PMU in sysfs, read into `text`.
+fn read_sysfs_pmu<'a>(file: &str, text: &'a mut [u8; 32]) -> Result<&'a [u8], Errno> {
+    let path = format_args!("/sys/bus/event_source/devices/kprobe/{file}");
+    let path = Buf::<64>::of(path).map_err(|_| Errno::NAMETOOLONG)?;
+    let file = open_read(rustix::fs::CWD, path.as_str())?;
+    let len = read_small(&file, text)?;
+    Ok(text.get(..len).unwrap_or_default())
+}
 
 /// The type as sysfs has it, where it is mounted, for a kernel that has it nowhere near the others.
 fn sysfs_pmu_type() -> Option<u32> {
-    let mut text = [0; 32];
-    let path = Buf::<64>::of(format_args!("{SYSFS_PMU}/type")).ok()?;
-    let file = open_read(rustix::fs::CWD, path.as_str()).ok()?;
-    let len = read_small(&file, &mut text).ok()?;
-    parse_pmu_type(text.get(..len)?)
+    parse_pmu_type(read_sysfs_pmu("type", &mut [0; 32]).ok()?)
 }
 
 /// The retprobe bit: 0 without sysfs, as on every kernel so far; what sysfs says where it is mounted.
 fn probe_retprobe_bit() -> Option<u8> {
-    let mut text = [0; 32];
-    let path = Buf::<64>::of(format_args!("{SYSFS_PMU}/format/retprobe")).ok()?;
-    let file = match open_read(rustix::fs::CWD, path.as_str()) {
-        Ok(file) => file,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Some(0),
-        Err(_) => return None,
-    };
-    let len = read_small(&file, &mut text).ok()?;
-    parse_retprobe_format(text.get(..len)?)
+    match read_sysfs_pmu("format/retprobe", &mut [0; 32]) {
+        Ok(text) => parse_retprobe_format(text),
+        Err(Errno::NOENT | Errno::NOTDIR) => Some(0),
+        Err(_) => None,
+    }
 }
 
 /// `type`: a decimal number and a newline.
@@ -405,10 +404,7 @@ fn probe_perf_link(prog: Option<BorrowedFd<'_>>) -> Support {
     let answer = |prog| match sys::link_create_perf_event(prog, None, 0) {
         Err(Errno::BADF) => Support::Yes,
         Err(Errno::INVAL) => Support::no(Errno::INVAL, Cause::NoPerfLink),
-        Err(errno) => Support::unknown(
-            errno,
-            Error::bpf(crate::Step::LinkCreate, errno, Cause::NoPerfLink).cause(),
-        ),
+        Err(errno) => Support::unknown(errno, bpf_cause(errno, Cause::NoPerfLink)),
         // The kernel made a link to nothing.
         Ok(_) => Support::unknown(Errno::INVAL, Cause::NoPerfLink),
     };
@@ -436,10 +432,7 @@ fn probe_multi(attach_type: u32) -> Support {
     match sys::link_create_multi_bad_address(nop.as_fd(), attach_type).map(drop) {
         Err(Errno::FAULT) => Support::Yes,
         Err(errno @ (Errno::INVAL | Errno::OPNOTSUPP)) => Support::no(errno, Cause::NoKprobeMulti),
-        Err(errno) => Support::unknown(
-            errno,
-            Error::bpf(crate::Step::LinkCreate, errno, Cause::NoKprobeMulti).cause(),
-        ),
+        Err(errno) => Support::unknown(errno, bpf_cause(errno, Cause::NoKprobeMulti)),
         Ok(()) => Support::unknown(Errno::INVAL, Cause::NoKprobeMulti),
     }
 }

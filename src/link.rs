@@ -370,18 +370,16 @@ impl Parent {
 
     /// Pins, making the directory if need be, and taking it away again if that was in vain.
     fn pin(&self, path: &CStr, link: BorrowedFd<'_>) -> Result<(), Errno> {
-        let made = match self.is_bpffs() {
+        let parent = self.path.as_bytes();
+        let (made, in_bpffs) = match is_bpffs(parent) {
             Err(Errno::NOENT) => {
-                rustix::fs::mkdir(self.path.as_bytes(), Mode::RWXU)?;
-                true
+                rustix::fs::mkdir(parent, Mode::RWXU)?;
+                (true, is_bpffs(parent))
             }
-            is_bpffs => {
-                is_bpffs?;
-                false
-            }
+            in_bpffs => (false, in_bpffs),
         };
-        let pinned = self.is_bpffs().and_then(|is_bpffs| {
-            if is_bpffs {
+        let pinned = in_bpffs.and_then(|in_bpffs| {
+            if in_bpffs {
                 sys::obj_pin(path, link)
             } else {
                 Err(NOT_BPFFS)
@@ -389,13 +387,9 @@ impl Parent {
         });
         if made && pinned.is_err() {
             // Best effort: the pin's own failure is what matters.
-            let _ = rustix::fs::rmdir(self.path.as_bytes());
+            let _ = rustix::fs::rmdir(parent);
         }
         pinned
-    }
-
-    fn is_bpffs(&self) -> Result<bool, Errno> {
-        is_bpffs(self.path.as_bytes())
     }
 }
 

@@ -92,6 +92,18 @@ unsafe fn bpf<T>(cmd: u32, attr: &mut T) -> Result<usize> {
     result(unsafe { arch::syscall5(__NR_bpf, [cmd as usize, attr_address, size_of::<T>(), 0, 0]) })
 }
 
+/// [`bpf`] of a command that answers with a new file descriptor.
+///
+/// # Safety
+///
+/// As for [`bpf`], and `cmd` must be such a command.
+unsafe fn bpf_fd<T>(cmd: u32, attr: &mut T) -> Result<OwnedFd> {
+    // SAFETY: the caller answers for the attribute.
+    let fd = unsafe { bpf(cmd, attr) }?;
+    // SAFETY: the command has just opened it.
+    unsafe { owned(fd) }
+}
+
 /// Where a kprobe goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum KprobeAt<'a> {
@@ -191,10 +203,8 @@ pub(crate) fn link_create_perf_event(
         flags: 0,
         bpf_cookie,
     };
-    // SAFETY: the attribute of this command, with no address in it.
-    let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?;
-    // SAFETY: the command's answer is a new file descriptor.
-    unsafe { owned(fd) }
+    // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
+    unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
 
 /// `BPF_LINK_CREATE` of a `kprobe.multi` or `kprobe.session` link to one symbol at an invalid address: EFAULT where the
@@ -210,10 +220,9 @@ pub(crate) fn link_create_multi_bad_address(
         syms: 1,
         ..LinkCreateKprobeMulti::default()
     };
-    // SAFETY: the attribute of this command; its one address is only read, by copy_from_user(), which refuses it.
-    let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?;
-    // SAFETY: the command's answer is a new file descriptor.
-    unsafe { owned(fd) }
+    // SAFETY: the attribute of this command, which opens a file descriptor; its one address is only read, by
+    // copy_from_user(), which refuses it.
+    unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
 
 /// What `BPF_PROG_LOAD` is given.
@@ -259,13 +268,12 @@ pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        // SAFETY: the attribute of this command: insns and license are read within their lengths (the license ends with a
-        // NUL), and the log, borrowed mutably, is written within log_size.
-        match unsafe { bpf(BPF_PROG_LOAD, &mut attr) } {
+        // SAFETY: the attribute of this command, which opens a file descriptor: insns and license are read within their
+        // lengths (the license ends with a NUL), and the log, borrowed mutably, is written within log_size.
+        match unsafe { bpf_fd(BPF_PROG_LOAD, &mut attr) } {
             // The verifier met a pending signal (Linux 5.0, commit c3494801cd17).
             Err(Errno::AGAIN) if attempts < PROG_LOAD_ATTEMPTS => {}
-            // SAFETY: the command's answer is a new file descriptor.
-            loaded => return loaded.and_then(|fd| unsafe { owned(fd) }),
+            loaded => return loaded,
         }
     }
 }
@@ -279,10 +287,8 @@ pub(crate) fn map_create_array(entries: u32) -> Result<OwnedFd> {
         max_entries: entries,
         map_flags: 0,
     };
-    // SAFETY: the attribute of this command, with no address in it.
-    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr) }?;
-    // SAFETY: the command's answer is a new file descriptor.
-    unsafe { owned(fd) }
+    // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
+    unsafe { bpf_fd(BPF_MAP_CREATE, &mut attr) }
 }
 
 /// `BPF_MAP_LOOKUP_ELEM` in a map made by [`map_create_array`].
@@ -324,19 +330,15 @@ pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd> {
         pathname: address(path),
         ..Obj::default()
     };
-    // SAFETY: the attribute of this command; the path is read up to its NUL.
-    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
-    // SAFETY: the command's answer is a new file descriptor.
-    unsafe { owned(fd) }
+    // SAFETY: the attribute of this command, which opens a file descriptor; the path is read up to its NUL.
+    unsafe { bpf_fd(BPF_OBJ_GET, &mut attr) }
 }
 
 /// `BPF_PROG_GET_FD_BY_ID`
 pub(crate) fn prog_get_fd_by_id(id: u32) -> Result<OwnedFd> {
     let mut attr = GetFdById { id };
-    // SAFETY: the attribute of this command, with no address in it.
-    let fd = unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &mut attr) }?;
-    // SAFETY: the command's answer is a new file descriptor.
-    unsafe { owned(fd) }
+    // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
+    unsafe { bpf_fd(BPF_PROG_GET_FD_BY_ID, &mut attr) }
 }
 
 /// `BPF_OBJ_GET_INFO_BY_FD` into `info`, of which the kernel is shown `len` bytes; answers how many it knows.

@@ -40,13 +40,8 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output, mut hold: Hold<'_>) -> Resu
         announce(args);
         hold.wait(args, None, || true)
     });
-    let detached = session.detach(args, out);
-    if !args.quiet {
-        message(format_args!("detached"));
-    }
-    let status = hold.finish();
-    waited?;
-    if detached { Ok(status) } else { Err(()) }
+    let ended = session.end(args, out, hold);
+    waited.and(ended)
 }
 
 /// `id:N`, or the path of a pin.
@@ -151,9 +146,8 @@ impl Write for Pin {
 }
 
 fn print_all(args: &Args<'_>, out: &mut Output, session: &Session<'_>) -> Result<(), ()> {
-    let mut lines = session.iter().map(|attached| print(args, out, attached));
-    let printed = lines.find(Result::is_err).unwrap_or(Ok(()));
-    drop(lines);
+    let mut lines = session.iter();
+    let printed = lines.try_for_each(|attached| print(args, out, attached));
     printed.and_then(|()| out.flush()).map_err(|fmt::Error| ())
 }
 

@@ -10,7 +10,7 @@ use kprobe_attach::{Error, Kernel};
 
 use crate::args::Args;
 use crate::hold::Hold;
-use crate::output::{Blanks, Json, Lossy, OrNull, Output, message, report};
+use crate::output::{Blanks, Json, Lossy, OrNull, Output, report};
 use crate::session::{self, Attached, Session, announce, probe_fields};
 
 /// How often a table on a terminal is drawn anew.
@@ -58,14 +58,8 @@ pub(crate) fn run(
         up(out, probes);
     }
     let printed = print(args, out, &session, &counters);
-    let detached = session.detach(args, out);
-    if !args.quiet {
-        message(format_args!("detached"));
-    }
-    let status = hold.finish();
-    waited?;
-    printed?;
-    if detached { Ok(status) } else { Err(()) }
+    let ended = session.end(args, out, hold);
+    waited.and(printed).and(ended)
 }
 
 /// Loads `counters[index] += 1`.

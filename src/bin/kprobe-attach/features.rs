@@ -41,16 +41,17 @@ fn print(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> fmt::R
     } = features;
     writeln!(out, "kernel           {release} {arch}")?;
     row(out, "perf events", perf_event, format_args!(""))?;
+    let pmu = "kprobe PMU";
     match retprobe_bit {
         Some(bit) => row(
             out,
-            "kprobe PMU",
+            pmu,
             kprobe_pmu,
             format_args!("type {pmu_type}, retprobe bit {bit}"),
         )?,
         None => row(
             out,
-            "kprobe PMU",
+            pmu,
             kprobe_pmu,
             format_args!("type {pmu_type}, retprobe bit not readable in sysfs"),
         )?,
@@ -63,16 +64,13 @@ fn print(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> fmt::R
     row(out, "kprobe_events", kprobe_events, format_args!(""))?;
     row(out, "kprobe.multi", kprobe_multi, format_args!(""))?;
     row(out, "kprobe.session", kprobe_session, format_args!(""))?;
+    let default = features.default_mode();
     for mode in AttachMode::ALL {
-        let support = features.mode(mode);
-        let default = features.default_mode() == Some(mode);
-        write!(out, "mode ")?;
+        write!(out, "mode {mode:<12}")?;
         match features.unmet(mode, false) {
-            Some((need, _)) => {
-                writeln!(out, "{mode:<12}{}  needs {need}", answer(support))?;
-            }
-            None if default => writeln!(out, "{mode:<12}yes      the default")?,
-            None => writeln!(out, "{mode:<12}yes")?,
+            Some((need, support)) => writeln!(out, "{}  needs {need}", answer(support))?,
+            None if default == Some(mode) => writeln!(out, "yes      the default")?,
+            None => writeln!(out, "yes")?,
         }
     }
     Ok(())

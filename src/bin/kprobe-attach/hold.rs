@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use linux_raw_sys::general::{SIGCHLD, SIGPIPE};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use rustix::time::Timespec;
 
@@ -74,7 +75,7 @@ impl<'a> Hold<'a> {
                 }
             }
             let until = [end, next_tick].into_iter().flatten().min();
-            if self.signal(until.map(|until| until.saturating_sub(now))) == Some(Event::Over) {
+            if self.is_over(until.map(|until| until.saturating_sub(now))) {
                 return Ok(());
             }
         }
@@ -84,36 +85,23 @@ impl<'a> Hold<'a> {
     /// exit status, 128 and the signal's number if it died of one; 0 without a command.
     pub(crate) fn finish(mut self) -> u8 {
         let mut ask = Signal::TERM;
-        loop {
-            let Some(child) = &self.child else {
-                return 0;
-            };
-            if let Some(status) = child.status {
-                return status;
-            }
+        while let Some(Child { pid, status: None }) = self.child {
             // It may just have ended; then its status comes next.
-            let _ = rustix::process::kill_process(child.pid, ask);
-            while self
-                .child
-                .as_ref()
-                .is_some_and(|child| child.status.is_none())
-            {
-                if self.signal(None) == Some(Event::Over) {
-                    ask = Signal::KILL;
-                    break;
-                }
-            }
+            let _ = rustix::process::kill_process(pid, ask);
+            while !self.is_over(None) {}
+            ask = Signal::KILL;
         }
+        self.child.and_then(|child| child.status).unwrap_or(0)
     }
 
-    /// Waits for a signal, and takes note of the command's end.
-    fn signal(&mut self, timeout: Option<Duration>) -> Option<Event> {
+    /// Waits for a signal. Answers whether it asks to end, or the command has ended, of which it takes note.
+    fn is_over(&mut self, timeout: Option<Duration>) -> bool {
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         });
-        match self.signals.wait(timeout)? {
-            linux_raw_sys::general::SIGCHLD => {
+        match self.signals.wait(timeout) {
+            Some(SIGCHLD) => {
                 // One signal may stand for several children: as init there are those of others.
                 loop {
                     match rustix::process::wait(WaitOptions::NOHANG) {
@@ -134,23 +122,14 @@ impl<'a> Hold<'a> {
                         }
                     }
                 }
-                let ended = self
-                    .child
-                    .as_ref()
-                    .is_some_and(|child| child.status.is_some());
-                ended.then_some(Event::Over)
+                let child = self.child.as_ref();
+                child.is_some_and(|child| child.status.is_some())
             }
             // Writing to the pipe has failed too, and says so.
-            linux_raw_sys::general::SIGPIPE => None,
-            _ => Some(Event::Over),
+            None | Some(SIGPIPE) => false,
+            Some(_) => true,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
-    /// The command has ended, or a signal asks to.
-    Over,
 }
 
 fn exit_status(status: WaitStatus) -> u8 {

@@ -7,6 +7,7 @@ use kprobe_attach::fd::AsFd;
 use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, Probe};
 
 use crate::args::{Args, MAX_PROBES};
+use crate::hold::Hold;
 use crate::output::{Json, Output, message, report, report_text};
 
 /// A probe that is attached.
@@ -63,18 +64,31 @@ impl<'a> Session<'a> {
         self.attached.iter().flatten()
     }
 
-    /// Detaches every probe, and reports those that leave something behind. Answers whether there was none.
-    pub(crate) fn detach(mut self, args: &Args<'_>, out: &mut Output) -> bool {
-        let mut all = true;
+    /// Detaches every probe, says so, and ends the command. Answers its exit status.
+    ///
+    /// # Errors
+    ///
+    /// One or more probes left something behind, and each has been reported.
+    pub(crate) fn end(
+        mut self,
+        args: &Args<'_>,
+        out: &mut Output,
+        hold: Hold<'_>,
+    ) -> Result<u8, ()> {
+        let mut all = Ok(());
         for slot in &mut self.attached {
             if let Some(Attached { text, link, .. }) = slot.take() {
                 if let Err(error) = link.detach() {
                     report(out, text, args.json, &error);
-                    all = false;
+                    all = Err(());
                 }
             }
         }
-        all
+        if !args.quiet {
+            message(format_args!("detached"));
+        }
+        let status = hold.finish();
+        all.map(|()| status)
     }
 }
 
