@@ -10,7 +10,7 @@ use rustix::rand::GetRandomFlags;
 use rustix::thread::CpuSet;
 
 use crate::error::{Cause, Error, bpf_cause, out_of, perf_event_denied};
-use crate::event::{open_cause, open_kprobe_events};
+use crate::kprobe_events::{open_cause, open_kprobe_events};
 use crate::link::KprobeLink;
 use crate::plan::{Need, Plan};
 use crate::prog::Program;

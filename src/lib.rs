@@ -55,6 +55,7 @@ mod event;
 mod invalid;
 pub mod kallsyms;
 mod kernel;
+mod kprobe_events;
 mod link;
 pub mod map;
 mod plan;

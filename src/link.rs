@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::error::{Cause, Error, Step, out_of, perf_event_denied, place_cause};
-use crate::event::TraceEvent;
 use crate::invalid::Invalid;
+use crate::kprobe_events::TraceEvent;
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
 use crate::prog::obj_get;
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};

@@ -69,6 +69,11 @@ pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|word| !word.is_empty())
 }
 
+/// Whether a text has a part somewhere.
+pub(crate) fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
 /// The whole of a file of at most `N` bytes.
 pub(crate) fn read_small<const N: usize>(file: &OwnedFd, buffer: &mut [u8; N]) -> Result<usize> {
     let mut len = 0;
