@@ -18,10 +18,19 @@ fn main() {
     for option in options.iter().chain(driver) {
         println!("cargo::rustc-link-arg-bin=kprobe-attach={option}");
     }
-    let linker_options: [&[&str]; 3] = [
+    // Drivers and bare linkers take this one alike.
+    let script = concat!(
+        "-T",
+        env!("CARGO_MANIFEST_DIR"),
+        "/src/bin/kprobe-attach/link.ld"
+    );
+    println!("cargo::rerun-if-changed=src/bin/kprobe-attach/link.ld");
+    println!("cargo::rustc-link-arg-bin=kprobe-attach={script}");
+    let linker_options: [&[&str]; 4] = [
         &["-e", "kprobe_attach_entry"],
         &["--build-id=none"],
         &["-z", "noexecstack"],
+        &["--no-eh-frame-hdr"],
     ];
     for option in linker_options {
         if prefix.is_empty() {
