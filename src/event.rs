@@ -23,6 +23,7 @@ const GROUP_PREFIX: &str = "kprobe_attach_";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventName {
     group: u64,
+    number: u32,
     event: Buf<MAX_EVENT_LEN>,
 }
 
@@ -49,12 +50,26 @@ impl EventName {
         };
         let fits = push_all(&mut event);
         debug_assert!(fits.is_ok());
-        Self { group, event }
+        Self {
+            group,
+            number,
+            event,
+        }
     }
 
     pub(crate) fn event(&self) -> &str {
         self.event.as_str()
     }
+
+    /// The byte of `kprobe_events` that is locked for as long as the event has an owner.
+    pub(crate) fn owner_byte(&self) -> u64 {
+        owner_byte(self.group, self.number)
+    }
+}
+
+/// A number for every event of ours, and another one for every other.
+fn owner_byte(group: u64, number: u32) -> u64 {
+    group ^ u64::from(number)
 }
 
 /// The length of `_01234567_4294967295`.
@@ -67,7 +82,11 @@ fn unused_digits(number: u32) -> usize {
 
 impl fmt::Display for EventName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { group, event } = self;
+        let Self {
+            group,
+            number: _,
+            event,
+        } = self;
         write!(f, "{GROUP_PREFIX}{group:016x}/{}", event.as_str())
     }
 }
@@ -141,13 +160,28 @@ impl<'a> EventLine<'a> {
         })
     }
 
-    /// Whether the event was defined by this crate, in this process or another.
+    /// Whether the event was defined by this crate, in this process or another: its group is `kprobe_attach_` and 16
+    /// hexadecimal digits.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        let random = self.group.strip_prefix(GROUP_PREFIX);
-        random.is_some_and(|random| {
-            random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
-        })
+        self.random().is_some()
+    }
+
+    /// The random part of a group of ours.
+    fn random(&self) -> Option<u64> {
+        let digits = self.group.strip_prefix(GROUP_PREFIX)?;
+        let as_written = digits.len() == 16
+            && digits
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        u64::from_str_radix(digits, 16).ok().filter(|_| as_written)
+    }
+
+    /// The byte of `kprobe_events` that the owner of an event of ours has locked; [`None`] for an event whose name this crate
+    /// does not give.
+    pub(crate) fn owner_byte(&self) -> Option<u64> {
+        let (_, number) = self.event.rsplit_once('_')?;
+        Some(owner_byte(self.random()?, decimal(number.as_bytes())?))
     }
 }
 
@@ -185,14 +219,23 @@ pub(crate) struct IdPath<'a>(pub(crate) &'a EventName);
 
 impl fmt::Display for IdPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "events/{}/id", self.0)
+        write!(f, "{}/id", EventPath(self.0))
     }
 }
 
-/// The line that removes an event. Without the group it would remove the name from every group.
-pub(crate) struct Removal<'a>(pub(crate) &'a EventName);
+/// The path of an event's directory, from the root of tracefs.
+pub(crate) struct EventPath<'a>(pub(crate) &'a EventName);
 
-impl fmt::Display for Removal<'_> {
+impl fmt::Display for EventPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "events/{}", self.0)
+    }
+}
+
+/// The line that removes an event, by its group and name. Without the group it would remove the name from every group.
+pub(crate) struct Removal<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for Removal<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "-:{}", self.0)
     }

@@ -1,15 +1,18 @@
 //! The file `kprobe_events` of tracefs: events are defined in it by a line, and removed by another.
 
-use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use core::fmt;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::time::Timespec;
 
 use crate::error::{Cause, Error, Step, out_of, place_cause};
 use crate::event::{
-    DEFINITION_LEN, Definition, ErrorLogLine, EventName, ID_LEN, IdPath, Removal, error_log_errno,
-    error_log_line, parse_id, profile_missed,
+    DEFINITION_LEN, Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal,
+    error_log_errno, error_log_line, parse_id, profile_missed,
 };
+use crate::sys;
 use crate::text::{Buf, LINE_LEN, contains, for_each_line};
 use crate::tracefs::open_read;
 
@@ -23,7 +26,8 @@ pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// An event in `kprobe_events`, removed when dropped. What uses it must be closed before, or the kernel says `EBUSY`.
 #[derive(Debug)]
 pub(crate) struct TraceEvent {
-    /// Kept open: to remove an event must not fail for want of a file descriptor.
+    /// Kept open, and locked at the event's [`owner_byte`](EventName::owner_byte): to remove an event must not fail for want of
+    /// a file descriptor, and whoever sweeps must see that the event has an owner.
     kprobe_events: OwnedFd,
     name: EventName,
     defined: bool,
@@ -31,6 +35,9 @@ pub(crate) struct TraceEvent {
 
 impl TraceEvent {
     /// Defines the event by one write: the kernel cannot take a line in pieces.
+    ///
+    /// The lock comes first, so that there is no moment at which the event is there and nobody's, although the kernel would
+    /// let it be removed until a perf event is opened on it.
     pub(crate) fn define(
         tracefs: BorrowedFd<'_>,
         definition: &Definition,
@@ -46,13 +53,34 @@ impl TraceEvent {
         };
         let line = Buf::<DEFINITION_LEN>::of(definition)
             .map_err(|_| failed(Errno::NAMETOOLONG, Cause::InvalidRequest))?;
+        sys::lock_byte(event.kprobe_events.as_fd(), event.name.owner_byte())
+            .and_then(|()| event.is_new(tracefs))
+            .map_err(|errno| {
+                let cause = match errno {
+                    // A `Kernel` that is shared over fork(2) gives the same name twice.
+                    Errno::AGAIN | Errno::EXIST => Cause::EventExists,
+                    errno => out_of(errno).unwrap_or(Cause::Unknown),
+                };
+                failed(errno, cause)
+            })?;
         event.defined = true;
-        if let Err(errno) = event.write(line.as_bytes()) {
+        if let Err(errno) = write(&event.kprobe_events, line.as_bytes()) {
             event.defined = errno == SHORT_WRITE;
             let told = error_log(tracefs, definition).unwrap_or(errno);
             return Err(failed(errno, define_cause(told, definition)));
         }
         Ok(event)
+    }
+
+    /// Looks whether the name is free: the kernel adds what is defined under a name that is taken to the event that has it
+    /// (Linux 5.5, commit ca89bc071d5e), and would remove both.
+    fn is_new(&self, tracefs: BorrowedFd<'_>) -> Result<()> {
+        let path = Buf::<128>::of(EventPath(&self.name)).map_err(|_| Errno::NAMETOOLONG)?;
+        match rustix::fs::accessat(tracefs, path.as_str(), Access::EXISTS, AtFlags::empty()) {
+            Ok(()) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// The id by which `perf_event_open(2)` knows the event.
@@ -70,25 +98,18 @@ impl TraceEvent {
         self.write_removal()
     }
 
-    /// Writes the removal, again after a pause for as long as something uses the event: a child that another thread has
-    /// forked holds it until it becomes another program.
+    /// Writes the removal, again after a pause if it fails: a child that another thread has forked uses the event until it
+    /// becomes another program, and a kernel that has no memory now may have some soon.
     fn write_removal(&self) -> Result<()> {
-        let line = Buf::<128>::of(Removal(&self.name)).map_err(|_| Errno::NAMETOOLONG)?;
-        for _ in 0..REMOVAL_PAUSES {
-            match self.write(line.as_bytes()) {
-                Err(Errno::BUSY) => {}
-                written => return written,
+        let mut pauses = 0;
+        loop {
+            match remove(&self.kprobe_events, self.name) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Err(errno) if pauses == REMOVAL_PAUSES => return Err(errno),
+                Err(_) => pauses += 1,
             }
             // A pause cut short by a signal is one all the same.
             let _ = rustix::thread::nanosleep(&REMOVAL_PAUSE);
-        }
-        self.write(line.as_bytes())
-    }
-
-    fn write(&self, line: &[u8]) -> Result<()> {
-        match rustix::io::write(&self.kprobe_events, line)? {
-            written if written == line.len() => Ok(()),
-            _ => Err(SHORT_WRITE),
         }
     }
 
@@ -112,6 +133,19 @@ impl Drop for TraceEvent {
     }
 }
 
+/// Removes an event, by its group and name.
+pub(crate) fn remove(kprobe_events: &OwnedFd, name: impl fmt::Display) -> Result<()> {
+    let line = Buf::<128>::of(Removal(name)).map_err(|_| Errno::NAMETOOLONG)?;
+    write(kprobe_events, line.as_bytes())
+}
+
+fn write(kprobe_events: &OwnedFd, line: &[u8]) -> Result<()> {
+    match rustix::io::write(kprobe_events, line)? {
+        written if written == line.len() => Ok(()),
+        _ => Err(SHORT_WRITE),
+    }
+}
+
 /// How often, and after how long, a removal is tried again.
 const REMOVAL_PAUSES: usize = 10;
 const REMOVAL_PAUSE: Timespec = Timespec {
@@ -130,6 +164,14 @@ pub(crate) const fn open_cause(errno: Errno) -> Cause {
             Some(cause) => cause,
             None => Cause::NoKprobeEvents,
         },
+    }
+}
+
+/// What it means that a removal is refused.
+pub(crate) fn remove_cause(errno: Errno) -> Cause {
+    match errno {
+        Errno::BUSY => Cause::EventBusy,
+        errno => out_of(errno).unwrap_or(Cause::Unknown),
     }
 }
 

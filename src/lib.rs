@@ -62,6 +62,7 @@ mod plan;
 mod probe;
 pub mod prog;
 mod request;
+mod sweep;
 mod sys;
 mod text;
 mod tracefs;
@@ -75,6 +76,7 @@ pub use plan::{Need, Plan, Syscall};
 pub use probe::{InText, ParseError, Probe};
 pub use request::{AttachMode, KprobeOpts, MAX_MAXACTIVE, MAX_SYMBOL_LEN, Target};
 pub use rustix::{fd, io::Errno};
+pub use sweep::{Swept, sweep, sweep_dry_run};
 
 /// The pure cores that have no public face, for the fuzz targets.
 #[cfg(fuzzing)]

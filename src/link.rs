@@ -10,7 +10,7 @@ use rustix::path::Arg;
 
 use crate::error::{Cause, Error, Step, out_of, perf_event_denied, place_cause};
 use crate::invalid::Invalid;
-use crate::kprobe_events::TraceEvent;
+use crate::kprobe_events::{TraceEvent, remove_cause};
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
 use crate::prog::obj_get;
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
@@ -145,7 +145,8 @@ impl KprobeLink {
     /// # Errors
     ///
     /// [`Step::RemoveEvent`]: the program is detached, but its event is still defined, since something uses it: another
-    /// process, or a child that was forked with the file descriptors and has not yet become another program.
+    /// process, or a child that was forked with the file descriptors and has not yet become another program. When it is used
+    /// no more, [`sweep`](crate::sweep()) removes it.
     pub fn detach(self) -> Result<(), Error> {
         let Self {
             fd,
@@ -156,11 +157,7 @@ impl KprobeLink {
         drop(fd);
         let removed = event.map_or(Ok(()), TraceEvent::remove);
         removed.map_err(|errno| {
-            let cause = match errno {
-                Errno::BUSY => Cause::EventBusy,
-                _ => Cause::Unknown,
-            };
-            let error = Error::new(Step::RemoveEvent, errno, cause);
+            let error = Error::new(Step::RemoveEvent, errno, remove_cause(errno));
             request.map_or(error, |(target, opts)| error.of(target, &opts))
         })
     }

@@ -6,11 +6,12 @@ use core::fmt;
 use rustix::fd::AsFd;
 
 use crate::error::{Error, Step};
-use crate::event::{Definition, EventName, ID_LEN, IdPath, Removal};
+use crate::event::{Definition, EventName, EventPath, ID_LEN, IdPath, Removal};
 use crate::invalid::Invalid;
 use crate::kernel::Kernel;
 use crate::link::{KprobeLink, check_pin};
 use crate::request::{self, AttachMode, KprobeOpts, Target};
+use crate::sys::lock_start;
 
 /// `PERF_TYPE_TRACEPOINT`
 pub(crate) const PERF_TYPE_TRACEPOINT: u32 = 2;
@@ -171,11 +172,13 @@ impl<'k> Plan<'k> {
             ),
             Event::Tracefs(definition) => match index {
                 0 => return Some(Syscall::OpenKprobeEvents),
-                1 => return Some(Syscall::WriteDefinition(definition)),
-                2 => return Some(Syscall::OpenId(&definition.name)),
-                3 => return Some(Syscall::ReadId),
-                4 => return Some(Syscall::CloseId),
-                _ => (5, Syscall::PerfEventOpenTracepoint { cpu }),
+                1 => return Some(Syscall::LockOwnerByte(&definition.name)),
+                2 => return Some(Syscall::LookForEvent(&definition.name)),
+                3 => return Some(Syscall::WriteDefinition(definition)),
+                4 => return Some(Syscall::OpenId(&definition.name)),
+                5 => return Some(Syscall::ReadId),
+                6 => return Some(Syscall::CloseId),
+                _ => (7, Syscall::PerfEventOpenTracepoint { cpu }),
             },
         };
         match (index - before, self.bind) {
@@ -256,6 +259,10 @@ fn unmet(kernel: &Kernel, mode: AttachMode, opts: &KprobeOpts) -> Option<Error> 
 pub enum Syscall<'p> {
     /// Opens `kprobe_events` for appending.
     OpenKprobeEvents,
+    /// Locks the byte of `kprobe_events` that stands for the event, which tells [`sweep`](crate::sweep()) that it has an owner.
+    LockOwnerByte(&'p EventName),
+    /// Looks whether an event has the name already, which none should.
+    LookForEvent(&'p EventName),
     /// Writes the line that defines the event.
     WriteDefinition(&'p Definition),
     /// Opens the file with the event's id.
@@ -306,6 +313,15 @@ impl fmt::Display for Syscall<'_> {
             Self::OpenKprobeEvents => f.write_str(
                 r#"openat(tracefs_fd, "kprobe_events", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) = events_fd"#,
             ),
+            Self::LockOwnerByte(name) => write!(
+                f,
+                "fcntl(events_fd, F_OFD_SETLK, {{l_type=F_WRLCK, l_whence=SEEK_SET, l_start={}, l_len=1}}) = 0",
+                lock_start(name.owner_byte())
+            ),
+            Self::LookForEvent(name) => {
+                let path = EventPath(name);
+                write!(f, r#"faccessat(tracefs_fd, "{path}", F_OK) = -1 ENOENT"#)
+            }
             Self::WriteDefinition(definition) => write(f, definition),
             Self::OpenId(name) => {
                 let path = IdPath(name);

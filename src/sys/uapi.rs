@@ -50,6 +50,14 @@ pub(super) const PERF_FLAG_FD_CLOEXEC: usize = 8;
 pub(super) const PERF_EVENT_IOC_SET_BPF: u32 = rustix::ioctl::opcode::write::<u32>(b'$', 8);
 const_assert_eq!(PERF_EVENT_IOC_SET_BPF, 0x4004_2408);
 
+/// The values of a `struct flock` in the types of its fields.
+pub(super) const F_WRLCK: i16 = 1;
+pub(super) const F_UNLCK: i16 = 2;
+pub(super) const SEEK_SET: i16 = 0;
+const_assert_eq!(F_WRLCK as u32, linux_raw_sys::general::F_WRLCK);
+const_assert_eq!(F_UNLCK as u32, linux_raw_sys::general::F_UNLCK);
+const_assert_eq!(SEEK_SET as u32, linux_raw_sys::general::SEEK_SET);
+
 /// `perf_event_attr.disabled`, the first bit-field of the u64 at offset 40: C puts it at the lowest bit on a little
 /// endian machine and at the highest on a big endian one.
 const fn disabled_bit(big_endian: bool) -> u64 {

@@ -378,7 +378,7 @@ fn a_plan_is_what_strace_sees() {
         let args = ["-v", "-s", "1000", "-o", "/tmp/strace"];
         let filter = [
             "-e",
-            "trace=bpf,close,ioctl,openat,perf_event_open,read,write",
+            "trace=bpf,close,faccessat,fcntl,ioctl,openat,perf_event_open,read,write",
         ];
         let status = Command::new("/bin/strace")
             .args(args)
@@ -395,7 +395,7 @@ fn a_plan_is_what_strace_sees() {
             let found = traced.windows(steps.len()).any(|window| window == steps);
             assert!(found, "{mode}: {steps:#?}\nnot in {traced:#?}");
         }
-        let limit = if mode.uses_tracefs() { 7 } else { 2 };
+        let limit = if mode.uses_tracefs() { 9 } else { 2 };
         // What keeps one file descriptor a link instead of two.
         let close = usize::from(mode.uses_link());
         assert_eq!(planned("steps").len(), limit + close, "{mode}");
@@ -575,7 +575,7 @@ fn normal(call: &str) -> String {
                 field("bpf_cookie")
             )
         }
-        "openat" | "write" => {
+        "faccessat" | "openat" | "write" => {
             // The random part of a group, and of an event's name, is another in each process.
             let (_, arguments) = call.split_once(',').unwrap();
             let mut arguments = arguments.to_owned();
@@ -590,6 +590,14 @@ fn normal(call: &str) -> String {
         }
         "read" => format!("{name} {}", call.rsplit_once(", ").unwrap().1),
         "ioctl" => format!("{name} {}", call.split(", ").nth(1).unwrap()),
+        "fcntl" => call
+            .split_once(',')
+            .unwrap()
+            .1
+            .split("l_start")
+            .next()
+            .unwrap()
+            .to_owned(),
         _ => name,
     }
 }

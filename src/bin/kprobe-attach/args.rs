@@ -21,6 +21,7 @@ pub(crate) enum Command {
     Plan,
     Attach,
     Count,
+    Sweep,
     Help,
     Version,
 }
@@ -39,6 +40,7 @@ pub(crate) struct Args<'a> {
     pub(crate) interval: Option<Duration>,
     pub(crate) json: bool,
     pub(crate) quiet: bool,
+    pub(crate) dry_run: bool,
     /// The index of the command to run among the arguments.
     pub(crate) run: Option<usize>,
 }
@@ -66,7 +68,7 @@ pub(crate) enum Usage<'a> {
 }
 
 /// The options, and the commands that take them.
-const OPTIONS: [(&str, &[Command]); 9] = [
+const OPTIONS: [(&str, &[Command]); 10] = [
     ("mode", &[Command::Plan, Command::Attach, Command::Count]),
     ("cookie", &[Command::Plan, Command::Attach, Command::Count]),
     (
@@ -84,9 +86,11 @@ const OPTIONS: [(&str, &[Command]); 9] = [
             Command::Plan,
             Command::Attach,
             Command::Count,
+            Command::Sweep,
         ],
     ),
-    ("quiet", &[Command::Attach, Command::Count]),
+    ("quiet", &[Command::Attach, Command::Count, Command::Sweep]),
+    ("dry-run", &[Command::Sweep]),
 ];
 
 impl<'a> Args<'a> {
@@ -98,6 +102,7 @@ impl<'a> Args<'a> {
             b"plan" => Command::Plan,
             b"attach" => Command::Attach,
             b"count" => Command::Count,
+            b"sweep" => Command::Sweep,
             b"help" | b"--help" | b"-h" => Command::Help,
             b"--version" | b"-V" => Command::Version,
             [b'-', ..] => return Err(Usage::UnknownOption(name)),
@@ -114,6 +119,7 @@ impl<'a> Args<'a> {
             interval: None,
             json: false,
             quiet: false,
+            dry_run: false,
             run: None,
         };
         while let Some((_, arg)) = args.next() {
@@ -164,6 +170,7 @@ impl<'a> Args<'a> {
         let flag = match name {
             "json" => Some(&mut self.json),
             "quiet" => Some(&mut self.quiet),
+            "dry-run" => Some(&mut self.dry_run),
             _ => None,
         };
         if let Some(flag) = flag {
@@ -193,7 +200,7 @@ impl<'a> Args<'a> {
     }
 
     fn push_probe(&mut self, arg: &'a CStr) -> Result<(), Usage<'a>> {
-        if self.command == Command::Features {
+        if matches!(self.command, Command::Features | Command::Sweep) {
             return Err(Usage::UnwantedProbe(arg));
         }
         let free = self.probes.get_mut(self.probe_count);
@@ -204,8 +211,10 @@ impl<'a> Args<'a> {
 
     fn check(&self) -> Result<(), Usage<'a>> {
         match self.command {
-            Command::Features | Command::Plan if self.run.is_some() => Err(Usage::RunsNothing),
-            Command::Help | Command::Version | Command::Features => Ok(()),
+            Command::Features | Command::Plan | Command::Sweep if self.run.is_some() => {
+                Err(Usage::RunsNothing)
+            }
+            Command::Help | Command::Version | Command::Features | Command::Sweep => Ok(()),
             _ if self.probe_count == 0 => Err(Usage::NoProbe),
             Command::Attach if self.program.is_none() => Err(Usage::NoProgram),
             _ if self.pin.is_some() && (self.run.is_some() || self.time.is_some()) => {
@@ -250,11 +259,11 @@ fn seconds(text: &CStr) -> Option<Duration> {
 impl core::fmt::Display for Usage<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::NoCommand => f.write_str("what to do? features, plan, attach or count"),
+            Self::NoCommand => f.write_str("what to do? features, plan, attach, count or sweep"),
             Self::UnknownCommand(name) => {
                 write!(
                     f,
-                    "no command '{}': features, plan, attach or count",
+                    "no command '{}': features, plan, attach, count or sweep",
                     Shown(name)
                 )
             }
@@ -277,7 +286,7 @@ impl core::fmt::Display for Usage<'_> {
             ),
             Self::NoProbe => f.write_str("which function? A PROBE is missing"),
             Self::TooManyProbes => write!(f, "more than {MAX_PROBES} probes"),
-            Self::UnwantedProbe(probe) => write!(f, "features takes no '{}'", Shown(probe)),
+            Self::UnwantedProbe(probe) => write!(f, "this command takes no '{}'", Shown(probe)),
             Self::NoProgram => {
                 f.write_str("which program? --program PATH or --program id:N is missing")
             }

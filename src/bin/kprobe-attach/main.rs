@@ -14,6 +14,7 @@ mod output;
 mod plan;
 mod rt;
 mod session;
+mod sweep;
 
 use core::fmt::Write;
 
@@ -29,6 +30,7 @@ kprobe-attach features [--json]            what this kernel allows, or why not
 kprobe-attach plan   [OPTIONS] PROBE...    the system calls; none is made
 kprobe-attach attach [OPTIONS] PROBE... [-- COMMAND...]  attach a loaded program
 kprobe-attach count  [OPTIONS] PROBE... [-- COMMAND...]  count hits and misses
+kprobe-attach sweep  [--dry-run] [--json]  remove what killed processes left
 
 PROBE: [kprobe/|kretprobe/][module:]function[+offset][,key=value]...
   or 0xADDRESS; keys offset, cookie, mode, maxactive; flag retprobe
@@ -76,6 +78,7 @@ fn main(start: &Start) -> u8 {
             let kern_version = start.vdso().and_then(kprobe_attach::prog::kern_version);
             count::run(&args, out, Hold::new(start), kern_version)
         }
+        Command::Sweep => sweep::run(&args, out),
     };
     answer.unwrap_or(FAILURE)
 }

@@ -184,8 +184,8 @@ impl<T: fmt::Display> fmt::Display for OrNull<T> {
     }
 }
 
-/// Reports why a probe failed: a line of JSON, or a message.
-pub(crate) fn report(out: &mut Output, probe: &CStr, json: bool, error: &Error) {
+/// Reports why a probe failed, or what is about no probe: a line of JSON, or a message.
+pub(crate) fn report(out: &mut Output, probe: Option<&CStr>, json: bool, error: &Error) {
     if json {
         report_json(out, probe, error, error);
     } else {
@@ -199,7 +199,7 @@ pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: Par
         let allowed = error.invalid.allowed();
         report_json(
             out,
-            probe,
+            Some(probe),
             &error.into(),
             &format_args!("{error}; allowed: {allowed}"),
         );
@@ -211,11 +211,11 @@ pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: Par
     }
 }
 
-fn report_json(out: &mut Output, probe: &CStr, error: &Error, message: &dyn fmt::Display) {
+fn report_json(out: &mut Output, probe: Option<&CStr>, error: &Error, message: &dyn fmt::Display) {
     let line = writeln!(
         out,
         r#"{{"probe":{},"error":{{"step":"{}","errno":"{}","cause":"{}","message":{}}}}}"#,
-        Json(Lossy(probe)),
+        OrNull(probe.map(|probe| Json(Lossy(probe)))),
         error.step(),
         ErrnoName(error.errno()),
         error.cause(),

@@ -1,0 +1,140 @@
+//! Removing the events that dead processes left in tracefs.
+//!
+//! The kernel takes back what a dead process had open, the perf event and the program with it, but not a definition in
+//! `kprobe_events`: that stays, disarmed, until somebody removes it.
+
+use rustix::fd::AsFd;
+use rustix::io::Errno;
+
+use crate::error::{Cause, Error, Step, out_of};
+use crate::event::EventLine;
+use crate::kprobe_events::{open_cause, open_kprobe_events, remove, remove_cause};
+use crate::sys::is_byte_locked;
+use crate::text::{LINE_LEN, for_each_line};
+use crate::tracefs::{Tracefs, open_read};
+
+/// How many events of this crate's a sweep has met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Those that nobody owned or used, and that are removed now; of a [dry run](sweep_dry_run), those that would be.
+    pub removed: usize,
+    /// Those that have an owner, or that something else uses.
+    pub in_use: usize,
+}
+
+/// Removes the trace events that processes of this crate's have defined and not removed, because they were killed; calls
+/// `each` with every event that it has removed.
+///
+/// Only events in a group of this crate's are looked at ([`EventLine::is_ours`]), and of those none that is alive is removed,
+/// whatever else happens at the same time:
+///
+/// * Before a process defines an event, it locks a byte of `kprobe_events` that stands for the event, and it keeps the lock
+///   until the event is removed. The lock belongs to the open file (`F_OFD_SETLK` of `fcntl(2)`): the kernel drops it when the
+///   process dies, and shows it to every process, whatever namespaces the two are in. No process id is asked for.
+/// * The kernel itself refuses to remove an event that is used, with `EBUSY`.
+///
+/// Sweeping and attaching need not wait for each other, and several may sweep at once.
+///
+/// # Errors
+///
+/// [`Step::RemoveEvent`]: there is no tracefs, or its `kprobe_events` may not be written; or the first removal that failed,
+/// after all the others have been tried.
+///
+/// # Minimum kernel
+///
+/// Linux 4.1, as for the tracefs modes. Not needed by the others, which leave nothing.
+///
+/// ```no_run
+/// let swept = kprobe_attach::sweep(|event| println!("removed {}/{}", event.group, event.event))?;
+/// println!("{} removed, {} in use", swept.removed, swept.in_use);
+/// # Ok::<(), kprobe_attach::Error>(())
+/// ```
+pub fn sweep(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
+    let tracefs = open_tracefs()?;
+    let kprobe_events = open_kprobe_events(tracefs.dir.as_fd())
+        .map_err(|errno| failed(errno, open_cause(errno)))?;
+    let mut removed = 0;
+    loop {
+        let before = removed;
+        let mut in_use = 0;
+        let mut first_failure = None;
+        for_each_of_ours(&tracefs, &mut |event, has_owner| {
+            if has_owner {
+                in_use += 1;
+                return;
+            }
+            match remove(
+                &kprobe_events,
+                format_args!("{}/{}", event.group, event.event),
+            ) {
+                Ok(()) => {
+                    removed += 1;
+                    each(event);
+                }
+                // Somebody else has removed it just now.
+                Err(Errno::NOENT) => {}
+                Err(Errno::BUSY) => in_use += 1,
+                Err(errno) => {
+                    first_failure.get_or_insert(failed(errno, remove_cause(errno)));
+                }
+            }
+        })?;
+        // What is read after a removal has moved up, so that some of it is passed over: once more, then.
+        if removed == before {
+            return first_failure.map_or(Ok(Swept { removed, in_use }), Err);
+        }
+    }
+}
+
+/// Calls `each` with every event that [`sweep`] would try to remove, and removes none. It needs no more than to read
+/// `kprobe_events`, and does not see whether something else than an owner uses an event.
+///
+/// # Errors
+///
+/// [`Step::RemoveEvent`]: there is no tracefs, or its `kprobe_events` may not be read.
+pub fn sweep_dry_run(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
+    let mut swept = Swept::default();
+    for_each_of_ours(&open_tracefs()?, &mut |event, has_owner| {
+        if has_owner {
+            swept.in_use += 1;
+        } else {
+            swept.removed += 1;
+            each(event);
+        }
+    })?;
+    Ok(swept)
+}
+
+fn open_tracefs() -> Result<Tracefs, Error> {
+    Tracefs::open().map_err(|errno| failed(errno, Cause::NoTracefs))
+}
+
+/// Calls `each` with every event in a group of ours, and whether it has an owner.
+fn for_each_of_ours(
+    tracefs: &Tracefs,
+    each: &mut dyn FnMut(&EventLine<'_>, bool),
+) -> Result<(), Error> {
+    let file = open_read(tracefs.dir.as_fd(), "kprobe_events")
+        .map_err(|errno| failed(errno, open_cause(errno)))?;
+    let mut asked = Ok(());
+    for_each_line::<LINE_LEN>(&file, &mut |line| {
+        let Some(event) = EventLine::parse(line).filter(EventLine::is_ours) else {
+            return;
+        };
+        // A name in our group that we did not give has no owner.
+        match event
+            .owner_byte()
+            .map_or(Ok(false), |byte| is_byte_locked(file.as_fd(), byte))
+        {
+            Ok(has_owner) => each(&event, has_owner),
+            // No telling: it stays.
+            Err(errno) => asked = asked.and(Err(errno)),
+        }
+    })
+    .and(asked)
+    .map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))
+}
+
+fn failed(errno: Errno, cause: Cause) -> Error {
+    Error::new(Step::RemoveEvent, errno, cause)
+}
