@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::{Counter, FUNCTION, clean, link::pin, promised, unlink};
 
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     let path = std::env::var("KPROBE_ATTACH_BIN").expect("set by ci/init");
     Command::new(path)
 }
 
-fn run(args: &[&str]) -> Output {
+pub(crate) fn run(args: &[&str]) -> Output {
     program().args(args).output().unwrap()
 }
 
@@ -22,7 +22,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 /// The output's lines, each an object of JSON.
-fn json(output: &[u8]) -> Vec<Value> {
+pub(crate) fn json(output: &[u8]) -> Vec<Value> {
     let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     text(output).lines().map(parse).collect()
 }

@@ -214,12 +214,7 @@ fn an_event_that_another_uses_is_reported_by_detach() {
             );
             assert_eq!(error.cause(), Cause::EventBusy);
             fs::write(&enable, "0").unwrap();
-            let mut options = fs::OpenOptions::new();
-            let mut file = options
-                .append(true)
-                .open("/sys/kernel/tracing/kprobe_events")
-                .unwrap();
-            std::io::Write::write_all(&mut file, format!("-:{name}").as_bytes()).unwrap();
+            super::define(&format!("-:{name}"));
         });
     }
 }

@@ -66,7 +66,7 @@ fn a_callers_program_answers_as_well_as_an_own_one() {
 }
 
 /// Runs a test in a thread with mounts of its own.
-fn with_own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn with_own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     let run = || {
         #[allow(
             deprecated,
@@ -81,7 +81,7 @@ fn with_own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-fn unmount(path: &str) {
+pub(crate) fn unmount(path: &str) {
     rustix::mount::unmount(path, UnmountFlags::DETACH).unwrap();
 }
 
@@ -223,7 +223,7 @@ fn a_missing_capability_is_told_from_a_missing_feature() {
     }
 }
 
-fn drop_capabilities(dropped: CapabilitySet) {
+pub(crate) fn drop_capabilities(dropped: CapabilitySet) {
     let mut sets = rustix::thread::capabilities(None).unwrap();
     sets.effective -= dropped;
     rustix::thread::set_capabilities(None, sets).unwrap();

@@ -17,7 +17,14 @@ mod attach;
 mod cli;
 mod errors;
 mod features;
+mod inject;
+mod kill;
 mod link;
+mod pressure;
+mod process;
+mod soak;
+mod supervise;
+mod sweep;
 mod z_lockdown;
 
 use std::collections::BTreeMap;
@@ -48,6 +55,12 @@ fn mkdir(times: usize) {
         fs::remove_dir("/tmp/probed.d").unwrap();
     }
 }
+
+/// The probes of the kernel, whoever made them.
+const KPROBES: &str = "/sys/kernel/debug/kprobes/list";
+
+/// The events of the kernel, whoever defined them.
+const KPROBE_EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 
 fn function() -> Target {
     Target::symbol(FUNCTION).unwrap()
@@ -85,7 +98,7 @@ struct Trace {
 
 impl Trace {
     fn now() -> Self {
-        let events = fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap();
+        let events = fs::read_to_string(KPROBE_EVENTS).unwrap();
         Self {
             events,
             fds: fds().into_values().collect(),
@@ -181,6 +194,20 @@ impl Counter {
         let attached = kernel.attach_kprobe(&self.program, target, opts);
         attached.unwrap_or_else(|error| panic!("{target} {opts:?}: {error}"))
     }
+}
+
+/// Writes a line to `kprobe_events`, as any other tool would.
+fn define(line: &str) {
+    let mut options = fs::OpenOptions::new();
+    let file = options.append(true).open(KPROBE_EVENTS).unwrap();
+    std::io::Write::write_all(&mut &file, line.as_bytes())
+        .unwrap_or_else(|error| panic!("{line}: {error}"));
+}
+
+/// A figure for the one who reads the log of the machine; what a test that passes prints otherwise is not shown.
+fn report(text: std::fmt::Arguments<'_>) {
+    let line = format!("\nmeasured: {text}\n");
+    std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()).unwrap();
 }
 
 /// The lines of `/proc/kallsyms`: address, type, name, module.

@@ -1,0 +1,105 @@
+//! A process is killed before and during every system call of an attach and a detach, and after the last: what it leaves can
+//! be swept, and in the modes of the PMU there is nothing to sweep.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+
+use kprobe_attach::fd::AsRawFd;
+use kprobe_attach::{AttachMode, EventLine, Kernel, KprobeOpts, sweep};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, Signal};
+
+use super::process::{Child, shared};
+use super::supervise::{Verdict, When, listen, supervise};
+use super::{Counter, KPROBE_EVENTS, KPROBES, clean, function, kernel_name, promised, unlink};
+
+/// Attaches and detaches in a child that is killed at one of its system calls, or at the end. Answers how many calls of its own
+/// it came to.
+fn kill_at(mode: AttachMode, at: usize, when: When) -> usize {
+    let listener_of_child = &shared::<1>()[0];
+    let child = Child::fork(|| {
+        let kernel = Kernel::probe();
+        let counter = Counter::new();
+        let listener = listen();
+        let number = u64::from(listener.as_raw_fd().unsigned_abs());
+        listener_of_child.store(number, Ordering::Release);
+        let opts = KprobeOpts::new().attach_mode(mode);
+        let link = kernel.attach_kprobe(&counter.program, function(), &opts);
+        link.unwrap().detach().unwrap();
+        // Nobody else asks for it: this marks the end.
+        let parent = rustix::process::getppid();
+        unreachable!("a dead child of {parent:?}");
+    });
+    let number = loop {
+        match listener_of_child.load(Ordering::Acquire) {
+            0 => std::thread::yield_now(),
+            number => break i32::try_from(number).unwrap(),
+        }
+    };
+    let pidfd = rustix::process::pidfd_open(child.pid, PidfdFlags::empty()).unwrap();
+    let listener = rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).unwrap();
+    let mut calls = 0;
+    supervise(&listener, |call| {
+        if call.number == libc::SYS_getppid {
+            return Verdict::Kill(child.pid, When::Before);
+        }
+        let is_it = calls == at;
+        calls += 1;
+        if is_it {
+            Verdict::Kill(child.pid, when)
+        } else {
+            Verdict::Continue
+        }
+    });
+    let status = child.wait();
+    assert_eq!(status.terminating_signal(), Some(Signal::KILL.as_raw()));
+    calls
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_process_killed_at_any_system_call_leaves_nothing_that_cannot_be_swept() {
+    let (mut kills, mut left) = (0, 0);
+    for mode in promised() {
+        let kernel = Kernel::probe();
+        let counter = Counter::new();
+        let calls = kill_at(mode, usize::MAX, When::Before);
+        let before_each = (0..=calls).map(|at| (at, When::Before));
+        let mut left_by_mode = 0;
+        for (at, when) in before_each.chain((0..calls).map(|at| (at, When::During))) {
+            let case = format!("{mode}: killed {when:?} system call {at} of {calls}");
+            clean(|| {
+                kill_at(mode, at, when);
+                let events = fs::read_to_string(KPROBE_EVENTS).unwrap();
+                for line in events.lines() {
+                    assert!(
+                        EventLine::parse(line.as_bytes()).unwrap().is_ours(),
+                        "{case}"
+                    );
+                }
+                let swept = sweep(|_| ()).unwrap();
+                assert_eq!(
+                    (swept.removed, swept.in_use),
+                    (events.lines().count(), 0),
+                    "{case}"
+                );
+                assert_eq!(fs::read_to_string(KPROBES).unwrap(), "", "{case}");
+                if swept.removed > 0 {
+                    let opts = KprobeOpts::new().attach_mode(mode);
+                    let link = counter.attach(&kernel, function(), &opts);
+                    let hits = counter.hits();
+                    unlink(1);
+                    assert_eq!(counter.hits(), hits + 1, "{case}");
+                    link.detach().unwrap();
+                }
+                kills += 1;
+                left_by_mode += swept.removed;
+            });
+        }
+        assert_eq!(left_by_mode > 0, mode.uses_tracefs(), "{mode}");
+        left += left_by_mode;
+    }
+    super::report(format_args!(
+        "{}: {kills} kills at a system call, {left} events left by them and swept, 0 leaks",
+        kernel_name()
+    ));
+}

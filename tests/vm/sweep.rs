@@ -1,0 +1,292 @@
+//! What killed processes left is swept, and nothing else.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
+
+use kprobe_attach::{
+    AttachMode, Cause, Errno, EventLine, Kernel, KprobeOpts, Step, Swept, sweep, sweep_dry_run,
+};
+use rustix::process::{Pid, Signal};
+use rustix::thread::CapabilitySet;
+
+use super::cli::{json, program, run};
+use super::features::{drop_capabilities, unmount, with_own_mounts};
+use super::process::{Child, shared};
+use super::{Counter, FUNCTION, KPROBE_EVENTS, clean, define, function, promised};
+
+/// Events that other tools might have, in groups that are not ours although they look like it.
+const OTHERS: [&str; 4] = [
+    "p:kprobes/other vfs_read",
+    "p:kprobe_attach/other vfs_read",
+    "r:kprobe_attach_0123456789ABCDEF/other_01234567_0 vfs_read",
+    "p:kprobe_attach_0123456789abcdef0/other_01234567_0 vfs_read",
+];
+
+/// Runs a test beside events of other tools, which must be there afterwards.
+pub(crate) fn beside_others(test: impl FnOnce()) {
+    let _others = Others::define();
+    clean(test);
+}
+
+struct Others;
+
+impl Others {
+    fn define() -> Self {
+        OTHERS.into_iter().for_each(define);
+        Self
+    }
+}
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        for line in OTHERS {
+            let name = line.split(' ').next().unwrap();
+            define(&format!("-{}", &name[1..]));
+        }
+    }
+}
+
+fn tracefs_modes() -> Vec<AttachMode> {
+    let mut modes = promised();
+    modes.retain(|mode| mode.uses_tracefs());
+    modes
+}
+
+/// The events of ours.
+pub(crate) fn ours() -> Vec<String> {
+    let events = fs::read_to_string(KPROBE_EVENTS).unwrap();
+    let ours = |line: &&str| EventLine::parse(line.as_bytes()).unwrap().is_ours();
+    events.lines().filter(ours).map(str::to_owned).collect()
+}
+
+/// A program that has attached one probe, and is killed when it is dropped, with the one that started it.
+struct Holding(std::process::Child);
+
+impl Holding {
+    fn start(mut command: Command, mode: AttachMode) -> Self {
+        let child = command
+            .args(["count", "--mode", mode.name(), FUNCTION])
+            .process_group(0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = child.unwrap();
+        let mut announced = String::new();
+        let stderr = child.stderr.take().unwrap();
+        BufReader::new(stderr).read_line(&mut announced).unwrap();
+        assert!(announced.contains("1 probe attached"), "{announced}");
+        Self(child)
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let group = Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process_group(group, Signal::KILL).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn what_a_killed_program_left_is_swept_and_nothing_of_a_live_one_or_of_others() {
+    beside_others(|| {
+        for mode in tracefs_modes() {
+            let alive = Holding::start(program(), mode);
+            let of_alive = ours();
+            drop(Holding::start(program(), mode));
+            let left = ours();
+            assert_eq!(left.len(), 2, "{left:?}");
+
+            let output = run(&["sweep", "--dry-run", "--json"]);
+            assert_eq!(output.status.code(), Some(0));
+            let [line] = &json(&output.stdout)[..] else {
+                panic!("one event");
+            };
+            assert_eq!(line["probe"], format!("kprobe/{FUNCTION}"));
+            assert_eq!(line["removed"], false);
+            assert_eq!(ours(), left);
+
+            let output = run(&["sweep", "--json"]);
+            assert_eq!(output.status.code(), Some(0));
+            let [swept] = &json(&output.stdout)[..] else {
+                panic!("one event");
+            };
+            assert_eq!(swept["event"], line["event"]);
+            assert_eq!(swept["removed"], true);
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(message, "kprobe-attach: 1 removed, 1 in use\n");
+            assert_eq!(ours(), of_alive);
+
+            // The same options again meet nothing of what was there.
+            let args = [
+                "count",
+                "--json",
+                "--for",
+                "0",
+                "--mode",
+                mode.name(),
+                FUNCTION,
+            ];
+            let output = run(&args);
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            drop(alive);
+            let output = run(&["sweep", "--quiet"]);
+            assert_eq!(output.status.code(), Some(0));
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(text.starts_with("removed kprobe_attach_"), "{text}");
+            assert!(text.ends_with(&format!(" (kprobe/{FUNCTION})\n")), "{text}");
+            assert!(output.stderr.is_empty());
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_owner_is_seen_across_pid_namespaces_and_mount_namespaces() {
+    let elsewhere = || {
+        let mut command = Command::new("/bin/busybox");
+        command.args(["unshare", "--pid", "--fork", "--mount", "--"]);
+        command.arg(program().get_program());
+        command
+    };
+    let removed = |mut command: Command| {
+        let output = command.args(["sweep", "--json"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        json(&output.stdout).len()
+    };
+    clean(|| {
+        for mode in tracefs_modes() {
+            // Both are process 1 or 2 of their own namespace.
+            let here = Holding::start(program(), mode);
+            let there = Holding::start(elsewhere(), mode);
+            assert_eq!(ours().len(), 2);
+            assert_eq!((removed(program()), removed(elsewhere())), (0, 0));
+            drop(here);
+            assert_eq!(removed(elsewhere()), 1);
+            drop(there);
+            // Its first process has been waited for, and the second ends in a moment.
+            while removed(program()) != 1 {
+                std::thread::yield_now();
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_event_that_something_uses_is_not_swept() {
+    let name = "kprobe_attach_0123456789abcdef/vfs_read_01234567_0";
+    let enable = format!("/sys/kernel/tracing/events/{name}/enable");
+    clean(|| {
+        define(&format!("p:{name} vfs_read"));
+        fs::write(&enable, "1").unwrap();
+        let in_use = Swept {
+            removed: 0,
+            in_use: 1,
+        };
+        assert_eq!(sweep(|_| ()), Ok(in_use));
+        fs::write(&enable, "0").unwrap();
+        let removed = Swept {
+            removed: 1,
+            in_use: 0,
+        };
+        assert_eq!(sweep_dry_run(|_| ()), Ok(removed));
+        assert_eq!(
+            sweep(|event| assert_eq!(event.place, "vfs_read")),
+            Ok(removed)
+        );
+        assert_eq!(sweep(|_| ()), Ok(Swept::default()));
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn more_events_than_a_read_returns_are_swept_each_once() {
+    beside_others(|| {
+        // Names that this crate gives, and one that it does not.
+        for number in 0..199 {
+            define(&format!(
+                "p:kprobe_attach_0123456789abcdef/vfs_read_01234567_{number} vfs_read"
+            ));
+        }
+        define("r:kprobe_attach_0123456789abcdef/by_hand vfs_read");
+        let mut names = Vec::new();
+        let swept = sweep(|event| names.push(event.event.to_owned())).unwrap();
+        let removed = (swept.removed, swept.in_use, names.len());
+        assert_eq!(removed, (200, 0, 200));
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 200);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn sweeping_beside_eight_attaching_processes_removes_no_live_event() {
+    const PROCESSES: usize = 8;
+    const CYCLES: usize = 10;
+    let modes = tracefs_modes();
+    let attached = &shared::<1>()[0];
+    beside_others(|| {
+        let attach = || {
+            let kernel = Kernel::probe();
+            let counter = Counter::new();
+            for cycle in 0..CYCLES {
+                let opts = KprobeOpts::new().attach_mode(modes[cycle % modes.len()]);
+                let link = counter.attach(&kernel, function(), &opts);
+                let hits = counter.hits();
+                unlink_own(1);
+                assert!(counter.hits() > hits);
+                link.detach().unwrap();
+                attached.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let children: Vec<_> = (0..PROCESSES).map(|_| Child::fork(attach)).collect();
+        let total = u64::try_from(PROCESSES * CYCLES).unwrap();
+        let (mut sweeps, mut seen_alive) = (0, 0);
+        while children.iter().any(Child::is_running) {
+            let swept = sweep(|event| panic!("{event} was alive")).unwrap();
+            sweeps += 1;
+            seen_alive += swept.in_use;
+        }
+        for child in children {
+            assert_eq!(child.wait().exit_status(), Some(0));
+        }
+        assert_eq!(attached.load(Ordering::Relaxed), total);
+        assert!(seen_alive > 0);
+        super::report(format_args!(
+            "{}: {sweeps} sweeps beside {total} attaches of {PROCESSES} processes met {seen_alive} live events, none removed",
+            super::kernel_name()
+        ));
+    });
+}
+
+/// Makes the probed function run, in a place that no other thread of the test uses.
+pub(crate) fn unlink_own(times: usize) {
+    let path = format!("/tmp/probed.{}", rustix::thread::gettid());
+    for _ in 0..times {
+        fs::write(&path, "").unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn without_tracefs_a_sweep_says_so() {
+    with_own_mounts(|| {
+        unmount("/sys/kernel/tracing");
+        unmount("/sys/kernel/debug");
+        drop_capabilities(CapabilitySet::SYS_ADMIN);
+        for swept in [sweep(|_| ()), sweep_dry_run(|_| ())] {
+            let error = swept.unwrap_err();
+            assert_eq!(
+                (error.step(), error.errno(), error.cause()),
+                (Step::RemoveEvent, Errno::PERM, Cause::NoTracefs)
+            );
+        }
+    });
+}
