@@ -3,8 +3,8 @@
 use core::fmt;
 
 use rustix::io::Errno;
-use rustix::thread::CapabilitySet;
 
+use crate::denied::bpf_denied;
 use crate::invalid::Invalid;
 use crate::kernel::Support;
 use crate::plan::Need;
@@ -199,7 +199,7 @@ impl Cause {
                 "not permitted: this takes CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8) in the initial user namespace"
             }
             Self::PerfEventParanoid => {
-                "not permitted: with kernel.perf_event_paranoid at 3 or above, as Debian has it, this takes CAP_SYS_ADMIN"
+                "not permitted: with kernel.perf_event_paranoid at 3 or above, as Debian has it, this takes CAP_SYS_ADMIN in the initial user namespace"
             }
             Self::Seccomp => {
                 "a seccomp filter refuses the system call, as container runtimes do by default"
@@ -366,7 +366,8 @@ pub(crate) const fn out_of(errno: Errno) -> Option<Cause> {
 /// What an errno means for any BPF command, or else `cause`.
 pub(crate) fn bpf_cause(errno: Errno, cause: Cause) -> Cause {
     match errno {
-        Errno::PERM | Errno::ACCESS => Cause::NoPermission,
+        Errno::PERM => bpf_denied(),
+        Errno::ACCESS => Cause::NoPermission,
         errno => out_of(errno).unwrap_or(cause),
     }
 }
@@ -387,24 +388,6 @@ pub(crate) fn place_cause(errno: Errno, target: &Target, opts: &KprobeOpts) -> O
     })
 }
 
-/// Who says EACCES or EPERM to `perf_event_open(2)`, told apart by this process's capabilities.
-pub(crate) fn perf_event_denied(errno: Errno) -> Cause {
-    let effective =
-        rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    match errno {
-        // perfmon_capable() holds, so it is the distributions' patch that asks for CAP_SYS_ADMIN on top.
-        Errno::ACCESS
-            if effective.contains(CapabilitySet::PERFMON)
-                && !effective.contains(CapabilitySet::SYS_ADMIN) =>
-        {
-            Cause::PerfEventParanoid
-        }
-        Errno::ACCESS => Cause::NoPermission,
-        // The kernel's own checks say EACCES.
-        _ => Cause::Seccomp,
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(target) = &self.target {
@@ -421,7 +404,7 @@ impl fmt::Display for Error {
                     "there is no such pin, or no program of this id"
                 }
                 (Step::OpenProgram, Errno::ACCESS) => "the mode of the pin, or of a directory above it, keeps it closed; or it is itself a directory",
-                (Step::OpenProgram, Errno::PERM) => "not permitted: an id takes CAP_SYS_ADMIN; a pin takes CAP_BPF where unprivileged BPF is off",
+                (Step::OpenProgram, Errno::PERM) if self.cause == Cause::NoPermission => "not permitted: an id takes CAP_SYS_ADMIN; a pin takes CAP_BPF where unprivileged BPF is off",
                 (Step::OpenProgram, Errno::INVAL) => "not a pin of what can be attached here: a kprobe program, or a link to a kprobe",
                 (Step::Pin, Errno::NOENT) => "the directory to pin into is not there",
                 _ => self.cause.meaning(),

@@ -9,7 +9,8 @@ use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 use rustix::thread::CpuSet;
 
-use crate::error::{Cause, Error, bpf_cause, out_of, perf_event_denied};
+use crate::denied::{DUMMY_EVENT, perf_event_denied};
+use crate::error::{Cause, Error, bpf_cause, out_of};
 use crate::kprobe_events::{open_cause, open_kprobe_events};
 use crate::link::KprobeLink;
 use crate::plan::{Need, Plan};
@@ -284,9 +285,6 @@ pub fn attach_kprobe(
         .map_err(|invalid| Error::invalid(invalid).of(func, opts))?;
     Kernel::probe_with(&prog).attach_kprobe(prog, func, opts)
 }
-
-/// `PERF_TYPE_SOFTWARE` and `PERF_COUNT_SW_DUMMY` (Linux 3.12): an event that never counts anything.
-const DUMMY_EVENT: (u32, u64) = (1, 9);
 
 /// May this process open an event on all processes, and on which CPU?
 fn probe_perf_event() -> (Support, u32) {

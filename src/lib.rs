@@ -50,6 +50,7 @@ compile_error!(
 );
 
 mod c_struct;
+mod denied;
 mod error;
 mod event;
 mod invalid;

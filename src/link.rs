@@ -8,7 +8,8 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use crate::error::{Cause, Error, Step, out_of, perf_event_denied, place_cause};
+use crate::denied::perf_event_denied;
+use crate::error::{Cause, Error, Step, bpf_cause, out_of, place_cause};
 use crate::invalid::Invalid;
 use crate::kprobe_events::{TraceEvent, remove_cause};
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
@@ -396,12 +397,10 @@ pub(crate) fn is_bpffs(path: impl Arg) -> Result<bool, Errno> {
     Ok(magic == i64::from(linux_raw_sys::general::BPF_FS_MAGIC))
 }
 
-/// What it means that the event cannot be opened. An event of the dummy kind could be, when the kernel was probed.
+/// What it means that the event cannot be opened.
 fn open_cause(errno: Errno, target: &Target, opts: &KprobeOpts) -> Cause {
     match errno {
-        Errno::ACCESS => perf_event_denied(errno),
-        // Seccomp would have refused the dummy too.
-        Errno::PERM => Cause::Lockdown,
+        Errno::ACCESS | Errno::PERM => perf_event_denied(errno),
         // A name longer than any symbol of this kernel: 127 bytes before Linux 6.1.
         Errno::TOOBIG => Cause::NoSuchFunction,
         Errno::NODEV => Cause::CpuOffline,
@@ -415,8 +414,7 @@ fn bind_cause(errno: Errno) -> Cause {
         Errno::INVAL | Errno::BADF => Cause::WrongProgram,
         Errno::EXIST => Cause::AlreadyAttached,
         Errno::TOOBIG => Cause::TooManyPrograms,
-        Errno::PERM | Errno::ACCESS => Cause::NoPermission,
         Errno::NOENT | Errno::OPNOTSUPP => Cause::UnsupportedArch,
-        errno => out_of(errno).unwrap_or(Cause::Unknown),
+        errno => bpf_cause(errno, Cause::Unknown),
     }
 }

@@ -7,8 +7,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use rustix::process::{Resource, Rlimit};
-use rustix::thread::CapabilitySet;
 
+use crate::denied::has_capabilities;
 use crate::error::{Cause, Error, Step};
 use crate::sys;
 
@@ -238,16 +238,9 @@ pub(crate) fn with_memlock(
     })
 }
 
-/// Whether this thread has the capabilities that loading a program for kprobes takes, and has them where they count: those of
-/// a user namespace do not.
+/// Whether this thread has the capabilities that BPF takes, and has them where they count: those of a user namespace do not.
 fn may_use_bpf() -> bool {
-    let has_capabilities = rustix::thread::capabilities(None).is_ok_and(|sets| {
-        sets.effective.contains(CapabilitySet::SYS_ADMIN)
-            || sets
-                .effective
-                .contains(CapabilitySet::BPF | CapabilitySet::PERFMON)
-    });
-    has_capabilities && sys::btf_load_nothing() != Err(Errno::PERM)
+    has_capabilities() && sys::btf_load_nothing() != Err(Errno::PERM)
 }
 
 /// The version that this process's own vDSO has, by way of `/proc`, which must be procfs.

@@ -37,8 +37,9 @@ use uapi::{
     BPF_MAP_TYPE_ARRAY, BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, BPF_PERF_EVENT,
     BPF_PROG_BIND_MAP, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD, BPF_TASK_FD_QUERY, BtfLoad, F_UNLCK,
     F_WRLCK, GetFdById, LinkCreateKprobeMulti, LinkCreatePerfEvent, LinkInfoPerfKprobe, LinkUpdate,
-    MapCreate, MapElem, Obj, ObjGetInfo, PERF_ATTR_DISABLED, PERF_EVENT_IOC_SET_BPF,
-    PERF_FLAG_FD_CLOEXEC, PerfEventAttr, ProgBindMap, ProgInfo, ProgLoad, SEEK_SET, TaskFdQuery,
+    MapCreate, MapElem, Obj, ObjGetInfo, PERF_ATTR_DISABLED, PERF_ATTR_EXCLUDE_KERNEL,
+    PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC, PerfEventAttr, ProgBindMap, ProgInfo, ProgLoad,
+    SEEK_SET, TaskFdQuery,
 };
 
 /// The kernel's answer as a `Result`: it keeps -4095..=-1 for errnos (`MAX_ERRNO`, include/linux/err.h), and nothing asked
@@ -163,16 +164,32 @@ fn perf_event_open(
         ..PerfEventAttr::default()
     };
     let every_process = usize::MAX; // pid -1
+    // SAFETY: config1 is read by the probe PMUs alone, as the address of a string, and by them only with the checks of
+    // strndup_user().
+    unsafe { perf_event_open_attr(Some(&attr), every_process, cpu as usize) }
+}
+
+/// `perf_event_open(attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC)`
+///
+/// # Safety
+///
+/// The addresses in `attr` must be valid for what its PMU does there.
+unsafe fn perf_event_open_attr(
+    attr: Option<&PerfEventAttr>,
+    pid: usize,
+    cpu: usize,
+) -> Result<OwnedFd> {
+    let attr = attr.map_or(ptr::null(), ptr::from_ref);
     let no_group = usize::MAX; // group_fd -1
-    // SAFETY: attr is a perf_event_attr of the size it names; config1 is read by the probe PMUs alone, as the address of
-    // a string, and by them only with the checks of strndup_user().
+    // SAFETY: attr is a perf_event_attr of the size it names, or at no address, which is EFAULT; the caller answers for the
+    // addresses in it.
     let fd = result(unsafe {
         arch::syscall5(
             __NR_perf_event_open,
             [
-                ptr::from_ref(&attr).expose_provenance(),
-                every_process,
-                cpu as usize,
+                attr.expose_provenance(),
+                pid,
+                cpu,
                 no_group,
                 PERF_FLAG_FD_CLOEXEC,
             ],
@@ -180,6 +197,27 @@ fn perf_event_open(
     })?;
     // SAFETY: the answer is a new file descriptor.
     unsafe { owned(fd) }
+}
+
+/// Opens no event: EFAULT, which the kernel says before it looks at permissions. Any other answer is not the kernel's.
+pub(crate) fn perf_event_open_nothing() -> Result<OwnedFd> {
+    // SAFETY: there is no attribute.
+    unsafe { perf_event_open_attr(None, 0, 0) }
+}
+
+/// Opens an event, disabled, on this thread alone and only while it is in user space: the kernel asks for no capability, and
+/// the patched kernels of Debian and others for `CAP_SYS_ADMIN` if `perf_event_paranoid` is 3 or above.
+pub(crate) fn perf_event_open_own(r#type: u32, config: u64) -> Result<OwnedFd> {
+    let attr = PerfEventAttr {
+        r#type,
+        size: PERF_EVENT_ATTR_SIZE,
+        config,
+        flags: PERF_ATTR_DISABLED | PERF_ATTR_EXCLUDE_KERNEL,
+        ..PerfEventAttr::default()
+    };
+    let (this_thread, every_cpu) = (0, usize::MAX);
+    // SAFETY: there is no address in the attribute.
+    unsafe { perf_event_open_attr(Some(&attr), this_thread, every_cpu) }
 }
 
 /// `ioctl(perf_event, PERF_EVENT_IOC_SET_BPF, prog)`
@@ -242,6 +280,19 @@ pub(crate) fn link_create_perf_event(
         attach_type: BPF_PERF_EVENT,
         flags: 0,
         bpf_cookie,
+    };
+    // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
+    unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
+}
+
+/// `BPF_LINK_CREATE` of no program: EBADF to everyone; EPERM from an older kernel (5.10, no longer 6.1) without `CAP_BPF`, where
+/// `unprivileged_bpf_disabled` is set, as Debian has it; any other answer is not the kernel's.
+pub(crate) fn link_create_nothing() -> Result<OwnedFd> {
+    let mut attr = LinkCreatePerfEvent {
+        prog_fd: u32::MAX,
+        target_fd: u32::MAX,
+        attach_type: BPF_PERF_EVENT,
+        ..LinkCreatePerfEvent::default()
     };
     // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }

@@ -58,16 +58,21 @@ const_assert_eq!(F_WRLCK as u32, linux_raw_sys::general::F_WRLCK);
 const_assert_eq!(F_UNLCK as u32, linux_raw_sys::general::F_UNLCK);
 const_assert_eq!(SEEK_SET as u32, linux_raw_sys::general::SEEK_SET);
 
-/// `perf_event_attr.disabled`, the first bit-field of the u64 at offset 40: C puts it at the lowest bit on a little
-/// endian machine and at the highest on a big endian one.
-const fn disabled_bit(big_endian: bool) -> u64 {
-    if big_endian { 1 << 63 } else { 1 }
+/// One of the bit-fields in the u64 at offset 40 of `perf_event_attr`: C puts the first at the lowest bit on a little endian
+/// machine and at the highest on a big endian one.
+const fn perf_attr_bit(index: u32, big_endian: bool) -> u64 {
+    if big_endian {
+        1 << (63 - index)
+    } else {
+        1 << index
+    }
 }
-pub(super) const PERF_ATTR_DISABLED: u64 = disabled_bit(cfg!(target_endian = "big"));
+pub(super) const PERF_ATTR_DISABLED: u64 = perf_attr_bit(0, cfg!(target_endian = "big"));
+pub(super) const PERF_ATTR_EXCLUDE_KERNEL: u64 = perf_attr_bit(5, cfg!(target_endian = "big"));
 // The byte at offset 40 (little endian) or the first byte of the big endian word: the same bit of `*(u8 *)(attr + 40)`'s
 // word in either byte order.
-const_assert_eq!(disabled_bit(false).to_le_bytes()[0], 0x01);
-const_assert_eq!(disabled_bit(true).to_be_bytes()[0], 0x80);
+const_assert_eq!(perf_attr_bit(0, false).to_le_bytes()[0], 0x01);
+const_assert_eq!(perf_attr_bit(0, true).to_be_bytes()[0], 0x80);
 
 /// `struct perf_event_attr` up to `PERF_ATTR_SIZE_VER1`, the first version with `config2`.
 #[repr(C)]

@@ -6,7 +6,8 @@ use kprobe_attach::{AttachMode, Cause, Errno, Kernel, KprobeOpts, Step, Support}
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
-use super::{Counter, clean, function, kernel_name, promised, unlink};
+use super::privileges::Paranoid;
+use super::{Counter, clean, function, in_thread, kernel_name, promised, unlink};
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
@@ -67,7 +68,7 @@ fn a_callers_program_answers_as_well_as_an_own_one() {
 
 /// Runs a test in a thread with mounts of its own.
 pub(crate) fn with_own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    let run = || {
+    in_thread(|| {
         #[allow(
             deprecated,
             reason = "this thread shares no memory with another that is changed by it"
@@ -76,9 +77,7 @@ pub(crate) fn with_own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", private).unwrap();
         test()
-    };
-    std::thread::scope(|scope| scope.spawn(run).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 pub(crate) fn unmount(path: &str) {
@@ -158,7 +157,7 @@ fn tracefs_is_found_at_its_places_and_anywhere_else() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_tracefs_the_pmu_modes_are_left() {
     // Without CAP_SYS_ADMIN there is no detached mount; the other capabilities stay, and Debian's level 3 would want it.
-    fs::write("/proc/sys/kernel/perf_event_paranoid", "2").unwrap();
+    let _paranoid = Paranoid::set("2");
     with_own_mounts(|| {
         unmount("/sys/kernel/tracing");
         unmount("/sys/kernel/debug");
@@ -192,35 +191,29 @@ fn without_tracefs_the_pmu_modes_are_left() {
             (Step::ProbeKernel, Cause::NoTracefs)
         );
     });
-    fs::write("/proc/sys/kernel/perf_event_paranoid", "3").unwrap();
 }
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_missing_capability_is_told_from_a_missing_feature() {
-    // Debian's perf_event_paranoid of 3 wants CAP_SYS_ADMIN where CAP_PERFMON is at hand.
-    fs::write("/proc/sys/kernel/perf_event_paranoid", "3").unwrap();
-    for (dropped, cause) in [
-        (CapabilitySet::SYS_ADMIN, Cause::PerfEventParanoid),
-        (
-            CapabilitySet::SYS_ADMIN | CapabilitySet::PERFMON,
-            Cause::NoPermission,
-        ),
-    ] {
-        with_own_mounts(|| {
-            drop_capabilities(dropped);
-            let features = Kernel::probe().features();
-            let Support::No(reason) = features.perf_event else {
-                panic!("{features:?}");
-            };
-            assert_eq!((reason.errno, reason.cause), (Errno::ACCESS, cause));
-            assert!(
-                matches!(features.kprobe_pmu, Support::Unknown(_)),
-                "{features:?}"
-            );
-            assert_eq!(features.default_mode(), None);
-        });
-    }
+    let _paranoid = Paranoid::set("2");
+    with_own_mounts(|| {
+        drop_capabilities(CapabilitySet::SYS_ADMIN | CapabilitySet::PERFMON);
+        let features = Kernel::probe().features();
+        let Support::No(reason) = features.perf_event else {
+            panic!("{features:?}");
+        };
+        assert_eq!(
+            (reason.errno, reason.cause),
+            (Errno::ACCESS, Cause::NoPermission)
+        );
+        // What is behind it is unknown, not missing.
+        assert!(
+            matches!(features.kprobe_pmu, Support::Unknown(_)),
+            "{features:?}"
+        );
+        assert_eq!(features.default_mode(), None);
+    });
 }
 
 pub(crate) fn drop_capabilities(dropped: CapabilitySet) {
@@ -289,7 +282,7 @@ fn an_answer_that_a_filter_hides_is_unknown_and_named() {
 }
 
 /// Runs a test in a thread where a system call, or those of them with this first argument, is answered by an errno.
-fn with_filter<T: Send>(
+pub(crate) fn with_filter<T: Send>(
     syscall: libc::c_long,
     first_argument: Option<u32>,
     errno: Errno,
@@ -319,7 +312,7 @@ fn with_filter<T: Send>(
     }
     filter.push(step(BPF_RET | BPF_K, 0, 0, refuse));
     filter.push(step(BPF_RET | BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
-    let run = move || {
+    in_thread(move || {
         let program = libc::sock_fprog {
             len: filter.len() as u16,
             filter: filter.as_ptr().cast_mut(),
@@ -338,7 +331,5 @@ fn with_filter<T: Send>(
         };
         assert_eq!(answer, 0);
         test()
-    };
-    std::thread::scope(|scope| scope.spawn(run).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

@@ -21,6 +21,7 @@ mod inject;
 mod kill;
 mod link;
 mod pressure;
+mod privileges;
 mod process;
 mod soak;
 mod supervise;
@@ -125,6 +126,12 @@ fn clean<T>(test: impl FnOnce() -> T) -> T {
     let result = test();
     assert_eq!(Trace::now(), before);
     result
+}
+
+/// Runs a test in a thread of its own, for what that does to the thread.
+fn in_thread<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(test).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Loads `counters[index] += 1`.
