@@ -159,20 +159,25 @@ build_vm_tests() {
 }
 
 cmd_vm() {
-    local kernels=("$@") name
+    local kernels=("$@") kernel boot boots name
     [[ $(uname -m) = x86_64 ]] || die "vm needs an x86_64 host"
     [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(awk '!/^#/ && $2 == "amd64" { print $1 }' ci/kernels.txt)
-    for name in "${kernels[@]}"; do vm_prepare "$name"; done
+    for kernel in "${kernels[@]}"; do vm_prepare "$kernel"; done
     build_vm_tests
+    boots=$(vm_boots)
+    [[ -n $boots ]] || die "no test has ${KPROBE_ATTACH_FILTER:-} in its name"
     rm -f "$vm_dir"/*.{log,console,report,count}
-    for name in "${kernels[@]}"; do
-        while [[ $(jobs -rp | wc -l) -ge 2 ]]; do wait -n || true; done
-        echo 0 1 >"$vm_dir/$name.count" # until the machine has another verdict
-        { # the report in one piece, whatever the other machine prints meanwhile
-            set +e
-            (set -e; vm_test "$name") >"$vm_dir/$name.report" 2>&1
-            cat "$vm_dir/$name.report"
-        } &
+    for kernel in "${kernels[@]}"; do
+        for boot in $boots; do
+            while [[ $(jobs -rp | wc -l) -ge 2 ]]; do wait -n || true; done
+            name=$(boot_name "$kernel" "$boot")
+            echo 0 1 >"$vm_dir/$name.count" # until the machine has another verdict
+            { # the report in one piece, whatever the other machine prints meanwhile
+                set +e
+                (set -e; vm_test "$kernel" "$boot") >"$vm_dir/$name.report" 2>&1
+                cat "$vm_dir/$name.report"
+            } &
+        done
     done
     wait
     cat "$vm_dir"/*.count | tally

@@ -199,9 +199,10 @@ initramfs() {
     (cd "$root" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$output"
 }
 
-# boot INITRD CONSOLE_LOG OUTPUT: runs the machine; OUTPUT is a file or - for stdout. Returns the status that the guest's init handed over.
+# boot INITRD CONSOLE_LOG OUTPUT [PARAMETER]: runs the machine; OUTPUT is a file or - for stdout, PARAMETER is one more for the
+# kernel. Returns the status that the guest's init handed over.
 boot() {
-    local initrd=$1 console=$2 output=$3 verdict status=0 machine
+    local initrd=$1 console=$2 output=$3 parameter=${4:-} verdict status=0 machine
     verdict=$(mktemp -p "$scratch")
     if [[ $output = - ]]; then output=stdio; else output=file,path=$output; fi
     # thread=single: with a thread a CPU, code that one CPU patches (kprobes, jump labels) may run stale on another
@@ -214,7 +215,7 @@ boot() {
         arm64) machine=(aarch64 -M virt -cpu cortex-a57 -append 'console=ttyAMA0') ;;
         riscv64) machine=(riscv64 -M virt -append 'console=ttyS0') ;;
     esac
-    machine[-1]+=' quiet panic=-1 oops=panic'
+    machine[-1]+=" quiet panic=-1 oops=panic $parameter"
     timeout --foreground "$vm_timeout" "qemu-system-${machine[0]}" "${machine[@]:1}" -accel tcg,thread=single -m 1024 \
         -nodefaults -display none -no-reboot -kernel "$kernel_dir/vmlinuz" -initrd "$initrd" -serial "file:$console" \
         -chardev "$output,id=output" -chardev "file,path=$verdict,id=verdict" \
@@ -256,20 +257,37 @@ vm_job() {
     return "$status"
 }
 
-# vm_test KERNEL: runs the tests in the machine; prints the verdict line, and on failure what is needed to see why.
-# Leaves the numbers in KERNEL.count; a machine that fails counts at least one failure.
+# The boots that the tests take, as far as the filter leaves some: `ordinary`, and the LEVEL of each module lockdown_LEVEL.
+vm_boots() {
+    # shellcheck disable=SC2086 # the filter may be several words, or none
+    "$vm_tests" --list --include-ignored ${KPROBE_ATTACH_FILTER:-} |
+        sed -nE 's/.*\<lockdown_([a-z]+)::.*: test$/\1/p; t; s/.*: test$/ordinary/p' | sort -u
+}
+
+# boot_name KERNEL BOOT: what the files of a boot are called.
+boot_name() {
+    case $2 in
+        ordinary) echo "$1" ;;
+        *) echo "$1-$2" ;;
+    esac
+}
+
+# vm_test KERNEL BOOT: runs the tests of that boot in the machine; prints the verdict line, and on failure what is needed to see
+# why. Leaves the numbers in NAME.count; a machine that fails counts at least one failure.
 vm_test() {
-    local log=$vm_dir/$1.log console=$vm_dir/$1.console start=$SECONDS status=0 passed failed verdict=ok
+    local name log console parameter= start=$SECONDS status=0 passed failed verdict=ok
+    name=$(boot_name "$@") log=$vm_dir/$name.log console=$vm_dir/$name.console
+    [[ $2 = ordinary ]] || parameter=lockdown=$2
     vm_prepare "$1"
-    initramfs "$scratch/$1.initrd"
-    boot "$scratch/$1.initrd" "$console" "$log" || status=$?
-    read -r passed failed < <(sed -n 's/^test result:.* \([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' "$log") || passed=0 failed=0
+    initramfs "$scratch/$name.initrd"
+    boot "$scratch/$name.initrd" "$console" "$log" "$parameter" || status=$?
+    read -r passed failed < <(sed -n 's/^test result:.* \([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' "$log" | tail -n 1) || passed=0 failed=0
     if [[ $status -ne 0 ]]; then
         verdict=FAILED
         [[ $failed -gt 0 ]] || failed=1
     fi
-    echo "$passed $failed" >"$vm_dir/$1.count"
-    printf '%-5s %-6s %3d passed, %d failed, %d s\n' "$1" "$verdict" "$passed" "$failed" $((SECONDS - start))
+    echo "$passed $failed" >"$vm_dir/$name.count"
+    printf '%-20s %-6s %3d passed, %d failed, %d s\n' "$name" "$verdict" "$passed" "$failed" $((SECONDS - start))
     ! grep -E 'BUG:|WARNING:|Oops' "$console" || echo "--- kernel $1 complains, see $console"
     if [[ $verdict = FAILED ]]; then
         echo "--- status $status; failing tests, and the end of $log:"

@@ -176,6 +176,10 @@ impl Kernel {
         let kprobe_events = match &dir {
             Some(tracefs) => match open_kprobe_events(tracefs.dir.as_fd()) {
                 Ok(_) => Support::Yes,
+                // A kernel that is locked down since boot has not made the files of tracefs.
+                Err(Errno::NOENT) if kprobe_pmu == LOCKED_DOWN => {
+                    Support::no(Errno::NOENT, Cause::Lockdown)
+                }
                 Err(errno) => Support::no(errno, open_cause(errno)),
             },
             None => tracefs,
@@ -320,7 +324,7 @@ fn probe_kprobe_pmu(cpu: u32) -> (Support, u32) {
     for r#type in [8, 6, 7].into_iter().chain(9..=15).chain(by_sysfs) {
         match is_kprobe_pmu(r#type, cpu) {
             Ok(true) if is_locked_down(r#type, cpu) => {
-                return (Support::no(Errno::PERM, Cause::Lockdown), r#type);
+                return (LOCKED_DOWN, r#type);
             }
             Ok(true) => return (Support::Yes, r#type),
             Ok(false) => {}
@@ -352,6 +356,9 @@ fn is_kprobe_pmu(r#type: u32, cpu: u32) -> Result<bool, Reason> {
     }
     Ok(sys::perf_event_open_bad_address(r#type, cpu).map(drop) == Err(Errno::FAULT))
 }
+
+/// The kprobe PMU of a kernel that is locked down.
+const LOCKED_DOWN: Support = Support::no(Errno::PERM, Cause::Lockdown);
 
 /// Whether the kernel is locked down against kprobes (Linux 5.4, `lockdown=confidentiality`), which it says after it has
 /// found the function and before it looks at the rest: here that a return probe is not at the function's entry, so that

@@ -372,3 +372,61 @@ fn what_was_allowed_when_the_kernel_was_probed_is_refused_where_it_is_tried() {
         });
     }
 }
+
+/// The level that the kernel is locked down to.
+fn lockdown() -> String {
+    let no_flags = rustix::mount::MountFlags::empty();
+    let no_options = None::<&std::ffi::CStr>;
+    let dir = "/sys/kernel/security";
+    rustix::mount::mount("none", dir, "securityfs", no_flags, no_options).unwrap();
+    let levels = fs::read_to_string(format!("{dir}/lockdown")).unwrap();
+    let (_, level) = levels.split_once('[').unwrap();
+    level.split_once(']').unwrap().0.to_owned()
+}
+
+/// What runs on a machine of its own, that was booted with `lockdown=integrity`: `ci/init` knows it by the module's name.
+mod lockdown_integrity {
+    use super::{WORKS, clean, hold, lockdown};
+
+    #[test]
+    #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+    fn every_mode_works() {
+        assert_eq!(lockdown(), "integrity");
+        clean(|| hold("integrity", &|test| test(), Ok(()), WORKS));
+    }
+}
+
+/// The same with `lockdown=confidentiality`.
+mod lockdown_confidentiality {
+    use std::fs;
+
+    use kprobe_attach::{Cause, Errno, Kernel, Step, Support};
+
+    use super::super::fds;
+    use super::{hold, lockdown};
+
+    #[test]
+    #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+    fn no_mode_works_and_lockdown_is_named() {
+        assert_eq!(lockdown(), "confidentiality");
+        let tracefs = fs::read_dir("/sys/kernel/tracing").unwrap();
+        assert_eq!(tracefs.count(), 0, "tracefs is empty");
+        let Support::No(reason) = Kernel::probe().features().kprobe_events else {
+            panic!("kprobe_events");
+        };
+        assert_eq!(
+            (reason.errno, reason.cause),
+            (Errno::NOENT, Cause::Lockdown)
+        );
+        let pmu = Err((Step::ProbeKernel, Errno::PERM, Cause::Lockdown));
+        let tracefs = Err((Step::ProbeKernel, Errno::OPNOTSUPP, Cause::Lockdown));
+        let before = fds();
+        hold(
+            "confidentiality",
+            &|test| test(),
+            Ok(()),
+            [pmu, pmu, tracefs, tracefs, pmu],
+        );
+        assert_eq!(fds(), before);
+    }
+}

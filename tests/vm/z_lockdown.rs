@@ -4,11 +4,13 @@ use std::fs;
 
 use kprobe_attach::{AttachMode, Cause, Errno, Kernel, KprobeOpts, Step, Support};
 
-use super::{Counter, function, promised};
+use super::{Counter, Trace, function, promised};
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_locked_down_kernel_offers_no_mode_and_says_why() {
+    // The last look at what all the other tests leave behind.
+    assert_eq!(Trace::now().events, "");
     let counter = Counter::new();
     let kernel = Kernel::probe();
     let securityfs = c"/sys/kernel/security";
