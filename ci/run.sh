@@ -11,6 +11,7 @@ usage() {
 usage: ci/run.sh COMMAND
   test | all           every check below, with a timing for each
   fmt lint unit build  cargo fmt --check; clippy and doc without warnings; host tests; release build
+  asan                 the host tests with an address sanitizer
   nolibc               the release program is static, needs no libc and is small
   arch                 other targets build, and the program runs on their kernels
   fuzz [SECONDS | --runs N]
@@ -63,12 +64,35 @@ cmd_lint() {
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 }
 
-cmd_unit() {
-    local log=target/unit.log status=0
+# host_tests LOG ARGUMENT...: cargo with these arguments, which run the host tests, and the sum of them.
+host_tests() {
+    local log=$1 status=0
+    shift
     need gcc libc6-dev
     mkdir -p target
-    cargo test --locked 2>&1 | tee "$log" || status=$?
+    cargo "$@" 2>&1 | tee "$log" || status=$?
     awk -v broken="$status" '/^test result:/ { print $4, $6; failed += $6 } END { if (broken && !failed) print 0, 1 }' "$log" | tally
+}
+
+cmd_unit() {
+    host_tests target/unit.log test --locked
+}
+
+# Sets nightly, cargo's and rustc's first arguments where unstable flags follow: the nightly that is installed; else there are
+# none, and the stable compiler is told to take such flags.
+use_nightly() {
+    # shellcheck disable=SC2031 # arch.sh has a subshell with a variable of that name
+    if [[ $(rustup toolchain list 2>/dev/null) = *nightly* ]]; then nightly=(+nightly); else export RUSTC_BOOTSTRAP=1; fi
+}
+
+# Memory errors, and leaks as far as the machine lets a process trace itself. With --target, what runs at build time goes
+# without a sanitizer. The program has no libc to give to the sanitizer: it is linked with holes, and none of these tests runs it.
+cmd_asan() {
+    local host nightly=()
+    use_nightly
+    host=$(rustc "${nightly[@]}" -vV | sed -n 's/^host: //p')
+    RUSTFLAGS='-Zsanitizer=address -Clink-arg=-Wl,--unresolved-symbols=ignore-all' RUSTDOCFLAGS=-Zsanitizer=address \
+        host_tests target/asan.log "${nightly[@]}" test --locked --target "$host" --target-dir target/asan
 }
 
 cmd_build() {
@@ -106,9 +130,7 @@ cmd_fuzz() {
     esac
     [[ ${limit:-} =~ =[1-9][0-9]*$ ]] || die "usage: ci/run.sh fuzz [SECONDS | --runs N]"
     [[ -e fuzz/Cargo.toml ]] || die "there is no fuzz/"
-    # The nightly that is installed; else the stable compiler, told to take the flags of cargo-fuzz.
-    # shellcheck disable=SC2031 # arch.sh has a subshell with a variable of that name
-    if [[ $(rustup toolchain list 2>/dev/null) = *nightly* ]]; then nightly=(+nightly); else export RUSTC_BOOTSTRAP=1; fi
+    use_nightly
     need gcc g++ libc6-dev
     cargo "${nightly[@]}" fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
     host=$(rustc "${nightly[@]}" -vV | sed -n 's/^host: //p')
@@ -206,7 +228,7 @@ cmd_demo() {
 
 # Each stage is a run of its own (`set -e` does not work inside a condition); a failed one does not stop the others.
 cmd_test() {
-    local stage stages=(fmt lint unit build nolibc arch) start status times=()
+    local stage stages=(fmt lint unit asan build nolibc arch) start status times=()
     [[ ! -e fuzz/Cargo.toml ]] || stages+=(fuzz)
     stages+=(vm)
     mkdir -p target/stages
@@ -231,7 +253,7 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 case ${1:-} in
     '' | -h | --help | help) usage ;;
     all) cmd_test ;;
-    fmt | lint | unit | build | nolibc | arch | fuzz | vm | vm-run | demo | test)
+    fmt | lint | unit | asan | build | nolibc | arch | fuzz | vm | vm-run | demo | test)
         command=cmd_$1
         shift
         "$command" "$@"
