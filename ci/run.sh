@@ -18,6 +18,9 @@ usage: ci/run.sh COMMAND
                        each fuzz target for SECONDS (8), or N times
   vm [KERNEL...]       the tests on real kernels in virtual machines: those of ci/kernels.txt, or those named
                        (KPROBE_ATTACH_FILTER='NAME...': only tests whose name contains NAME)
+  soak [CYCLES [KERNEL...]]
+                       20,000 cycles of attaching and detaching, or so many, on each kernel, and all sorts of them at once;
+                       with the default it takes about an hour on two cores
   vm-run KERNEL -- COMMAND...
                        a shell command as root in such a machine, with what target/ holds now
                        (KPROBE_ATTACH_EXTRA=DIR: its files are there under /extra)
@@ -205,6 +208,14 @@ cmd_vm() {
     cat "$vm_dir"/*.count | tally
 }
 
+# cmd_soak [CYCLES [KERNEL...]]: the tests that repeat, for longer than `vm` repeats them.
+cmd_soak() {
+    export KPROBE_ATTACH_SOAK=${1:-20000} KPROBE_ATTACH_FILTER=soak::
+    [[ $KPROBE_ATTACH_SOAK =~ ^[1-9][0-9]*$ ]] || die "usage: ci/run.sh soak [CYCLES [KERNEL...]]"
+    vm_timeout=${KPROBE_ATTACH_TIMEOUT:-7200}
+    cmd_vm "${@:2}"
+}
+
 # Adds up lines `PASSED FAILED`, prints the sum and fails if there is a failure.
 tally() {
     awk '{ passed += $1; failed += $2 } END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 || passed == 0 }'
@@ -253,7 +264,7 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 case ${1:-} in
     '' | -h | --help | help) usage ;;
     all) cmd_test ;;
-    fmt | lint | unit | asan | build | nolibc | arch | fuzz | vm | vm-run | demo | test)
+    fmt | lint | unit | asan | build | nolibc | arch | fuzz | vm | soak | vm-run | demo | test)
         command=cmd_$1
         shift
         "$command" "$@"

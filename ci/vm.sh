@@ -191,7 +191,7 @@ initramfs() {
     fi
     {
         echo "export KPROBE_ATTACH_KERNEL='$kernel' KPROBE_ATTACH_MODES='$modes' KPROBE_ATTACH_BIN=/bin/kprobe-attach"
-        echo "export KPROBE_ATTACH_FILTER='${KPROBE_ATTACH_FILTER:-}' RUST_BACKTRACE=1"
+        echo "export KPROBE_ATTACH_FILTER='${KPROBE_ATTACH_FILTER:-}' KPROBE_ATTACH_SOAK='${KPROBE_ATTACH_SOAK:-}' RUST_BACKTRACE=1"
         echo "export KPROBE_ATTACH_MODULES='$(cd "$root/lib/modules" && ls -m)'"
         # The two ports of the PCI card in boot(), after the machine's own.
         if [[ $arch = arm64 ]]; then echo "OUT=/dev/ttyS0 VERDICT=/dev/ttyS1"; else echo "OUT=/dev/ttyS1 VERDICT=/dev/ttyS2"; fi
@@ -288,6 +288,7 @@ vm_test() {
     fi
     echo "$passed $failed" >"$vm_dir/$name.count"
     printf '%-20s %-6s %3d passed, %d failed, %d s\n' "$name" "$verdict" "$passed" "$failed" $((SECONDS - start))
+    grep -a '^measured: ' "$log" || true
     ! grep -E 'BUG:|WARNING:|Oops' "$console" || echo "--- kernel $1 complains, see $console"
     if [[ $verdict = FAILED ]]; then
         echo "--- status $status; failing tests, and the end of $log:"
