@@ -137,7 +137,8 @@ impl Features {
 ///
 /// To attach many probes, probe once and use [`Kernel::attach_kprobe`]: an attach by the PMU is then two system calls, and in
 /// the mode [`Link`](AttachMode::Link) the close of the event's own file descriptor.
-/// The names of tracefs events are told apart within one `Kernel`, so it is not to be shared over `fork(2)`.
+/// The names of tracefs events are told apart within one `Kernel`, so it is not to be shared over `fork(2)`: of two processes
+/// that come to the same name, the second is refused with [`Cause::EventExists`].
 #[derive(Debug)]
 pub struct Kernel {
     features: Features,
