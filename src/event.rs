@@ -392,6 +392,40 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_ours_by_its_group_and_has_the_byte_that_its_owner_locks() {
+        let defined = definition("m:foo.isra.0", 12, KprobeOpts::new());
+        let line = defined.to_string();
+        let listed = EventLine::parse(line.as_bytes()).unwrap();
+        assert_eq!(listed.owner_byte(), Some(defined.name.owner_byte()));
+        assert_eq!(defined.name.owner_byte(), GROUP ^ 0xc);
+        // A group of ours with a name that is not.
+        for line in [
+            "p:kprobe_attach_0123456789abcdef/byhand f",
+            "p:kprobe_attach_0123456789abcdef/by_hand f",
+            "p:kprobe_attach_0123456789abcdef/f_4294967296 f",
+        ] {
+            let listed = EventLine::parse(line.as_bytes()).unwrap();
+            assert!(listed.is_ours() && listed.owner_byte().is_none(), "{line}");
+        }
+        for group in [
+            "kprobe_attach_",
+            "kprobe_attach_0123456789abcde",
+            "kprobe_attach_0123456789abcdef0",
+            "kprobe_attach_0123456789ABCDEF",
+            "kprobe_attach_+123456789abcdef",
+            "kprobe_attach_0123456789abcdeg",
+            "xkprobe_attach_0123456789abcdef",
+        ] {
+            let line = std::format!("p:{group}/f_01234567_0 f");
+            let listed = EventLine::parse(line.as_bytes()).unwrap();
+            assert!(
+                !listed.is_ours() && listed.owner_byte().is_none(),
+                "{group}"
+            );
+        }
+    }
+
+    #[test]
     fn an_id_is_one_number() {
         assert_eq!(parse_id(b"1812\n"), Some(1812));
         for text in [&b""[..], b"\n", b"-1\n", b"18 12\n", b"0x1\n", b"1\n\n"] {

@@ -64,6 +64,8 @@ fn legacy_link_defines_an_event_and_removes_it() {
         plan("kretprobe/foo,maxactive=64"),
         "\
 openat(tracefs_fd, \"kprobe_events\", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) = events_fd
+fcntl(events_fd, F_OFD_SETLK, {l_type=F_WRLCK, l_whence=SEEK_SET, l_start=0, l_len=1}) = 0
+faccessat(tracefs_fd, \"events/kprobe_attach_0000000000000000/foo_00000000_0\", F_OK) = -1 ENOENT
 write(events_fd, \"r64:kprobe_attach_0000000000000000/foo_00000000_0 foo\", 53) = 53
 openat(tracefs_fd, \"events/kprobe_attach_0000000000000000/foo_00000000_0/id\", O_RDONLY|O_LARGEFILE|O_CLOEXEC) = id_fd
 read(id_fd, id, 32)
@@ -80,10 +82,10 @@ close(events_fd) = 0
 }
 
 #[test]
-fn legacy_takes_seven_system_calls_and_addresses() {
+fn legacy_takes_nine_system_calls_and_addresses() {
     let text = plan("0xffffffff81000000,mode=legacy");
     let (attach, _) = text.split_once("\n--\n").unwrap();
-    assert_eq!(attach.lines().count(), 7);
+    assert_eq!(attach.lines().count(), 9);
     assert!(
         attach.contains("/at_ffffffff81000000_00000000_0 0xffffffff81000000\", "),
         "{attach}"

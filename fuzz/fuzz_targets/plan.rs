@@ -221,6 +221,7 @@ fn check_steps(plan: &Plan<'_>, features: &Features, target: &Target, opts: &Kpr
                 );
                 names.push(format!("{}/{}", event.group, event.event));
             }
+            Syscall::LookForEvent(_) => names.push(between(quoted(&text), "events/", "")),
             Syscall::OpenId(_) => names.push(between(quoted(&text), "events/", "/id")),
             Syscall::WriteRemoval(_) => names.push(between(quoted(&text), "-:", "")),
             _ => assert!(!text.contains('\n')),
@@ -231,8 +232,8 @@ fn check_steps(plan: &Plan<'_>, features: &Features, target: &Target, opts: &Kpr
     let cookie = plan.mode().uses_link().then_some(opts.bpf_cookie);
     assert_eq!(cookies, Vec::from_iter(cookie));
     assert!(opts.bpf_cookie == 0 || cookie.is_some());
-    // Defined, looked up and removed under one name.
-    assert_eq!(names.len(), if plan.mode().uses_tracefs() { 3 } else { 0 });
+    // Looked for, defined, opened and removed under one name.
+    assert_eq!(names.len(), if plan.mode().uses_tracefs() { 4 } else { 0 });
     assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
     assert!(names.iter().all(|name| !name.contains(' ')), "{names:?}");
 }
