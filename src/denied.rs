@@ -4,11 +4,22 @@
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, SecureComputingMode};
 
-use crate::error::Cause;
+use crate::cause::Cause;
+use crate::error::Step;
 use crate::sys;
 
 /// `PERF_TYPE_SOFTWARE` and `PERF_COUNT_SW_DUMMY` (Linux 3.12): an event that never counts anything.
 pub(crate) const DUMMY_EVENT: (u32, u64) = (1, 9);
+
+/// Whose EACCES or EPERM it is that a step of an attach met.
+pub(crate) fn denied(step: Step, errno: Errno) -> Cause {
+    match (step, errno) {
+        (Step::PerfEventOpen, errno) => perf_event_denied(errno),
+        (_, Errno::PERM) => bpf_denied(),
+        // A Linux security module's word.
+        _ => Cause::NoPermission,
+    }
+}
 
 /// Whose EACCES or EPERM it is that `perf_event_open(2)` met.
 pub(crate) fn perf_event_denied(errno: Errno) -> Cause {

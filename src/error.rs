@@ -1,10 +1,10 @@
-//! What can fail, at which step, with which errno, and what that errno means there.
+//! What can fail, at which step, and with which errno.
 
 use core::fmt;
 
 use rustix::io::Errno;
 
-use crate::denied::bpf_denied;
+use crate::cause::{Cause, bpf_cause};
 use crate::invalid::Invalid;
 use crate::kernel::Support;
 use crate::plan::Need;
@@ -68,174 +68,6 @@ impl Step {
 }
 
 impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What an errno means at the step where it came up. Its name, as in the program's JSON, is [`Cause::name`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cause {
-    /// The request contradicts itself or the mode it asks for.
-    InvalidRequest,
-    /// No such function in the kernel or module.
-    NoSuchFunction,
-    /// No such function, and the module it is to be in may not be loaded.
-    ModuleNotLoaded,
-    /// Several functions have this name.
-    NotUnique,
-    /// The offset is not that of an instruction.
-    NotInstructionBoundary,
-    /// A return probe sits at the entry of a function only.
-    NotFunctionEntry,
-    /// The kernel does not allow a probe there: notrace, blacklisted, or an instruction that it cannot step over.
-    NotProbeable,
-    /// No kernel function is at the address.
-    BadAddress,
-    /// A capability is missing.
-    NoPermission,
-    /// `kernel.perf_event_paranoid` demands more than `CAP_PERFMON`.
-    PerfEventParanoid,
-    /// A seccomp filter refuses the system call.
-    Seccomp,
-    /// The kernel is locked down.
-    Lockdown,
-    /// `RLIMIT_MEMLOCK` is too low (before Linux 5.11).
-    MemlockLimit,
-    /// There is no kprobe PMU, or no telling.
-    NoKprobePmu,
-    /// There are no perf links, or no telling.
-    NoPerfLink,
-    /// There is no tracefs to be had.
-    NoTracefs,
-    /// tracefs has no `kprobe_events` that this process may write.
-    NoKprobeEvents,
-    /// There are no `kprobe.multi` links of the kind asked for.
-    NoKprobeMulti,
-    /// The program is not one that can be attached to a kprobe.
-    WrongProgram,
-    /// The program is attached to this event already.
-    AlreadyAttached,
-    /// The event has all the programs that it can have.
-    TooManyPrograms,
-    /// An event or pin of this name exists already.
-    EventExists,
-    /// Something still uses the event.
-    EventBusy,
-    /// The CPU that the event was to be opened on has gone offline.
-    CpuOffline,
-    /// The process or the system has no file descriptors left.
-    OutOfFds,
-    /// The kernel has no memory left for this.
-    OutOfMemory,
-    /// The kernel has no such thing on this architecture, or was built without it.
-    UnsupportedArch,
-    /// None of the above: the errno says all there is.
-    Unknown,
-}
-
-impl Cause {
-    /// The name that scripts may rely on, such as `no-such-function`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "invalid-request",
-            Self::NoSuchFunction => "no-such-function",
-            Self::ModuleNotLoaded => "module-not-loaded",
-            Self::NotUnique => "not-unique",
-            Self::NotInstructionBoundary => "not-instruction-boundary",
-            Self::NotFunctionEntry => "not-function-entry",
-            Self::NotProbeable => "not-probeable",
-            Self::BadAddress => "bad-address",
-            Self::NoPermission => "no-permission",
-            Self::PerfEventParanoid => "perf-event-paranoid",
-            Self::Seccomp => "seccomp",
-            Self::Lockdown => "lockdown",
-            Self::MemlockLimit => "memlock-limit",
-            Self::NoKprobePmu => "no-kprobe-pmu",
-            Self::NoPerfLink => "no-perf-link",
-            Self::NoTracefs => "no-tracefs",
-            Self::NoKprobeEvents => "no-kprobe-events",
-            Self::NoKprobeMulti => "no-kprobe-multi",
-            Self::WrongProgram => "wrong-program",
-            Self::AlreadyAttached => "already-attached",
-            Self::TooManyPrograms => "too-many-programs",
-            Self::EventExists => "event-exists",
-            Self::EventBusy => "event-busy",
-            Self::CpuOffline => "cpu-offline",
-            Self::OutOfFds => "out-of-fds",
-            Self::OutOfMemory => "out-of-memory",
-            Self::UnsupportedArch => "unsupported-arch",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// The meaning in a few words, with what to do about it where that is known.
-    #[must_use]
-    pub const fn meaning(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "the request is wrong",
-            Self::NoSuchFunction => {
-                "no function of this name in the running kernel; it may be inlined, renamed or in a module (see /proc/kallsyms)"
-            }
-            Self::ModuleNotLoaded => {
-                "no function of this name in that module; is the module loaded?"
-            }
-            Self::NotUnique => {
-                "several functions have this name: give module:function, or the address of one (see /proc/kallsyms)"
-            }
-            Self::NotInstructionBoundary => {
-                "the offset does not lead to the first byte of an instruction that can be probed"
-            }
-            Self::NotFunctionEntry => {
-                "a return probe can only be placed at the entry of a function"
-            }
-            Self::NotProbeable => {
-                "the kernel allows no probe there: it is notrace, blacklisted, no code, or an instruction that cannot be stepped over"
-            }
-            Self::BadAddress => "no kernel function is at this address",
-            Self::NoPermission => {
-                "not permitted: this takes CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8) in the initial user namespace"
-            }
-            Self::PerfEventParanoid => {
-                "not permitted: with kernel.perf_event_paranoid at 3 or above, as Debian has it, this takes CAP_SYS_ADMIN in the initial user namespace"
-            }
-            Self::Seccomp => {
-                "a seccomp filter refuses the system call, as container runtimes do by default"
-            }
-            Self::Lockdown => "the kernel is locked down (lockdown=confidentiality)",
-            Self::MemlockLimit => {
-                "RLIMIT_MEMLOCK is too low for a kernel before 5.11, and this process may not raise it"
-            }
-            Self::NoKprobePmu => "there is no kprobe PMU (Linux 4.17, CONFIG_KPROBE_EVENTS)",
-            Self::NoPerfLink => "there are no BPF links to perf events (Linux 5.15)",
-            Self::NoTracefs => "there is no tracefs to be had",
-            Self::NoKprobeEvents => "tracefs has no kprobe_events that this process may write",
-            Self::NoKprobeMulti => {
-                "there are no such links (kprobe.multi: Linux 5.18 with CONFIG_FPROBE; kprobe.session: 6.10)"
-            }
-            Self::WrongProgram => {
-                "not a program for kprobes: its type must be BPF_PROG_TYPE_KPROBE, not sleepable, not loaded for kprobe.multi, and fit for this function"
-            }
-            Self::AlreadyAttached => "the program is attached to this event already",
-            Self::TooManyPrograms => "the event has all the programs that it can have",
-            Self::EventExists => "the name is taken already",
-            Self::EventBusy => "something still uses the event",
-            Self::CpuOffline => {
-                "the CPU to open the event on has gone offline; probe the kernel again"
-            }
-            Self::OutOfFds => "no file descriptor left (RLIMIT_NOFILE, fs.file-max)",
-            Self::OutOfMemory => "the kernel has no memory for this",
-            Self::UnsupportedArch => {
-                "the kernel was built without this, or has none for this architecture"
-            }
-            Self::Unknown => "not a known answer at this step",
-        }
-    }
-}
-
-impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -352,40 +184,6 @@ impl Error {
         self.step = step;
         self
     }
-}
-
-/// Errnos that mean the same wherever they come up.
-pub(crate) const fn out_of(errno: Errno) -> Option<Cause> {
-    match errno {
-        Errno::MFILE | Errno::NFILE => Some(Cause::OutOfFds),
-        Errno::NOMEM => Some(Cause::OutOfMemory),
-        _ => None,
-    }
-}
-
-/// What an errno means for any BPF command, or else `cause`.
-pub(crate) fn bpf_cause(errno: Errno, cause: Cause) -> Cause {
-    match errno {
-        Errno::PERM => bpf_denied(),
-        Errno::ACCESS => Cause::NoPermission,
-        errno => out_of(errno).unwrap_or(cause),
-    }
-}
-
-/// What an errno means for the place of a probe, whether the kprobe PMU or `kprobe_events` answered it.
-pub(crate) fn place_cause(errno: Errno, target: &Target, opts: &KprobeOpts) -> Option<Cause> {
-    let is_address = target.as_address().is_some();
-    Some(match errno {
-        Errno::NOENT if is_address => Cause::BadAddress,
-        Errno::NOENT if target.module().is_some() => Cause::ModuleNotLoaded,
-        Errno::NOENT => Cause::NoSuchFunction,
-        Errno::ADDRNOTAVAIL => Cause::NotUnique,
-        Errno::ILSEQ => Cause::NotInstructionBoundary,
-        // A function's entry is an entry; of an address the kernel says no more than that it will not do.
-        Errno::INVAL if is_address && opts.retprobe => Cause::NotFunctionEntry,
-        Errno::INVAL | Errno::OPNOTSUPP => Cause::NotProbeable,
-        errno => return out_of(errno),
-    })
 }
 
 impl fmt::Display for Error {

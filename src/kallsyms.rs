@@ -4,7 +4,8 @@ use core::fmt;
 
 use rustix::io::Errno;
 
-use crate::error::{Cause, Error, Step, out_of};
+use crate::cause::{Cause, out_of};
+use crate::error::{Error, Step};
 use crate::request::{KprobeOpts, Target};
 use crate::text::{LINE_LEN, for_each_line, words};
 use crate::tracefs::open_read;

@@ -9,9 +9,10 @@ use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 use rustix::thread::CpuSet;
 
+use crate::cause::{Cause, bpf_cause, kprobe_events_cause, out_of};
 use crate::denied::{DUMMY_EVENT, perf_event_denied};
-use crate::error::{Cause, Error, bpf_cause, out_of};
-use crate::kprobe_events::{open_cause, open_kprobe_events};
+use crate::error::Error;
+use crate::kprobe_events::open_kprobe_events;
 use crate::link::KprobeLink;
 use crate::plan::{Need, Plan};
 use crate::prog::Program;
@@ -181,7 +182,7 @@ impl Kernel {
                 Err(Errno::NOENT) if kprobe_pmu == LOCKED_DOWN => {
                     Support::no(Errno::NOENT, Cause::Lockdown)
                 }
-                Err(errno) => Support::no(errno, open_cause(errno)),
+                Err(errno) => Support::no(errno, kprobe_events_cause(errno)),
             },
             None => tracefs,
         };

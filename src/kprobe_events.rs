@@ -7,11 +7,13 @@ use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::time::Timespec;
 
-use crate::error::{Cause, Error, Step, out_of, place_cause};
+use crate::cause::{Cause, cause, kprobe_events_cause};
+use crate::error::{Error, Step};
 use crate::event::{
     DEFINITION_LEN, Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal,
     error_log_errno, error_log_line, parse_id, profile_missed,
 };
+use crate::request::AttachMode;
 use crate::sys;
 use crate::text::{Buf, LINE_LEN, contains, for_each_line};
 use crate::tracefs::open_read;
@@ -41,33 +43,34 @@ impl TraceEvent {
     pub(crate) fn define(
         tracefs: BorrowedFd<'_>,
         definition: &Definition,
+        mode: AttachMode,
     ) -> core::result::Result<Self, Error> {
-        let failed = |errno, cause| {
-            Error::new(Step::CreateEvent, errno, cause).of(definition.target, &definition.opts)
+        let Definition { name, target, opts } = definition;
+        let failed = |errno, cause| Error::new(Step::CreateEvent, errno, cause).of(*target, opts);
+        // What it means once `kprobe_events` is open, going by the errno or a better one.
+        let refused = |errno, told| {
+            let cause = cause(Step::CreateEvent, told, mode, target, opts);
+            failed(errno, cause.unwrap_or(Cause::Unknown))
         };
         let mut event = Self {
             kprobe_events: open_kprobe_events(tracefs)
-                .map_err(|errno| failed(errno, open_cause(errno)))?,
-            name: definition.name,
+                .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?,
+            name: *name,
             defined: false,
         };
         let line = Buf::<DEFINITION_LEN>::of(definition)
             .map_err(|_| failed(Errno::NAMETOOLONG, Cause::InvalidRequest))?;
         sys::lock_byte(event.kprobe_events.as_fd(), event.name.owner_byte())
             .and_then(|()| event.is_new(tracefs))
-            .map_err(|errno| {
-                let cause = match errno {
-                    // A `Kernel` that is shared over fork(2) gives the same name twice.
-                    Errno::AGAIN | Errno::EXIST => Cause::EventExists,
-                    errno => out_of(errno).unwrap_or(Cause::Unknown),
-                };
-                failed(errno, cause)
-            })?;
+            .map_err(|errno| refused(errno, errno))?;
         event.defined = true;
         if let Err(errno) = write(&event.kprobe_events, line.as_bytes()) {
             event.defined = errno == SHORT_WRITE;
-            let told = error_log(tracefs, definition).unwrap_or(errno);
-            return Err(failed(errno, define_cause(told, definition)));
+            // Since Linux 6.12 EINVAL has more than one reason, and only the log tells.
+            return Err(refused(
+                errno,
+                error_log(tracefs, definition).unwrap_or(errno),
+            ));
         }
         Ok(event)
     }
@@ -155,36 +158,6 @@ const REMOVAL_PAUSE: Timespec = Timespec {
 
 /// The kernel took a part of a line, which it never does.
 const SHORT_WRITE: Errno = Errno::IO;
-
-/// What it means that `kprobe_events` cannot be opened.
-pub(crate) const fn open_cause(errno: Errno) -> Cause {
-    match errno {
-        Errno::PERM => Cause::Lockdown,
-        errno => match out_of(errno) {
-            Some(cause) => cause,
-            None => Cause::NoKprobeEvents,
-        },
-    }
-}
-
-/// What it means that a removal is refused.
-pub(crate) fn remove_cause(errno: Errno) -> Cause {
-    match errno {
-        Errno::BUSY => Cause::EventBusy,
-        errno => out_of(errno).unwrap_or(Cause::Unknown),
-    }
-}
-
-/// What it means that a definition is refused, as far as the errno tells. Since Linux 6.12 it is EINVAL for more than one
-/// reason, and only `error_log` knows.
-fn define_cause(errno: Errno, definition: &Definition) -> Cause {
-    match errno {
-        Errno::EXIST => Cause::EventExists,
-        Errno::BUSY => Cause::EventBusy,
-        Errno::PERM => Cause::Lockdown,
-        errno => place_cause(errno, &definition.target, &definition.opts).unwrap_or(Cause::Unknown),
-    }
-}
 
 /// Why the kernel refused this very definition, from `error_log` (Linux 5.2, commit 8a062902be72).
 fn error_log(tracefs: BorrowedFd<'_>, definition: &Definition) -> Option<Errno> {

@@ -50,6 +50,7 @@ compile_error!(
 );
 
 mod c_struct;
+mod cause;
 mod denied;
 mod error;
 mod event;
@@ -68,7 +69,8 @@ mod sys;
 mod text;
 mod tracefs;
 
-pub use error::{Cause, ErrnoName, Error, Step};
+pub use cause::Cause;
+pub use error::{ErrnoName, Error, Step};
 pub use event::{Definition, EventLine, EventName};
 pub use invalid::Invalid;
 pub use kernel::{Features, Kernel, Reason, Support, attach_kprobe};

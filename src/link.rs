@@ -8,10 +8,11 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use crate::denied::perf_event_denied;
-use crate::error::{Cause, Error, Step, bpf_cause, out_of, place_cause};
+use crate::cause::{Cause, cause, remove_cause};
+use crate::denied::denied;
+use crate::error::{Error, Step};
 use crate::invalid::Invalid;
-use crate::kprobe_events::{TraceEvent, remove_cause};
+use crate::kprobe_events::TraceEvent;
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
 use crate::prog::obj_get;
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
@@ -78,14 +79,12 @@ impl KprobeLink {
             ..
         } = *plan;
         let cpu = kernel.features().cpu;
-        let failed = |step, errno, cause| Error::new(step, errno, cause).of(target, &opts);
-        let open_failed = |errno| {
-            failed(
-                Step::PerfEventOpen,
-                errno,
-                open_cause(errno, &target, &opts),
-            )
+        let failed = |step, errno| {
+            let cause =
+                cause(step, errno, mode, &target, &opts).unwrap_or_else(|| denied(step, errno));
+            Error::new(step, errno, cause).of(target, &opts)
         };
+        let open_failed = |errno| failed(Step::PerfEventOpen, errno);
         let (perf_event, event) = match event {
             Event::Pmu { r#type, config } => {
                 let at = match (target.name_c_str(), target.as_address()) {
@@ -101,14 +100,14 @@ impl KprobeLink {
                 (opened.map_err(open_failed)?, None)
             }
             Event::Tracefs(definition) => {
+                // There is one, or there would be no plan.
                 let tracefs = kernel
                     .tracefs_dir()
-                    .ok_or_else(|| failed(Step::CreateEvent, Errno::NOENT, Cause::NoTracefs))?;
-                let event = TraceEvent::define(tracefs, &definition)?;
-                let id = event.id(tracefs).map_err(|errno| {
-                    let cause = out_of(errno).unwrap_or(Cause::Unknown);
-                    failed(Step::ReadEventId, errno, cause)
-                })?;
+                    .ok_or_else(|| failed(Step::CreateEvent, Errno::NOENT))?;
+                let event = TraceEvent::define(tracefs, &definition, mode)?;
+                let id = event
+                    .id(tracefs)
+                    .map_err(|errno| failed(Step::ReadEventId, errno))?;
                 let opened = sys::perf_event_open_config(PERF_TYPE_TRACEPOINT, id, cpu);
                 (opened.map_err(open_failed)?, Some(event))
             }
@@ -124,10 +123,10 @@ impl KprobeLink {
             Bind::Link { bpf_cookie } => {
                 // The link holds the event: its own file descriptor is closed by being replaced.
                 link.fd = sys::link_create_perf_event(prog, Some(link.fd.as_fd()), bpf_cookie)
-                    .map_err(|errno| failed(Step::LinkCreate, errno, bind_cause(errno)))?;
+                    .map_err(|errno| failed(Step::LinkCreate, errno))?;
             }
             Bind::Ioctl => sys::perf_event_set_bpf(link.fd.as_fd(), prog)
-                .map_err(|errno| failed(Step::SetBpf, errno, bind_cause(errno)))?,
+                .map_err(|errno| failed(Step::SetBpf, errno))?,
         }
         Ok(link)
     }
@@ -395,26 +394,4 @@ impl Parent {
 pub(crate) fn is_bpffs(path: impl Arg) -> Result<bool, Errno> {
     let magic = rustix::fs::statfs(path)?.f_type;
     Ok(magic == i64::from(linux_raw_sys::general::BPF_FS_MAGIC))
-}
-
-/// What it means that the event cannot be opened.
-fn open_cause(errno: Errno, target: &Target, opts: &KprobeOpts) -> Cause {
-    match errno {
-        Errno::ACCESS | Errno::PERM => perf_event_denied(errno),
-        // A name longer than any symbol of this kernel: 127 bytes before Linux 6.1.
-        Errno::TOOBIG => Cause::NoSuchFunction,
-        Errno::NODEV => Cause::CpuOffline,
-        errno => place_cause(errno, target, opts).unwrap_or(Cause::Unknown),
-    }
-}
-
-/// What it means that the program cannot be bound to the event.
-fn bind_cause(errno: Errno) -> Cause {
-    match errno {
-        Errno::INVAL | Errno::BADF => Cause::WrongProgram,
-        Errno::EXIST => Cause::AlreadyAttached,
-        Errno::TOOBIG => Cause::TooManyPrograms,
-        Errno::NOENT | Errno::OPNOTSUPP => Cause::UnsupportedArch,
-        errno => bpf_cause(errno, Cause::Unknown),
-    }
 }

@@ -2,7 +2,8 @@
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::error::{Cause, Error, Step};
+use crate::cause::Cause;
+use crate::error::{Error, Step};
 use crate::{prog, sys};
 
 /// A `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values, all zero at first.

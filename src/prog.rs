@@ -8,8 +8,9 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 use rustix::process::{Resource, Rlimit};
 
+use crate::cause::Cause;
 use crate::denied::has_capabilities;
-use crate::error::{Cause, Error, Step};
+use crate::error::{Error, Step};
 use crate::sys;
 
 /// A loaded program of type `BPF_PROG_TYPE_KPROBE`.

@@ -6,9 +6,10 @@
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 
-use crate::error::{Cause, Error, Step, out_of};
+use crate::cause::{Cause, kprobe_events_cause, out_of, remove_cause};
+use crate::error::{Error, Step};
 use crate::event::EventLine;
-use crate::kprobe_events::{open_cause, open_kprobe_events, remove, remove_cause};
+use crate::kprobe_events::{open_kprobe_events, remove};
 use crate::sys::is_byte_locked;
 use crate::text::{LINE_LEN, for_each_line};
 use crate::tracefs::{Tracefs, open_read};
@@ -52,7 +53,7 @@ pub struct Swept {
 pub fn sweep(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
     let tracefs = open_tracefs()?;
     let kprobe_events = open_kprobe_events(tracefs.dir.as_fd())
-        .map_err(|errno| failed(errno, open_cause(errno)))?;
+        .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?;
     let mut removed = 0;
     loop {
         let before = removed;
@@ -115,7 +116,7 @@ fn for_each_of_ours(
     each: &mut dyn FnMut(&EventLine<'_>, bool),
 ) -> Result<(), Error> {
     let file = open_read(tracefs.dir.as_fd(), "kprobe_events")
-        .map_err(|errno| failed(errno, open_cause(errno)))?;
+        .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?;
     let mut asked = Ok(());
     for_each_line::<LINE_LEN>(&file, &mut |line| {
         let Some(event) = EventLine::parse(line).filter(EventLine::is_ours) else {
