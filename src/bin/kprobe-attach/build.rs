@@ -18,14 +18,19 @@ fn main() {
     for option in options.iter().chain(driver) {
         println!("cargo::rustc-link-arg-bin=kprobe-attach={option}");
     }
-    // Drivers and bare linkers take this one alike.
-    let script = concat!(
-        "-T",
-        env!("CARGO_MANIFEST_DIR"),
-        "/src/bin/kprobe-attach/link.ld"
-    );
+    // A smaller program, and no more than that: only where the linker is sure to take it, as GNU ld and lld do. Drivers and bare
+    // linkers take the option alike.
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let other = ["mold", "wild", "gold"];
+    if !other
+        .iter()
+        .any(|other| linker.contains(other) || flags.contains(other))
+    {
+        let dir = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        let script = format!("-T{dir}/src/bin/kprobe-attach/link.ld");
+        println!("cargo::rustc-link-arg-bin=kprobe-attach={script}");
+    }
     println!("cargo::rerun-if-changed=src/bin/kprobe-attach/link.ld");
-    println!("cargo::rustc-link-arg-bin=kprobe-attach={script}");
     let linker_options: [&[&str]; 4] = [
         &["-e", "kprobe_attach_entry"],
         &["--build-id=none"],
