@@ -16,8 +16,8 @@ const MAX_EVENT_LEN: usize = 63;
 /// What every group of ours begins with; 16 hexadecimal digits follow.
 const GROUP_PREFIX: &str = "kprobe_attach_";
 
-/// The name of an event of ours, never used twice: a group with a random part for each [`Kernel`](crate::Kernel), and in
-/// it the function's name and a number.
+/// The name of an event of ours, not used twice by a [`Kernel`](crate::Kernel) that is not shared over `fork(2)`: a group with
+/// a random part for each `Kernel`, and in it the function's name and a number.
 ///
 /// The number and half of the random part are in the event's name too, since `kprobe_profile` leaves out the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +67,10 @@ impl EventName {
     }
 }
 
-/// A number for every event of ours, and another one for every other.
+/// A number for every event of ours, another one for every other of its group and, as good as surely, of all groups. Below
+/// 2^63, as is every offset in a file.
 fn owner_byte(group: u64, number: u32) -> u64 {
-    group ^ u64::from(number)
+    (group ^ u64::from(number)) & u64::MAX >> 1
 }
 
 /// The length of `_01234567_4294967295`.

@@ -175,9 +175,15 @@ impl Kernel {
             Ok(tracefs) => (Support::Yes, Some(tracefs)),
             Err(errno) => (Support::no(errno, Cause::NoTracefs), None),
         };
+        let group = random();
+        // A kernel may be built without file locks.
+        let open_and_lock = |tracefs: &Tracefs| {
+            let file = open_kprobe_events(tracefs.dir.as_fd())?;
+            sys::lock_byte(file.as_fd(), group >> 1)
+        };
         let kprobe_events = match &dir {
-            Some(tracefs) => match open_kprobe_events(tracefs.dir.as_fd()) {
-                Ok(_) => Support::Yes,
+            Some(tracefs) => match open_and_lock(tracefs) {
+                Ok(()) => Support::Yes,
                 // A kernel that is locked down since boot has not made the files of tracefs.
                 Err(Errno::NOENT) if kprobe_pmu == LOCKED_DOWN => {
                     Support::no(Errno::NOENT, Cause::Lockdown)
@@ -201,7 +207,7 @@ impl Kernel {
         Self {
             features,
             tracefs: dir,
-            group: random(),
+            group,
             next_event: AtomicU32::new(0),
         }
     }

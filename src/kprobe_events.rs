@@ -3,7 +3,7 @@
 use core::fmt;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Access, AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::time::Timespec;
 
@@ -79,8 +79,9 @@ impl TraceEvent {
     /// (Linux 5.5, commit ca89bc071d5e), and would remove both.
     fn is_new(&self, tracefs: BorrowedFd<'_>) -> Result<()> {
         let path = Buf::<128>::of(EventPath(&self.name)).map_err(|_| Errno::NAMETOOLONG)?;
-        match rustix::fs::accessat(tracefs, path.as_str(), Access::EXISTS, AtFlags::empty()) {
-            Ok(()) => Err(Errno::EXIST),
+        // Not access(2), which asks for the real user and forgets the capabilities.
+        match rustix::fs::statat(tracefs, path.as_str(), AtFlags::empty()) {
+            Ok(_) => Err(Errno::EXIST),
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
         }

@@ -11,7 +11,6 @@ use crate::invalid::Invalid;
 use crate::kernel::Kernel;
 use crate::link::{KprobeLink, check_pin};
 use crate::request::{self, AttachMode, KprobeOpts, Target};
-use crate::sys::lock_start;
 
 /// `PERF_TYPE_TRACEPOINT`
 pub(crate) const PERF_TYPE_TRACEPOINT: u32 = 2;
@@ -316,11 +315,11 @@ impl fmt::Display for Syscall<'_> {
             Self::LockOwnerByte(name) => write!(
                 f,
                 "fcntl(events_fd, F_OFD_SETLK, {{l_type=F_WRLCK, l_whence=SEEK_SET, l_start={}, l_len=1}}) = 0",
-                lock_start(name.owner_byte())
+                name.owner_byte()
             ),
             Self::LookForEvent(name) => {
                 let path = EventPath(name);
-                write!(f, r#"faccessat(tracefs_fd, "{path}", F_OK) = -1 ENOENT"#)
+                write!(f, r#"newfstatat(tracefs_fd, "{path}", stat, 0) = -1 ENOENT"#)
             }
             Self::WriteDefinition(definition) => write(f, definition),
             Self::OpenId(name) => {

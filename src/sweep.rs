@@ -3,18 +3,18 @@
 //! The kernel takes back what a dead process had open, the perf event and the program with it, but not a definition in
 //! `kprobe_events`: that stays, disarmed, until somebody removes it.
 
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::cause::{Cause, kprobe_events_cause, out_of, remove_cause};
 use crate::error::{Error, Step};
 use crate::event::EventLine;
 use crate::kprobe_events::{open_kprobe_events, remove};
-use crate::sys::is_byte_locked;
+use crate::sys::{is_byte_locked, lock_byte, unlock_byte};
 use crate::text::{LINE_LEN, for_each_line};
 use crate::tracefs::{Tracefs, open_read};
 
-/// How many events of this crate's a sweep has met.
+/// How many events of this crate's a sweep has met; one with several probes, which this crate does not make, more than once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Those that nobody owned or used, and that are removed now; of a [dry run](sweep_dry_run), those that would be.
@@ -26,15 +26,17 @@ pub struct Swept {
 /// Removes the trace events that processes of this crate's have defined and not removed, because they were killed; calls
 /// `each` with every event that it has removed.
 ///
-/// Only events in a group of this crate's are looked at ([`EventLine::is_ours`]), and of those none that is alive is removed,
-/// whatever else happens at the same time:
+/// Only events in a group of this crate's are looked at ([`EventLine::is_ours`]), and of those none that has an owner is removed,
+/// whatever else happens at the same time. Before a process defines an event, it locks a byte of `kprobe_events` that stands
+/// for the event, and it keeps the lock until the event is removed. The lock belongs to the open file (`F_OFD_SETLK` of
+/// `fcntl(2)`): the kernel drops it when the process dies, and shows it to every process, whatever namespaces the two are in. No
+/// process id is asked for. A sweep takes that lock itself for as long as it removes the event.
 ///
-/// * Before a process defines an event, it locks a byte of `kprobe_events` that stands for the event, and it keeps the lock
-///   until the event is removed. The lock belongs to the open file (`F_OFD_SETLK` of `fcntl(2)`): the kernel drops it when the
-///   process dies, and shows it to every process, whatever namespaces the two are in. No process id is asked for.
-/// * The kernel itself refuses to remove an event that is used, with `EBUSY`.
+/// An event that nobody owns, but something uses (`enable` of tracefs, perf, a perf event that was passed on), the kernel refuses
+/// to remove, with `EBUSY`; it counts as in use.
 ///
-/// Sweeping and attaching need not wait for each other, and several may sweep at once.
+/// Sweeping and attaching do not wait for each other. Several may sweep at once: what one is about to remove is in use to another.
+/// What is defined or removed by others meanwhile may be passed over; the next sweep sees it.
 ///
 /// # Errors
 ///
@@ -59,22 +61,16 @@ pub fn sweep(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
         let before = removed;
         let mut in_use = 0;
         let mut first_failure = None;
-        for_each_of_ours(&tracefs, &mut |event, has_owner| {
-            if has_owner {
-                in_use += 1;
-                return;
-            }
-            match remove(
-                &kprobe_events,
-                format_args!("{}/{}", event.group, event.event),
-            ) {
+        for_each_of_ours(&tracefs, &mut |event, _| {
+            match remove_ownerless(&kprobe_events, event) {
                 Ok(()) => {
                     removed += 1;
                     each(event);
                 }
+                // It has an owner, or something uses it.
+                Err(Errno::AGAIN | Errno::BUSY) => in_use += 1,
                 // Somebody else has removed it just now.
                 Err(Errno::NOENT) => {}
-                Err(Errno::BUSY) => in_use += 1,
                 Err(errno) => {
                     first_failure.get_or_insert(failed(errno, remove_cause(errno)));
                 }
@@ -87,6 +83,24 @@ pub fn sweep(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
     }
 }
 
+/// Removes an event as its owner, which it becomes for the time: `EAGAIN` if it has one.
+fn remove_ownerless(kprobe_events: &OwnedFd, event: &EventLine<'_>) -> rustix::io::Result<()> {
+    // A name in our group that we did not give has no owner.
+    let byte = event.owner_byte();
+    if let Some(byte) = byte {
+        lock_byte(kprobe_events.as_fd(), byte)?;
+    }
+    let removed = remove(
+        kprobe_events,
+        format_args!("{}/{}", event.group, event.event),
+    );
+    if let Some(byte) = byte {
+        // Else it is given up with the file.
+        let _ = unlock_byte(kprobe_events.as_fd(), byte);
+    }
+    removed
+}
+
 /// Calls `each` with every event that [`sweep`] would try to remove, and removes none. It needs no more than to read
 /// `kprobe_events`, and does not see whether something else than an owner uses an event.
 ///
@@ -95,44 +109,37 @@ pub fn sweep(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
 /// [`Step::RemoveEvent`]: there is no tracefs, or its `kprobe_events` may not be read.
 pub fn sweep_dry_run(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
     let mut swept = Swept::default();
-    for_each_of_ours(&open_tracefs()?, &mut |event, has_owner| {
-        if has_owner {
-            swept.in_use += 1;
-        } else {
-            swept.removed += 1;
-            each(event);
+    let mut asked = Ok(());
+    for_each_of_ours(&open_tracefs()?, &mut |event, file| {
+        let has_owner = event.owner_byte().map(|byte| is_byte_locked(file, byte));
+        match has_owner {
+            Some(Ok(true)) => swept.in_use += 1,
+            Some(Err(errno)) => asked = asked.and(Err(failed(errno, remove_cause(errno)))),
+            Some(Ok(false)) | None => {
+                swept.removed += 1;
+                each(event);
+            }
         }
     })?;
-    Ok(swept)
+    asked.map(|()| swept)
 }
 
 fn open_tracefs() -> Result<Tracefs, Error> {
     Tracefs::open().map_err(|errno| failed(errno, Cause::NoTracefs))
 }
 
-/// Calls `each` with every event in a group of ours, and whether it has an owner.
+/// Calls `each` with every event in a group of ours, and the file that lists it.
 fn for_each_of_ours(
     tracefs: &Tracefs,
-    each: &mut dyn FnMut(&EventLine<'_>, bool),
+    each: &mut dyn FnMut(&EventLine<'_>, BorrowedFd<'_>),
 ) -> Result<(), Error> {
     let file = open_read(tracefs.dir.as_fd(), "kprobe_events")
         .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?;
-    let mut asked = Ok(());
     for_each_line::<LINE_LEN>(&file, &mut |line| {
-        let Some(event) = EventLine::parse(line).filter(EventLine::is_ours) else {
-            return;
-        };
-        // A name in our group that we did not give has no owner.
-        match event
-            .owner_byte()
-            .map_or(Ok(false), |byte| is_byte_locked(file.as_fd(), byte))
-        {
-            Ok(has_owner) => each(&event, has_owner),
-            // No telling: it stays.
-            Err(errno) => asked = asked.and(Err(errno)),
+        if let Some(event) = EventLine::parse(line).filter(EventLine::is_ours) {
+            each(&event, file.as_fd());
         }
     })
-    .and(asked)
     .map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))
 }
 

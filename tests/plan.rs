@@ -65,7 +65,7 @@ fn legacy_link_defines_an_event_and_removes_it() {
         "\
 openat(tracefs_fd, \"kprobe_events\", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) = events_fd
 fcntl(events_fd, F_OFD_SETLK, {l_type=F_WRLCK, l_whence=SEEK_SET, l_start=0, l_len=1}) = 0
-faccessat(tracefs_fd, \"events/kprobe_attach_0000000000000000/foo_00000000_0\", F_OK) = -1 ENOENT
+newfstatat(tracefs_fd, \"events/kprobe_attach_0000000000000000/foo_00000000_0\", stat, 0) = -1 ENOENT
 write(events_fd, \"r64:kprobe_attach_0000000000000000/foo_00000000_0 foo\", 53) = 53
 openat(tracefs_fd, \"events/kprobe_attach_0000000000000000/foo_00000000_0/id\", O_RDONLY|O_LARGEFILE|O_CLOEXEC) = id_fd
 read(id_fd, id, 32)

@@ -27,7 +27,7 @@ use core::mem::{size_of, size_of_val};
 use core::ptr;
 
 use linux_raw_sys::general::{
-    __NR_bpf, __NR_fcntl, __NR_perf_event_open, F_OFD_GETLK, F_OFD_SETLK, flock,
+    __NR_bpf, __NR_fcntl, __NR_perf_event_open, F_OFD_GETLK, F_OFD_SETLK,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, Result};
@@ -36,10 +36,10 @@ use uapi::{
     BPF_BTF_LOAD, BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM,
     BPF_MAP_TYPE_ARRAY, BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, BPF_PERF_EVENT,
     BPF_PROG_BIND_MAP, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD, BPF_TASK_FD_QUERY, BtfLoad, F_UNLCK,
-    F_WRLCK, GetFdById, LinkCreateKprobeMulti, LinkCreatePerfEvent, LinkInfoPerfKprobe, LinkUpdate,
-    MapCreate, MapElem, Obj, ObjGetInfo, PERF_ATTR_DISABLED, PERF_ATTR_EXCLUDE_KERNEL,
+    F_WRLCK, Flock, GetFdById, LinkCreateKprobeMulti, LinkCreatePerfEvent, LinkInfoPerfKprobe,
+    LinkUpdate, MapCreate, MapElem, Obj, ObjGetInfo, PERF_ATTR_DISABLED, PERF_ATTR_EXCLUDE_KERNEL,
     PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC, PerfEventAttr, ProgBindMap, ProgInfo, ProgLoad,
-    SEEK_SET, TaskFdQuery,
+    TaskFdQuery,
 };
 
 /// The kernel's answer as a `Result`: it keeps -4095..=-1 for errnos (`MAX_ERRNO`, include/linux/err.h), and nothing asked
@@ -231,40 +231,44 @@ pub(crate) fn perf_event_set_bpf(perf_event: BorrowedFd<'_>, prog: BorrowedFd<'_
     unsafe { rustix::ioctl::ioctl(perf_event, set_bpf) }
 }
 
-/// Where the lock on a byte is: the kernel takes 63 bits. The byte need not be there, for a lock is on a number.
-pub(crate) fn lock_start(byte: u64) -> i64 {
-    i64::try_from(byte & u64::MAX >> 1).unwrap_or_default()
-}
-
-/// A write lock on one byte of a file, as `fcntl(2)` is told of it.
-fn write_lock(byte: u64) -> flock {
-    flock {
-        l_type: F_WRLCK,
-        l_whence: SEEK_SET,
-        l_start: lock_start(byte),
+/// `fcntl(2)` about a lock on one byte of a file, which belongs to the open file description. Linux 3.15.
+///
+/// The byte need not be there, for a lock is on a number; it must be below 2^63.
+///
+/// # Safety
+///
+/// `command` must be `F_OFD_SETLK` or `F_OFD_GETLK`.
+unsafe fn fcntl_lock(file: BorrowedFd<'_>, command: u32, l_type: i16, byte: u64) -> Result<Flock> {
+    let mut lock = Flock {
+        l_type,
+        l_start: i64::try_from(byte).map_err(|_| Errno::OVERFLOW)?, // from the beginning: SEEK_SET is 0
         l_len: 1,
-        l_pid: 0,
-    }
+        ..Flock::default()
+    };
+    let address = ptr::from_mut(&mut lock).expose_provenance();
+    let args = [fd_u32(file) as usize, command as usize, address, 0, 0];
+    // SAFETY: for both commands the argument is a struct flock, which is read, and by the asking one written to.
+    result(unsafe { arch::syscall5(__NR_fcntl, args) })?;
+    Ok(lock)
 }
 
-/// `fcntl` of a lock that belongs to the open file description. Linux 3.15.
-fn fcntl_lock(file: BorrowedFd<'_>, command: u32, lock: &mut flock) -> Result<()> {
-    let lock = ptr::from_mut(lock).expose_provenance();
-    let args = [fd_u32(file) as usize, command as usize, lock, 0, 0];
-    // SAFETY: for both commands the argument is a struct flock, read, and by the asking one written to.
-    result(unsafe { arch::syscall5(__NR_fcntl, args) }).map(drop)
-}
-
-/// `F_OFD_SETLK`: locks a byte of a file that is open for writing, until the file is closed in the last process that holds
-/// it, and be it by a SIGKILL. `EAGAIN`: another open file description has the lock.
+/// Locks a byte of a file that is open for writing, until the file is closed in the last process that holds it, and be it by a
+/// SIGKILL. `EAGAIN`: another open file description has the lock.
 pub(crate) fn lock_byte(file: BorrowedFd<'_>, byte: u64) -> Result<()> {
-    fcntl_lock(file, F_OFD_SETLK, &mut write_lock(byte))
+    // SAFETY: it is one of the commands.
+    unsafe { fcntl_lock(file, F_OFD_SETLK, F_WRLCK, byte) }.map(drop)
 }
 
-/// `F_OFD_GETLK`: whether another open file description has locked a byte of a file.
+/// Gives up the lock on a byte.
+pub(crate) fn unlock_byte(file: BorrowedFd<'_>, byte: u64) -> Result<()> {
+    // SAFETY: it is one of the commands.
+    unsafe { fcntl_lock(file, F_OFD_SETLK, F_UNLCK, byte) }.map(drop)
+}
+
+/// Whether another open file description has locked a byte of a file.
 pub(crate) fn is_byte_locked(file: BorrowedFd<'_>, byte: u64) -> Result<bool> {
-    let mut lock = write_lock(byte);
-    fcntl_lock(file, F_OFD_GETLK, &mut lock)?;
+    // SAFETY: it is one of the commands.
+    let lock = unsafe { fcntl_lock(file, F_OFD_GETLK, F_WRLCK, byte) }?;
     Ok(lock.l_type != F_UNLCK)
 }
 

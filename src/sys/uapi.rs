@@ -50,13 +50,27 @@ pub(super) const PERF_FLAG_FD_CLOEXEC: usize = 8;
 pub(super) const PERF_EVENT_IOC_SET_BPF: u32 = rustix::ioctl::opcode::write::<u32>(b'$', 8);
 const_assert_eq!(PERF_EVENT_IOC_SET_BPF, 0x4004_2408);
 
-/// The values of a `struct flock` in the types of its fields.
+/// `struct flock` of `fcntl(2)` where longs are 64 bits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Flock {
+    pub(super) l_type: i16,
+    pub(super) l_whence: i16,
+    pub(super) pad: u32,
+    pub(super) l_start: i64,
+    pub(super) l_len: i64,
+    pub(super) l_pid: i32,
+    pub(super) pad2: u32,
+}
+layout!(Flock: 32 { l_type @ 0, l_whence @ 2, pad @ 4, l_start @ 8, l_len @ 16, l_pid @ 24, pad2 @ 28 });
+const_assert_eq!(
+    size_of::<Flock>(),
+    size_of::<linux_raw_sys::general::flock>()
+);
 pub(super) const F_WRLCK: i16 = 1;
 pub(super) const F_UNLCK: i16 = 2;
-pub(super) const SEEK_SET: i16 = 0;
 const_assert_eq!(F_WRLCK as u32, linux_raw_sys::general::F_WRLCK);
 const_assert_eq!(F_UNLCK as u32, linux_raw_sys::general::F_UNLCK);
-const_assert_eq!(SEEK_SET as u32, linux_raw_sys::general::SEEK_SET);
 
 /// One of the bit-fields in the u64 at offset 40 of `perf_event_attr`: C puts the first at the lowest bit on a little endian
 /// machine and at the highest on a big endian one.

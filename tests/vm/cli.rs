@@ -378,7 +378,7 @@ fn a_plan_is_what_strace_sees() {
         let args = ["-v", "-s", "1000", "-o", "/tmp/strace"];
         let filter = [
             "-e",
-            "trace=bpf,close,faccessat,fcntl,ioctl,openat,perf_event_open,read,write",
+            "trace=bpf,close,fcntl,ioctl,newfstatat,openat,perf_event_open,read,write",
         ];
         let status = Command::new("/bin/strace")
             .args(args)
@@ -575,10 +575,15 @@ fn normal(call: &str) -> String {
                 field("bpf_cookie")
             )
         }
-        "faccessat" | "openat" | "write" => {
+        "newfstatat" | "openat" | "write" => {
             // The random part of a group, and of an event's name, is another in each process.
             let (_, arguments) = call.split_once(',').unwrap();
-            let mut arguments = arguments.to_owned();
+            let arguments = match name.as_str() {
+                // Without the address of the answer.
+                "newfstatat" => arguments.split_inclusive('"').take(2).collect(),
+                _ => arguments.to_owned(),
+            };
+            let mut arguments = arguments;
             if let Some(at) = arguments.find("kprobe_attach_") {
                 let random = arguments[at + 14..at + 30].to_owned();
                 arguments = arguments.replace(&random, "R").replace(&random[..8], "r");

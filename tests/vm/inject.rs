@@ -81,8 +81,8 @@ fn errnos(number: libc::c_long) -> &'static [Errno] {
             Errno::NOTTY,
             Errno::TOOBIG,
         ],
-        libc::SYS_fcntl => &[Errno::AGAIN, Errno::NOMEM, Errno::INVAL],
-        libc::SYS_faccessat => &[Errno::NOMEM, Errno::ACCESS, Errno::LOOP],
+        libc::SYS_fcntl => &[Errno::AGAIN, Errno::ACCESS, Errno::INVAL, Errno::NOLCK],
+        libc::SYS_newfstatat => &[Errno::NOMEM, Errno::ACCESS, Errno::LOOP],
         _ => &[
             Errno::PERM,
             Errno::INTR,
@@ -284,9 +284,7 @@ fn cycle(matrix: &Matrix<'_>, kernel: &Kernel, counter: &Counter, mode: AttachMo
 
 /// The kernel drops what a pin held a moment after the pin.
 fn wait_for_the_end_of_pins() {
-    while !fs::read_to_string(KPROBES).unwrap().is_empty() {
-        std::thread::yield_now();
-    }
+    super::wait_until(|| fs::read_to_string(KPROBES).unwrap().is_empty());
 }
 
 /// Pins a link, and opens it again.

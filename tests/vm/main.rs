@@ -211,6 +211,15 @@ fn define(line: &str) {
         .unwrap_or_else(|error| panic!("{line}: {error}"));
 }
 
+/// Waits for what comes in a moment.
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed().as_secs() < 20, "it does not come");
+        std::thread::yield_now();
+    }
+}
+
 /// A figure for the one who reads the log of the machine; what a test that passes prints otherwise is not shown.
 fn report(text: std::fmt::Arguments<'_>) {
     let line = format!("\nmeasured: {text}\n");

@@ -2,6 +2,8 @@
 //! another's is touched. File descriptors and locked memory are in `errors`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering;
 
 use kprobe_attach::{Cause, Errno, Kernel, KprobeOpts, Step, Support, sweep, sweep_dry_run};
 use rustix::mount::MountFlags;
@@ -9,7 +11,7 @@ use rustix::thread::CapabilitySet;
 
 use super::cli::{json, run};
 use super::features::{drop_capabilities, with_own_mounts};
-use super::process::Child;
+use super::process::{Child, shared};
 use super::{Counter, FUNCTION, KPROBE_EVENTS, clean, define, function, promised, unlink};
 
 /// The group and the name of the event that a plan would define.
@@ -82,9 +84,10 @@ fn a_kernel_that_is_shared_over_fork_gives_a_name_once() {
             // The child's copy of the counter stands where the parent's stood.
             let child = Child::fork(|| drop(planned.attach(&counter.program).unwrap()));
             assert_eq!(child.wait().exit_status(), Some(0));
+            let parent_has_it = &shared::<1>()[0];
             let child = Child::fork(|| {
                 let copy = plan();
-                std::thread::sleep(std::time::Duration::from_millis(300));
+                super::wait_until(|| parent_has_it.load(Ordering::Acquire) == 1);
                 let error = copy.attach(&counter.program).unwrap_err();
                 assert_eq!(
                     (error.step(), error.errno(), error.cause()),
@@ -92,6 +95,7 @@ fn a_kernel_that_is_shared_over_fork_gives_a_name_once() {
                 );
             });
             let same_name = plan().attach(&counter.program).unwrap();
+            parent_has_it.store(1, Ordering::Release);
             assert_eq!(child.wait().exit_status(), Some(0));
             unlink(1);
             assert_eq!(counter.hits(), 2, "{mode}");
@@ -151,20 +155,16 @@ fn with_a_read_only_tracefs_the_pmu_modes_are_left() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn with_a_kprobe_events_that_may_not_be_written_the_pmu_modes_are_left() {
-    use std::os::unix::fs::PermissionsExt;
     let mode = fs::metadata(KPROBE_EVENTS).unwrap().permissions();
     fs::set_permissions(KPROBE_EVENTS, fs::Permissions::from_mode(0o440)).unwrap();
-    clean(|| {
-        std::thread::scope(|scope| {
-            let test = scope.spawn(|| {
-                drop_capabilities(CapabilitySet::DAC_OVERRIDE);
-                without_kprobe_events(Errno::ACCESS);
-                sweep_dry_run(|_| ()).unwrap();
-            });
-            test.join().unwrap();
-        });
-    });
+    let test = || {
+        drop_capabilities(CapabilitySet::DAC_OVERRIDE);
+        without_kprobe_events(Errno::ACCESS);
+        sweep_dry_run(|_| ()).unwrap();
+    };
+    let tested = std::thread::scope(|scope| scope.spawn(|| clean(test)).join());
     fs::set_permissions(KPROBE_EVENTS, mode).unwrap();
+    tested.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
 #[test]

@@ -169,11 +169,13 @@ fn root_may_do_everything_at_every_level_of_paranoia() {
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
-fn cap_bpf_loads_cap_perfmon_attaches_and_uid_0_has_tracefs() {
+fn cap_bpf_loads_cap_perfmon_attaches_and_who_may_write_has_tracefs() {
     let _paranoid = Paranoid::set("2");
     let denied = denied(Errno::ACCESS, Cause::NoPermission);
     hold_as(ROOT, BPF_AND_PERFMON, Ok(()), WORKS);
     hold_as(NOBODY, BPF_AND_PERFMON, Ok(()), WORKS_WITHOUT_TRACEFS);
+    let and_files = BPF_AND_PERFMON | CapabilitySet::DAC_OVERRIDE;
+    hold_as(NOBODY, and_files, Ok(()), WORKS);
     hold_as(NOBODY, SYS_ADMIN, Ok(()), WORKS_WITHOUT_TRACEFS);
     hold_as(NOBODY, BPF, MAY_NOT_LOAD, denied);
     hold_as(NOBODY, NONE, MAY_NOT_LOAD, denied);

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use kprobe_attach::{Kernel, KprobeOpts, Target, sweep};
 
+use rustix::process::Signal;
+
 use super::process::{Child, shared};
 use super::sweep::{beside_others, ours, unlink_own};
 use super::{
@@ -186,7 +188,8 @@ fn processes_and_threads_attach_detach_die_and_sweep_at_once_and_nothing_is_lost
             });
             std::thread::sleep(Duration::from_millis(50 + 37 * (killed % 11)));
             victim.kill();
-            victim.wait();
+            let status = victim.wait();
+            assert_eq!(status.terminating_signal(), Some(Signal::KILL.as_raw()));
             killed += 1;
         }
         for worker in workers {

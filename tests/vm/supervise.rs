@@ -100,10 +100,17 @@ pub(crate) fn listen() -> OwnedFd {
     }
 }
 
-/// Decides the system calls of every thread that a listener listens to, until there is none left or one is killed.
-pub(crate) fn supervise(listener: &OwnedFd, mut decide: impl FnMut(&Call) -> Verdict) {
+/// Decides the system calls of every thread that a listener listens to, until there is none left or one is killed, or their
+/// process ends, where it is another one.
+pub(crate) fn supervise(
+    listener: &OwnedFd,
+    process: Option<&OwnedFd>,
+    mut decide: impl FnMut(&Call) -> Verdict,
+) {
     loop {
-        let mut ready = [PollFd::new(listener, PollFlags::IN)];
+        let mut ready = vec![PollFd::new(listener, PollFlags::IN)];
+        // Before Linux 6.11 the listener does not hear of an end that nobody has waited for.
+        ready.extend(process.map(|process| PollFd::new(process, PollFlags::IN)));
         rustix::event::poll(&mut ready, None).unwrap();
         if !ready[0].revents().contains(PollFlags::IN) {
             return;
@@ -144,6 +151,10 @@ pub(crate) fn supervise(listener: &OwnedFd, mut decide: impl FnMut(&Call) -> Ver
                 (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE)
             }
             Verdict::Fail(errno) => {
+                assert!(
+                    process.is_none(),
+                    "only a thread of this process can be made to fail"
+                );
                 if call.number == libc::SYS_close {
                     #[allow(unsafe_code, reason = "see above")]
                     // SAFETY: in the name of the caller, who shares the file descriptors with this thread, and gives this one
@@ -212,7 +223,7 @@ impl Injector {
         std::thread::scope(|scope| {
             let worker = scope.spawn(run);
             let listener = receive.recv().unwrap();
-            supervise(&listener, |call| injector.decide(call));
+            supervise(&listener, None, |call| injector.decide(call));
             worker.join()
         })
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))

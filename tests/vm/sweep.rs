@@ -169,9 +169,7 @@ fn an_owner_is_seen_across_pid_namespaces_and_mount_namespaces() {
             assert_eq!(removed(elsewhere()), 1);
             drop(there);
             // Its first process has been waited for, and the second ends in a moment.
-            while removed(program()) != 1 {
-                std::thread::yield_now();
-            }
+            super::wait_until(|| removed(program()) == 1);
         }
     });
 }
