@@ -148,7 +148,8 @@ fetch_kernel() {
 fetch_busybox() {
     local conf dir
     [[ ! -e $busybox ]] || return 0
-    conf=$(apt_suite trixie "$arch")
+    # A mirror that is being updated may lack the one suite and have the other.
+    conf=$(apt_suite trixie "$arch") || conf=$(apt_suite "$suite" "$arch")
     dir=$(mktemp -d -p "$scratch")
     unpack_package "$conf" busybox-static "$dir" || die "cannot fetch busybox-static"
     mv "$(find "$dir" -path '*/bin/busybox')" "$busybox"
