@@ -86,11 +86,12 @@ impl KprobeOpts {
             retprobe: bytes.get(RETPROBE).is_some_and(|byte| *byte != 0),
             attach_mode,
             maxactive: 0,
+            within_function: false,
         })
     }
 
-    /// The bytes of a `struct bpf_kprobe_opts` with these options; [`None`] for what libbpf has not, a maxactive or
-    /// [`AttachMode::LegacyLink`].
+    /// The bytes of a `struct bpf_kprobe_opts` with these options; [`None`] for what libbpf has not: a maxactive,
+    /// [`AttachMode::LegacyLink`], the check of an offset.
     #[must_use]
     pub fn as_c_struct(&self) -> Option<[u8; SIZE]> {
         let Self {
@@ -99,6 +100,7 @@ impl KprobeOpts {
             retprobe,
             attach_mode,
             maxactive: 0,
+            within_function: false,
         } = *self
         else {
             return None;

@@ -180,6 +180,11 @@ impl Error {
         self
     }
 
+    pub(crate) const fn with_cause(mut self, cause: Cause) -> Self {
+        self.cause = cause;
+        self
+    }
+
     pub(crate) const fn at(mut self, step: Step) -> Self {
         self.step = step;
         self

@@ -26,6 +26,8 @@ pub enum Invalid {
     OffsetOnAddress,
     /// An offset that does not fit the kernel's 32 bits.
     OffsetTooLarge,
+    /// An offset that is not within the function, where that was to be [seen to](crate::KprobeOpts::within_function).
+    OffsetBeyondFunction,
     /// An offset on a return probe.
     OffsetOnRetprobe,
     /// A maxactive above [`MAX_MAXACTIVE`](crate::MAX_MAXACTIVE).
@@ -98,6 +100,7 @@ impl Invalid {
             Self::NotKernelAddress => "this is no address in the kernel",
             Self::OffsetOnAddress => "an address has no offset",
             Self::OffsetTooLarge => "the kernel would cut this offset to 32 bits",
+            Self::OffsetBeyondFunction => "the offset is beyond the end of the function",
             Self::OffsetOnRetprobe => "a return probe has no offset",
             Self::MaxactiveTooLarge => "the kernel's limit for maxactive is 4096",
             Self::MaxactiveOnEntry => "an entry probe has no maxactive",
@@ -138,6 +141,7 @@ impl Invalid {
             Self::NotKernelAddress => "an address of the kernel's half, as /proc/kallsyms has it",
             Self::OffsetOnAddress => "the sum of address and offset",
             Self::OffsetTooLarge => "an offset of 0 to 4294967295",
+            Self::OffsetBeyondFunction => "an offset within the function, as its disassembly shows",
             Self::OffsetOnRetprobe => "a return probe on the function's entry: no offset, or 0",
             Self::MaxactiveTooLarge => "a maxactive of 1 to 4096, or 0 for the kernel's own",
             Self::MaxactiveOnEntry => "maxactive on a return probe: kretprobe/function,maxactive=N",

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use crate::cause::{Cause, out_of};
 use crate::error::{Error, Step};
+use crate::invalid::Invalid;
 use crate::request::{KprobeOpts, Target};
 use crate::text::{LINE_LEN, for_each_line, words};
 use crate::tracefs::open_read;
@@ -56,10 +57,23 @@ impl<'a> Symbol<'a> {
         })
     }
 
+    /// Whether it is a function, as far as its type tells.
+    pub(crate) const fn is_function(&self) -> bool {
+        matches!(self.kind, b't' | b'T' | b'w' | b'W')
+    }
+
+    /// The target that means it.
+    pub(crate) fn target(&self) -> Option<Target> {
+        match self.module {
+            Some(module) => Target::in_module(module, self.name).ok(),
+            None => Target::symbol(self.name).ok(),
+        }
+    }
+
     /// Whether a target of this name means the symbol: a function of the target's name, and of its module if it has one.
     #[must_use]
     pub fn is(&self, target: &Target) -> bool {
-        matches!(self.kind, b't' | b'T' | b'w' | b'W')
+        self.is_function()
             && target.function() == Some(self.name)
             && (target.module().is_none() || target.module() == self.module)
     }
@@ -105,15 +119,13 @@ pub fn for_each_address(target: &Target, mut each: impl FnMut(u64)) -> Result<()
     let failed = |errno, cause| {
         Error::new(Step::ResolveSymbol, errno, cause).of(*target, &KprobeOpts::new())
     };
-    let unread = |errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown));
     if target.as_address().is_some() {
         return Err(failed(Errno::NOENT, Cause::BadAddress));
     }
-    let file = open_read(rustix::fs::CWD, "/proc/kallsyms").map_err(unread)?;
     let mut found = false;
     let mut hidden = false;
-    for_each_line::<LINE_LEN>(&file, &mut |line| {
-        if let Some(symbol) = Symbol::parse(line).filter(|symbol| symbol.is(target)) {
+    for_each_symbol(&mut |symbol| {
+        if symbol.is(target) {
             found = true;
             if symbol.address == 0 {
                 hidden = true;
@@ -122,12 +134,93 @@ pub fn for_each_address(target: &Target, mut each: impl FnMut(u64)) -> Result<()
             }
         }
     })
-    .map_err(unread)?;
+    .map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))?;
     match (found, hidden, target.module()) {
         (_, true, _) => Err(failed(Errno::PERM, Cause::NoPermission)),
         (true, false, _) => Ok(()),
         (false, false, None) => Err(failed(Errno::NOENT, Cause::NoSuchFunction)),
         (false, false, Some(_)) => Err(failed(Errno::NOENT, Cause::ModuleNotLoaded)),
+    }
+}
+
+/// Calls `each` with every symbol.
+pub(crate) fn for_each_symbol(each: &mut dyn FnMut(&Symbol<'_>)) -> Result<(), Errno> {
+    let file = open_read(rustix::fs::CWD, "/proc/kallsyms")?;
+    for_each_line::<LINE_LEN>(&file, &mut |line| {
+        if let Some(symbol) = Symbol::parse(line) {
+            each(&symbol);
+        }
+    })
+}
+
+/// Where an address is: in which function, if it is in one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In this one, so many bytes from its start.
+    In(Target, u64),
+    /// In none.
+    Nowhere,
+    /// There is no telling: addresses are hidden, or it is behind the last symbol of a module.
+    Untold,
+}
+
+/// Finds the function at an address: the last that begins there or before, up to the next symbol.
+pub(crate) fn place_of(address: u64) -> Result<Place, Errno> {
+    let mut start = None;
+    let mut function = None;
+    let mut in_module = false;
+    let (mut text_end, mut init_text) = (0, 0..0);
+    for_each_symbol(&mut |symbol| {
+        match symbol.name {
+            "_etext" => text_end = symbol.address,
+            "_sinittext" => init_text.start = symbol.address,
+            "_einittext" => init_text.end = symbol.address,
+            _ => {}
+        }
+        let is_nearer =
+            symbol.address <= address && start.is_none_or(|start| start < symbol.address);
+        if symbol.is_function() && is_nearer {
+            start = Some(symbol.address);
+            in_module = symbol.module.is_some();
+            function = symbol.target();
+        }
+    })?;
+    if text_end == 0 {
+        // Addresses are hidden.
+        return Ok(Place::Untold);
+    }
+    let (Some(start), Some(function)) = (start, function) else {
+        return Ok(Place::Nowhere);
+    };
+    let inside = Place::In(function, address - start);
+    if !in_module {
+        let is_text = address < text_end || init_text.contains(&address);
+        return Ok(if is_text { inside } else { Place::Nowhere });
+    }
+    let mut next = None;
+    for_each_symbol(&mut |symbol| {
+        if symbol.module == function.module() && symbol.address > address {
+            next = next.or(Some(symbol.address));
+        }
+    })?;
+    Ok(next.map_or(Place::Untold, |_| inside))
+}
+
+/// Refuses an offset that is beyond the function: every kernel takes it, and probes another one.
+pub(crate) fn check_offset(target: &Target, opts: &KprobeOpts) -> Result<(), Error> {
+    let failed = |errno, cause| Error::new(Step::ResolveSymbol, errno, cause).of(*target, opts);
+    let mut start = None;
+    for_each_address(target, |address| {
+        // Of several the kernel would take the first, if it takes any.
+        start.get_or_insert(address);
+    })?;
+    let address = start.and_then(|start| start.checked_add(opts.offset));
+    let place = address.map_or(Ok(Place::Nowhere), place_of);
+    match place.map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))? {
+        Place::In(_, offset) if offset == opts.offset => Ok(()),
+        _ => Err(Error::invalid(Invalid::OffsetBeyondFunction)
+            .at(Step::ResolveSymbol)
+            .of(*target, opts)),
     }
 }
 

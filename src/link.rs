@@ -12,6 +12,7 @@ use crate::cause::{Cause, cause, remove_cause};
 use crate::denied::denied;
 use crate::error::{Error, Step};
 use crate::invalid::Invalid;
+use crate::kallsyms;
 use crate::kprobe_events::TraceEvent;
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
 use crate::prog::obj_get;
@@ -69,49 +70,14 @@ pub struct KprobeInfo {
 
 impl KprobeLink {
     pub(crate) fn attach(plan: &Plan<'_>, prog: BorrowedFd<'_>) -> Result<Self, Error> {
-        let mode = plan.mode();
         let Plan {
-            kernel,
-            target,
-            opts,
-            event,
-            bind,
-            ..
+            target, opts, bind, ..
         } = *plan;
-        let cpu = kernel.features().cpu;
-        let failed = |step, errno| {
-            let cause =
-                cause(step, errno, mode, &target, &opts).unwrap_or_else(|| denied(step, errno));
-            Error::new(step, errno, cause).of(target, &opts)
-        };
-        let open_failed = |errno| failed(Step::PerfEventOpen, errno);
-        let (perf_event, event) = match event {
-            Event::Pmu { r#type, config } => {
-                let at = match (target.name_c_str(), target.as_address()) {
-                    (Some(name), _) => {
-                        let offset = u32::try_from(opts.offset).map_err(|_| {
-                            Error::invalid(Invalid::OffsetTooLarge).of(target, &opts)
-                        })?;
-                        KprobeAt::Symbol(name, offset)
-                    }
-                    (None, address) => KprobeAt::Address(address.unwrap_or_default()),
-                };
-                let opened = sys::perf_event_open_kprobe(r#type, config, at, cpu);
-                (opened.map_err(open_failed)?, None)
-            }
-            Event::Tracefs(definition) => {
-                // There is one, or there would be no plan.
-                let tracefs = kernel
-                    .tracefs_dir()
-                    .ok_or_else(|| failed(Step::CreateEvent, Errno::NOENT))?;
-                let event = TraceEvent::define(tracefs, &definition, mode)?;
-                let id = event
-                    .id(tracefs)
-                    .map_err(|errno| failed(Step::ReadEventId, errno))?;
-                let opened = sys::perf_event_open_config(PERF_TYPE_TRACEPOINT, id, cpu);
-                (opened.map_err(open_failed)?, Some(event))
-            }
-        };
+        let mode = plan.mode();
+        if opts.within_function && opts.offset != 0 {
+            kallsyms::check_offset(&target, &opts)?;
+        }
+        let (perf_event, event) = plan.open_event()?;
         // From here on a failure drops the link, which undoes the event in the right order.
         let mut link = Self {
             fd: perf_event,
@@ -123,10 +89,10 @@ impl KprobeLink {
             Bind::Link { bpf_cookie } => {
                 // The link holds the event: its own file descriptor is closed by being replaced.
                 link.fd = sys::link_create_perf_event(prog, Some(link.fd.as_fd()), bpf_cookie)
-                    .map_err(|errno| failed(Step::LinkCreate, errno))?;
+                    .map_err(|errno| plan.failed(Step::LinkCreate, errno))?;
             }
             Bind::Ioctl => sys::perf_event_set_bpf(link.fd.as_fd(), prog)
-                .map_err(|errno| failed(Step::SetBpf, errno))?,
+                .map_err(|errno| plan.failed(Step::SetBpf, errno))?,
         }
         Ok(link)
     }
@@ -326,6 +292,48 @@ impl KprobeInfo {
 impl AsFd for KprobeLink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+impl Plan<'_> {
+    /// Opens the event, to which no program is bound yet. What came before a failure is undone.
+    pub(crate) fn open_event(&self) -> Result<(OwnedFd, Option<TraceEvent>), Error> {
+        let cpu = self.kernel.features().cpu;
+        let open_failed = |errno| self.failed(Step::PerfEventOpen, errno);
+        match &self.event {
+            Event::Pmu { r#type, config } => {
+                let at = match (self.target.name_c_str(), self.target.as_address()) {
+                    (Some(name), _) => {
+                        let offset = u32::try_from(self.opts.offset).map_err(|_| {
+                            Error::invalid(Invalid::OffsetTooLarge).of(self.target, &self.opts)
+                        })?;
+                        KprobeAt::Symbol(name, offset)
+                    }
+                    (None, address) => KprobeAt::Address(address.unwrap_or_default()),
+                };
+                let opened = sys::perf_event_open_kprobe(*r#type, *config, at, cpu);
+                Ok((opened.map_err(open_failed)?, None))
+            }
+            Event::Tracefs(definition) => {
+                // There is one, or there would be no plan.
+                let tracefs = self
+                    .kernel
+                    .tracefs_dir()
+                    .ok_or_else(|| self.failed(Step::CreateEvent, Errno::NOENT))?;
+                let event = TraceEvent::define(tracefs, definition, self.mode())?;
+                let id = event
+                    .id(tracefs)
+                    .map_err(|errno| self.failed(Step::ReadEventId, errno))?;
+                let opened = sys::perf_event_open_config(PERF_TYPE_TRACEPOINT, id, cpu);
+                Ok((opened.map_err(open_failed)?, Some(event)))
+            }
+        }
+    }
+
+    fn failed(&self, step: Step, errno: Errno) -> Error {
+        let known = cause(step, errno, self.mode(), &self.target, &self.opts);
+        let cause = known.unwrap_or_else(|| denied(step, errno));
+        Error::new(step, errno, cause).of(self.target, &self.opts)
     }
 }
 

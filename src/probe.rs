@@ -151,6 +151,8 @@ impl fmt::Display for Probe {
             retprobe,
             attach_mode,
             maxactive,
+            // How to attach it, and no part of its text.
+            within_function: _,
         } = *opts;
         let kind = if retprobe { "kretprobe" } else { "kprobe" };
         write!(f, "{kind}/{target}")?;

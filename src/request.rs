@@ -99,6 +99,10 @@ pub struct KprobeOpts {
     /// 0 leaves it to the kernel (`max(10, 2 * CPUs)`). For return probes in the tracefs modes, Linux 4.12 (commit
     /// 696ced4fb1d7).
     pub maxactive: u32,
+    /// Whether an offset that is beyond the end of the function is refused, with `EINVAL` at
+    /// [`Step::ResolveSymbol`](crate::Step::ResolveSymbol): every kernel takes it, and probes another function. Off unless asked
+    /// for, since it reads the whole of `/proc/kallsyms`, which must show addresses.
+    pub within_function: bool,
 }
 
 impl KprobeOpts {
@@ -111,6 +115,7 @@ impl KprobeOpts {
             retprobe: false,
             attach_mode: None,
             maxactive: 0,
+            within_function: false,
         }
     }
 
@@ -139,6 +144,13 @@ impl KprobeOpts {
     #[must_use]
     pub const fn attach_mode(mut self, attach_mode: AttachMode) -> Self {
         self.attach_mode = Some(attach_mode);
+        self
+    }
+
+    /// Asks for a check that the offset is [within the function](Self#structfield.within_function).
+    #[must_use]
+    pub const fn within_function(mut self, within_function: bool) -> Self {
+        self.within_function = within_function;
         self
     }
 

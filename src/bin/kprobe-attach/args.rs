@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::time::Duration;
 
-use kprobe_attach::{KprobeOpts, ParseError, Probe};
+use kprobe_attach::{AttachMode, KprobeOpts, ParseError, Probe};
 
 use crate::output::Shown;
 use crate::rt::Start;
@@ -21,6 +21,7 @@ pub(crate) enum Command {
     Plan,
     Attach,
     Count,
+    Explain,
     Sweep,
     Help,
     Version,
@@ -67,14 +68,19 @@ pub(crate) enum Usage<'a> {
     EmptyRun,
 }
 
+/// The commands about probes.
+const OF_PROBES: [Command; 4] = [
+    Command::Plan,
+    Command::Attach,
+    Command::Count,
+    Command::Explain,
+];
+
 /// The options, and the commands that take them.
 const OPTIONS: [(&str, &[Command]); 10] = [
-    ("mode", &[Command::Plan, Command::Attach, Command::Count]),
-    ("cookie", &[Command::Plan, Command::Attach, Command::Count]),
-    (
-        "maxactive",
-        &[Command::Plan, Command::Attach, Command::Count],
-    ),
+    ("mode", &OF_PROBES),
+    ("cookie", &OF_PROBES),
+    ("maxactive", &OF_PROBES),
     ("for", &[Command::Attach, Command::Count]),
     ("interval", &[Command::Count]),
     ("program", &[Command::Attach]),
@@ -86,6 +92,7 @@ const OPTIONS: [(&str, &[Command]); 10] = [
             Command::Plan,
             Command::Attach,
             Command::Count,
+            Command::Explain,
             Command::Sweep,
         ],
     ),
@@ -102,6 +109,7 @@ impl<'a> Args<'a> {
             b"plan" => Command::Plan,
             b"attach" => Command::Attach,
             b"count" => Command::Count,
+            b"explain" => Command::Explain,
             b"sweep" => Command::Sweep,
             b"help" | b"--help" | b"-h" => Command::Help,
             b"--version" | b"-V" => Command::Version,
@@ -211,7 +219,9 @@ impl<'a> Args<'a> {
 
     fn check(&self) -> Result<(), Usage<'a>> {
         match self.command {
-            Command::Features | Command::Plan | Command::Sweep if self.run.is_some() => {
+            Command::Features | Command::Plan | Command::Explain | Command::Sweep
+                if self.run.is_some() =>
+            {
                 Err(Usage::RunsNothing)
             }
             Command::Help | Command::Version | Command::Features | Command::Sweep => Ok(()),
@@ -220,7 +230,7 @@ impl<'a> Args<'a> {
             _ if self.pin.is_some() && (self.run.is_some() || self.time.is_some()) => {
                 Err(Usage::PinAndHold)
             }
-            Command::Plan | Command::Attach | Command::Count => Ok(()),
+            Command::Plan | Command::Attach | Command::Count | Command::Explain => Ok(()),
         }
     }
 
@@ -232,6 +242,11 @@ impl<'a> Args<'a> {
     /// One of them.
     pub(crate) fn probe(&self, index: usize) -> &'a CStr {
         self.probes().get(index).copied().unwrap_or_default()
+    }
+
+    /// The mode that was asked for of all probes.
+    pub(crate) const fn mode(&self) -> Option<AttachMode> {
+        self.defaults.attach_mode
     }
 
     /// Reads the probe of an argument.
@@ -259,11 +274,13 @@ fn seconds(text: &CStr) -> Option<Duration> {
 impl core::fmt::Display for Usage<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::NoCommand => f.write_str("what to do? features, plan, attach, count or sweep"),
+            Self::NoCommand => {
+                f.write_str("what to do? features, plan, attach, count, explain or sweep")
+            }
             Self::UnknownCommand(name) => {
                 write!(
                     f,
-                    "no command '{}': features, plan, attach, count or sweep",
+                    "no command '{}': features, plan, attach, count, explain or sweep",
                     Shown(name)
                 )
             }

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output, mut hold: Hold<'_>) -> Resu
             args.probes().get(..1).unwrap_or_default()
         };
         for probe in probes {
-            report(out, Some(probe), args.json, &error);
+            report(out, Some(probe), args, &error);
         }
     })?;
     let kernel = Kernel::probe_with(&program);
@@ -61,7 +61,7 @@ fn pin_all(args: &Args<'_>, out: &mut Output, dir: &CStr, session: &Session<'_>)
     let mut all = Ok(());
     for attached in session.iter() {
         if let Err(error) = attached.link.pin(Pin::of(dir, &attached.probe).path()) {
-            report(out, Some(attached.text), args.json, &error);
+            report(out, Some(attached.text), args, &error);
             all = Err(());
             break;
         }

@@ -121,7 +121,7 @@ fn print(
         let Attached { text, probe, link } = attached;
         let hits = counters
             .get(index)
-            .map_err(|error| report(out, Some(text), args.json, &error))?;
+            .map_err(|error| report(out, Some(text), args, &error))?;
         // What cannot be read just now the kernel does not say.
         let missed = link.missed().unwrap_or(None);
         let printed = if args.json {

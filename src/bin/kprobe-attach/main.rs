@@ -8,6 +8,7 @@
 mod args;
 mod attach;
 mod count;
+mod explain;
 mod features;
 mod hold;
 mod output;
@@ -30,6 +31,7 @@ kprobe-attach features [--json]            what this kernel allows, or why not
 kprobe-attach plan   [OPTIONS] PROBE...    the system calls; none is made
 kprobe-attach attach [OPTIONS] PROBE... [-- COMMAND...]  attach a loaded program
 kprobe-attach count  [OPTIONS] PROBE... [-- COMMAND...]  count hits and misses
+kprobe-attach explain [OPTIONS] PROBE...   would it attach; if not, why
 kprobe-attach sweep  [--dry-run] [--json]  remove what killed processes left
 
 PROBE: [kprobe/|kretprobe/][module:]function[+offset][,key=value]...
@@ -78,6 +80,7 @@ fn main(start: &Start) -> u8 {
             let kern_version = start.vdso().and_then(kprobe_attach::prog::kern_version);
             count::run(&args, out, Hold::new(start), kern_version)
         }
+        Command::Explain => explain::run(&args, out).map_err(drop),
         Command::Sweep => sweep::run(&args, out),
     };
     answer.unwrap_or(FAILURE)

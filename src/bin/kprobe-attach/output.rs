@@ -3,9 +3,10 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-use kprobe_attach::{Errno, ErrnoName, Error, ParseError};
+use kprobe_attach::{Cause, Errno, ErrnoName, Error, ParseError, Step};
 use rustix::event::{PollFd, PollFlags};
 
+use crate::args::Args;
 use crate::rt::{Start, standard_fd};
 
 /// Text on its way to a standard file descriptor.
@@ -185,12 +186,34 @@ impl<T: fmt::Display> fmt::Display for OrNull<T> {
 }
 
 /// Reports why a probe failed, or what is about no probe: a line of JSON, or a message.
-pub(crate) fn report(out: &mut Output, probe: Option<&CStr>, json: bool, error: &Error) {
-    if json {
-        report_json(out, probe, error, error);
-    } else {
-        message(format_args!("{error}"));
+pub(crate) fn report(out: &mut Output, probe: Option<&CStr>, args: &Args<'_>, error: &Error) {
+    if args.json {
+        return report_json(out, probe, error, error);
     }
+    message(format_args!("{error}"));
+    if let Some(probe) = probe.filter(|_| has_more_to_explain(error)) {
+        let (option, mode) = match args.mode() {
+            Some(mode) => (" --mode ", mode.name()),
+            None => ("", ""),
+        };
+        let probe = Shown(probe);
+        message(format_args!(
+            "try: kprobe-attach explain{option}{mode} {probe}"
+        ));
+    }
+}
+
+/// Whether `explain` may find out more than the error says: of a place, and of who denies.
+fn has_more_to_explain(error: &Error) -> bool {
+    let of_attach = matches!(
+        error.step(),
+        Step::ProbeKernel | Step::PerfEventOpen | Step::CreateEvent | Step::ReadEventId
+    );
+    let is_clear = matches!(
+        error.cause(),
+        Cause::OutOfFds | Cause::OutOfMemory | Cause::MemlockLimit | Cause::EventExists
+    );
+    of_attach && !is_clear
 }
 
 /// Reports a text that is no probe: a line of JSON, or a message that shows where.

@@ -79,7 +79,7 @@ impl<'a> Session<'a> {
         for slot in &mut self.attached {
             if let Some(Attached { text, link, .. }) = slot.take() {
                 if let Err(error) = link.detach() {
-                    report(out, Some(text), args.json, &error);
+                    report(out, Some(text), args, &error);
                     all = Err(());
                 }
             }
@@ -131,7 +131,7 @@ pub(crate) fn for_all(
         match args.read(text) {
             Ok(probe) => {
                 if let Err(error) = attempt(out, index, &probe) {
-                    report(out, Some(text), args.json, &error);
+                    report(out, Some(text), args, &error);
                     all = Err(());
                 }
             }

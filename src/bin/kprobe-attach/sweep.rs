@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, ()> {
         kprobe_attach::sweep(each)
     };
     let printed = printed.and_then(|()| out.flush());
-    let swept = swept.map_err(|error| report(out, None, args.json, &error))?;
+    let swept = swept.map_err(|error| report(out, None, args, &error))?;
     if !args.quiet {
         let to_be = if args.dry_run { "to be " } else { "" };
         message(format_args!(

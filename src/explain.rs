@@ -1,0 +1,683 @@
+//! Why a probe would not attach: a trial, and what the kernel shows besides.
+
+use core::fmt;
+
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, SecureComputingMode};
+
+use crate::cause::Cause;
+use crate::error::{ErrnoName, Error, Step};
+use crate::kallsyms::Place;
+use crate::kernel::Kernel;
+use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
+use crate::survey::{Meant, Symbols, is_blacklisted, is_traceable, number_in, place};
+use crate::sys;
+use crate::sys::KprobeAt;
+use crate::text::{Buf, read_small};
+use crate::tracefs::open_read;
+
+/// Something that was found out about a probe, or a question that stayed open. Its `Display` is a line, the source first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Evidence {
+    /// The name stands for one function, at this address; 0 where the kernel hides addresses.
+    Function(Target, u64),
+    /// The name stands for so many functions.
+    Functions(usize),
+    /// No function has the name.
+    NoFunction,
+    /// The name is of data, with this type as in `nm(1)`.
+    Data(u8),
+    /// The function is not where it was asked for, but there.
+    Elsewhere(Target),
+    /// The module is loaded, or is not.
+    Module {
+        /// Whether it is.
+        loaded: bool,
+    },
+    /// The function is code for the boot, which the kernel has freed.
+    InitCode,
+    /// The address is in this function, so many bytes from its start.
+    AddressIn(Target, u64),
+    /// The offset is beyond the function: what would be probed is another one, so many bytes from its start.
+    OffsetIn(Target, u64),
+    /// No function is at the address, or where the offset leads.
+    NoFunctionThere,
+    /// The kernel protects the function from probes.
+    Blacklisted,
+    /// ftrace cannot trace the function, and what it cannot trace nobody may probe.
+    NotTraceable,
+    /// The kernel refuses the entry of a function that can surely be probed too.
+    EveryEntryRefused,
+    /// The event would wait for a module, and be armed when that is loaded.
+    Waits,
+    /// The event would be defined, and never be hit.
+    NeverHit,
+    /// All kprobes of the machine are disarmed: the probe would attach, and not be hit.
+    Disarmed,
+    /// ftrace is off: a probe of a function's entry would attach, and not be hit.
+    FtraceOff,
+    /// The level of `kernel.perf_event_paranoid`.
+    Paranoid(i32),
+    /// The effective capabilities that matter.
+    Capabilities {
+        /// `CAP_BPF`
+        bpf: bool,
+        /// `CAP_PERFMON`
+        perfmon: bool,
+        /// `CAP_SYS_ADMIN`
+        sys_admin: bool,
+    },
+    /// A seccomp filter is installed, or is not.
+    Seccomp {
+        /// Whether it is.
+        filter: bool,
+    },
+    /// The kernel is locked down to `confidentiality`, or is not.
+    Lockdown {
+        /// Whether it is.
+        confidentiality: bool,
+    },
+    /// A question that could not be answered.
+    Open(Question, Errno),
+}
+
+/// A question to the kernel, named by where the answer would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Question {
+    /// `/proc/kallsyms`: which functions have the name, and where are they?
+    Symbols,
+    /// `/proc/kallsyms`: which function is at the address?
+    Place,
+    /// `kprobes/blacklist` in debugfs: is the function protected?
+    Blacklist,
+    /// `available_filter_functions` in tracefs: can it be traced?
+    Traceable,
+    /// `kprobes/enabled` in debugfs: are kprobes armed?
+    Armed,
+    /// `/proc/sys/kernel/ftrace_enabled`: is ftrace on?
+    Ftrace,
+    /// `/proc/sys/kernel/perf_event_paranoid`: which level?
+    Paranoid,
+    /// `capget(2)`: which capabilities?
+    Capabilities,
+    /// `prctl(2)`: is there a seccomp filter?
+    Seccomp,
+    /// `/sys/kernel/security/lockdown`: is the kernel locked down?
+    Lockdown,
+}
+
+impl Evidence {
+    /// Whether the probe would attach, and yet not do what it seems to: it would be hit by another function, or by none.
+    #[must_use]
+    pub const fn is_catch(&self) -> bool {
+        matches!(
+            self,
+            Self::OffsetIn(..) | Self::Waits | Self::NeverHit | Self::Disarmed | Self::FtraceOff
+        )
+    }
+}
+
+impl Question {
+    /// Where the answer would be, and what was asked.
+    const fn text(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Symbols => (KALLSYMS, "which functions have the name"),
+            Self::Place => (KALLSYMS, "which function is there"),
+            Self::Blacklist => (BLACKLIST, "whether the kernel protects the function"),
+            Self::Traceable => (FILTER, "whether the function can be traced"),
+            Self::Armed => (ARMED, "whether kprobes are armed"),
+            Self::Ftrace => (FTRACE, "whether ftrace is on"),
+            Self::Paranoid => (PARANOID, "which level of paranoia there is"),
+            Self::Capabilities => (CAPABILITIES, "which capabilities there are"),
+            Self::Seccomp => (SECCOMP, "whether there is a filter"),
+            Self::Lockdown => (LOCKDOWN, "whether the kernel is locked down"),
+        }
+    }
+}
+
+const KALLSYMS: &str = "/proc/kallsyms";
+const BLACKLIST: &str = "/sys/kernel/debug/kprobes/blacklist";
+const FILTER: &str = "available_filter_functions";
+const ARMED: &str = "/sys/kernel/debug/kprobes/enabled";
+const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
+const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+const CAPABILITIES: &str = "capget(2)";
+const SECCOMP: &str = "prctl(2)";
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+const TRIAL: &str = "trial";
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Function(function, 0) => write!(
+                f,
+                "{KALLSYMS}: one function, {function}; its address is hidden"
+            ),
+            Self::Function(function, at) => {
+                write!(f, "{KALLSYMS}: one function, {function}, at {at:#x}")
+            }
+            Self::Functions(count) => write!(f, "{KALLSYMS}: {count} functions of this name"),
+            Self::NoFunction => write!(f, "{KALLSYMS}: no function of this name"),
+            Self::Data(kind) => write!(
+                f,
+                "{KALLSYMS}: the name is of data (type {}), not of a function",
+                char::from(*kind)
+            ),
+            Self::Elsewhere(function) => {
+                write!(f, "{KALLSYMS}: the function is elsewhere: {function}")
+            }
+            Self::Module { loaded: true } => write!(f, "{KALLSYMS}: the module is loaded"),
+            Self::Module { loaded: false } => {
+                write!(f, "{KALLSYMS}: nothing of the module, so it is not loaded")
+            }
+            Self::InitCode => write!(f, "{KALLSYMS}: init code, which was freed after boot"),
+            Self::AddressIn(function, offset) => {
+                write!(f, "{KALLSYMS}: the address is {function}+{offset:#x}")
+            }
+            Self::OffsetIn(function, offset) => {
+                write!(
+                    f,
+                    "{KALLSYMS}: the offset is beyond the function; what would be hit is {function}+{offset:#x}"
+                )
+            }
+            Self::NoFunctionThere => write!(f, "{KALLSYMS}: no function is there"),
+            Self::Blacklisted => write!(f, "{BLACKLIST}: the kernel protects the function"),
+            Self::NotTraceable => write!(
+                f,
+                "{FILTER}: notrace, and what cannot be traced nobody may probe"
+            ),
+            Self::EveryEntryRefused => {
+                write!(
+                    f,
+                    "{TRIAL}: this kernel refuses every function's entry (riscv64 from about 6.9 to before 6.19)"
+                )
+            }
+            Self::Waits => write!(f, "{TRIAL}: taken, and armed when the module is loaded"),
+            Self::NeverHit => write!(
+                f,
+                "{TRIAL}: taken, but with no function there it is never hit"
+            ),
+            Self::Disarmed => write!(f, "{ARMED}: 0, so no kprobe of the machine is hit"),
+            Self::FtraceOff => write!(f, "{FTRACE}: 0, so no probe of a function's entry is hit"),
+            Self::Paranoid(level) => write!(f, "{PARANOID}: {level}"),
+            Self::Capabilities {
+                bpf,
+                perfmon,
+                sys_admin,
+            } => {
+                let has = |has: bool| if has { "yes" } else { "no" };
+                let (bpf, perfmon, sys_admin) = (has(*bpf), has(*perfmon), has(*sys_admin));
+                write!(
+                    f,
+                    "{CAPABILITIES}: CAP_BPF {bpf}, CAP_PERFMON {perfmon}, CAP_SYS_ADMIN {sys_admin}"
+                )
+            }
+            Self::Seccomp { filter: true } => write!(f, "{SECCOMP}: a seccomp filter is installed"),
+            Self::Seccomp { filter: false } => write!(f, "{SECCOMP}: no seccomp filter"),
+            Self::Lockdown {
+                confidentiality: true,
+            } => write!(f, "{LOCKDOWN}: confidentiality"),
+            Self::Lockdown {
+                confidentiality: false,
+            } => write!(f, "{LOCKDOWN}: not confidentiality"),
+            Self::Open(question, errno) => {
+                let (source, asked) = question.text();
+                write!(f, "{source}: {}; {asked} stays open", ErrnoName(*errno))
+            }
+        }
+    }
+}
+
+/// A probe that may be tried instead, as its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suggestion(Buf<{ MAX_SYMBOL_LEN + 32 }>);
+
+impl Suggestion {
+    /// The text of the probe.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Display for Suggestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Would a probe attach, and if not, why? See [`Kernel::explain`].
+#[derive(Clone, Copy, Debug)]
+pub struct Explanation {
+    mode: Option<AttachMode>,
+    refusal: Option<Error>,
+    evidence: List<Evidence, 12>,
+    suggestions: List<Suggestion, 6>,
+}
+
+impl Explanation {
+    /// The mode of the trial: the one that the kernel and the request leave, or that was asked for. [`None`] where there is none.
+    #[must_use]
+    pub const fn mode(&self) -> Option<AttachMode> {
+        self.mode
+    }
+
+    /// How an attach would fail, with the true cause as far as the evidence tells; [`None`] if it would not.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&Error> {
+        self.refusal.as_ref()
+    }
+
+    /// What was found out, and what stayed open.
+    pub fn evidence(&self) -> impl Iterator<Item = &Evidence> {
+        self.evidence.iter()
+    }
+
+    /// Probes that may have been meant, the likeliest first.
+    pub fn suggestions(&self) -> impl Iterator<Item = &Suggestion> {
+        self.suggestions.iter()
+    }
+
+    fn found(&mut self, evidence: Evidence) {
+        self.evidence.push(evidence);
+    }
+
+    /// Takes note of an answer, or of the question.
+    fn ask<T>(&mut self, question: Question, answer: Result<T, Errno>) -> Option<T> {
+        answer
+            .map_err(|errno| self.found(Evidence::Open(question, errno)))
+            .ok()
+    }
+
+    fn suggest(&mut self, text: fmt::Arguments<'_>) {
+        // What does not fit is no probe.
+        if let Ok(text) = Buf::of(text) {
+            self.suggestions.push(Suggestion(text));
+        }
+    }
+}
+
+impl Kernel {
+    /// Finds out whether a probe would attach, and if not, why: by opening its event, without a program, and closing it again at
+    /// once; and by what the kernel shows of its functions, and of the rights of this process.
+    ///
+    /// Nothing of it lasts. In the tracefs modes an event that is refused leaves an entry with this crate's name in `error_log`.
+    /// Whether a certain program fits is not asked: that is [`Cause::WrongProgram`] of the attach itself.
+    ///
+    /// It reads the whole of `/proc/kallsyms`, up to three times. A file that is not there is a question that stays open, and
+    /// nothing is guessed in its place.
+    #[must_use]
+    pub fn explain(&self, func: Target, opts: &KprobeOpts) -> Explanation {
+        let (mode, refusal) = match self.plan(func, opts) {
+            Ok(plan) => (Some(plan.mode()), plan.open_event().map(drop).err()),
+            Err(error) => (opts.attach_mode, Some(error)),
+        };
+        let mut explanation = Explanation {
+            mode,
+            refusal,
+            evidence: List::new(),
+            suggestions: List::new(),
+        };
+        if refusal.is_none_or(|error| error.step() != Step::Request) {
+            self.survey(&mut explanation, &func, opts);
+        }
+        explanation
+    }
+
+    fn survey(&self, explanation: &mut Explanation, func: &Target, opts: &KprobeOpts) {
+        let symbols = match func.function() {
+            Some(_) => explanation.ask(Question::Symbols, Symbols::of(func)),
+            None => None,
+        };
+        if let Some(symbols) = &symbols {
+            tell_symbols(explanation, func, symbols);
+        }
+        let asks_place = func.as_address().is_some() || opts.offset != 0;
+        let place = if asks_place {
+            explanation.ask(Question::Place, place(func, opts, symbols.as_ref()))
+        } else {
+            None
+        };
+        match place {
+            Some(Place::In(function, offset)) if func.as_address().is_some() => {
+                explanation.found(Evidence::AddressIn(function, offset));
+            }
+            Some(Place::In(function, offset)) if offset != opts.offset => {
+                explanation.found(Evidence::OffsetIn(function, offset));
+            }
+            Some(Place::Nowhere) => explanation.found(Evidence::NoFunctionThere),
+            _ => {}
+        }
+        match explanation.refusal {
+            None => tell_if_hit(explanation, func, opts, symbols.as_ref(), place),
+            Some(error) => {
+                let cause = true_cause(error.cause(), func, symbols.as_ref(), place);
+                explanation.refusal = Some(error.with_cause(cause));
+                self.tell_why(explanation, cause, func, opts, symbols.as_ref());
+            }
+        }
+        let is_missing = symbols.is_some_and(|symbols| symbols.functions == 0);
+        if is_missing {
+            suggest(explanation, func, opts);
+        }
+    }
+
+    /// It would not attach; what else is there to say of the cause?
+    fn tell_why(
+        &self,
+        explanation: &mut Explanation,
+        cause: Cause,
+        func: &Target,
+        opts: &KprobeOpts,
+        symbols: Option<&Symbols>,
+    ) {
+        match cause {
+            Cause::NotProbeable => {
+                let address = symbols
+                    .and_then(|symbols| symbols.function)
+                    .map(|(_, address)| address);
+                let address = func
+                    .as_address()
+                    .or(address)
+                    .filter(|address| *address != 0);
+                if explanation.ask(Question::Blacklist, is_blacklisted(func, address)) == Some(true)
+                {
+                    explanation.found(Evidence::Blacklisted);
+                }
+                let is_function =
+                    symbols.is_some_and(|symbols| symbols.functions > 0 && !symbols.is_init);
+                if is_function {
+                    let traceable = match self.tracefs_dir() {
+                        Some(tracefs) => is_traceable(tracefs, func),
+                        None => Err(Errno::NOENT),
+                    };
+                    let traceable = explanation.ask(Question::Traceable, traceable);
+                    match traceable {
+                        Some(false) => explanation.found(Evidence::NotTraceable),
+                        Some(true) if opts.offset == 0 && self.refuses_every_entry() => {
+                            explanation.found(Evidence::EveryEntryRefused);
+                            explanation.suggest(format_args!("{func}+8"));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Cause::NotUnique => {
+                let mut left = 3;
+                // What cannot be read has been said to be open.
+                let _ = crate::kallsyms::for_each_address(func, |address| {
+                    if left > 0 {
+                        left -= 1;
+                        explanation.suggest(format_args!("{}{address:#x}", kind(opts)));
+                    }
+                });
+            }
+            Cause::NoPermission | Cause::PerfEventParanoid | Cause::Seccomp | Cause::Lockdown => {
+                tell_rights(explanation);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the PMU refuses the entry of a function that is on the path of a system call on every kernel.
+    fn refuses_every_entry(&self) -> bool {
+        let features = self.features();
+        let at = KprobeAt::Symbol(c"vfs_read", 0);
+        features.kprobe_pmu.is_yes()
+            && sys::perf_event_open_kprobe(features.pmu_type, 0, at, features.cpu).map(drop)
+                == Err(Errno::INVAL)
+    }
+}
+
+fn tell_symbols(explanation: &mut Explanation, func: &Target, symbols: &Symbols) {
+    match (symbols.functions, symbols.function) {
+        (1, Some((function, address))) => explanation.found(Evidence::Function(function, address)),
+        (0, _) => {
+            explanation.found(Evidence::NoFunction);
+            if let Some(kind) = symbols.data {
+                explanation.found(Evidence::Data(kind));
+            }
+        }
+        (functions, _) => explanation.found(Evidence::Functions(functions)),
+    }
+    if symbols.functions == 0 && func.module().is_some() {
+        explanation.found(Evidence::Module {
+            loaded: symbols.has_module,
+        });
+    }
+    if let (0, Some(function)) = (symbols.functions, symbols.elsewhere) {
+        explanation.found(Evidence::Elsewhere(function));
+    }
+    if symbols.is_init {
+        explanation.found(Evidence::InitCode);
+    }
+}
+
+/// It would attach; would it be hit?
+fn tell_if_hit(
+    explanation: &mut Explanation,
+    func: &Target,
+    opts: &KprobeOpts,
+    symbols: Option<&Symbols>,
+    place: Option<Place>,
+) {
+    if explanation.mode.is_some_and(AttachMode::uses_tracefs) {
+        if func.module().is_some() && symbols.is_some_and(|symbols| !symbols.has_module) {
+            explanation.found(Evidence::Waits);
+        }
+        if func.as_address().is_some() && place == Some(Place::Nowhere) {
+            explanation.found(Evidence::NeverHit);
+        }
+    }
+    if explanation.ask(Question::Armed, number_in(ARMED)) == Some(0) {
+        explanation.found(Evidence::Disarmed);
+    }
+    if opts.offset == 0 && explanation.ask(Question::Ftrace, number_in(FTRACE)) == Some(0) {
+        explanation.found(Evidence::FtraceOff);
+    }
+}
+
+/// The rights of this process, as far as they matter.
+fn tell_rights(explanation: &mut Explanation) {
+    if let Some(level) = explanation.ask(Question::Paranoid, number_in(PARANOID)) {
+        explanation.found(Evidence::Paranoid(level));
+    }
+    let capabilities = rustix::thread::capabilities(None);
+    if let Some(sets) = explanation.ask(Question::Capabilities, capabilities) {
+        explanation.found(Evidence::Capabilities {
+            bpf: sets.effective.contains(CapabilitySet::BPF),
+            perfmon: sets.effective.contains(CapabilitySet::PERFMON),
+            sys_admin: sets.effective.contains(CapabilitySet::SYS_ADMIN),
+        });
+    }
+    let mode = rustix::thread::secure_computing_mode();
+    if let Some(mode) = explanation.ask(Question::Seccomp, mode) {
+        let filter = mode != SecureComputingMode::Disabled;
+        explanation.found(Evidence::Seccomp { filter });
+    }
+    let mut text = [0; 64];
+    let lockdown =
+        open_read(rustix::fs::CWD, LOCKDOWN).and_then(|file| read_small(&file, &mut text));
+    if let Some(len) = explanation.ask(Question::Lockdown, lockdown) {
+        let text = text.get(..len).unwrap_or_default();
+        let confidentiality = crate::text::contains(text, b"[confidentiality]");
+        explanation.found(Evidence::Lockdown { confidentiality });
+    }
+}
+
+fn suggest(explanation: &mut Explanation, func: &Target, opts: &KprobeOpts) {
+    let kind = kind(opts);
+    let elsewhere = explanation
+        .evidence
+        .iter()
+        .find_map(|evidence| match evidence {
+            Evidence::Elsewhere(function) => Some(*function),
+            _ => None,
+        });
+    if let Some(function) = elsewhere {
+        explanation.suggest(format_args!("{kind}{function}"));
+        return;
+    }
+    let Some(meant) = explanation.ask(Question::Symbols, Meant::by(func)) else {
+        return;
+    };
+    if let Some(function) = meant.syscall {
+        explanation.suggest(format_args!("{kind}{function}"));
+        let call = func.function().unwrap_or_default();
+        let call = call.strip_prefix("sys_").unwrap_or(call);
+        let kind = if opts.retprobe {
+            "kretsyscall"
+        } else {
+            "ksyscall"
+        };
+        explanation.suggest(format_args!("{kind}/{call}"));
+    }
+    for function in meant.iter() {
+        explanation.suggest(format_args!("{kind}{function}"));
+    }
+}
+
+const fn kind(opts: &KprobeOpts) -> &'static str {
+    if opts.retprobe { "kretprobe/" } else { "" }
+}
+
+/// The true cause, where the kernel's errno means more than one thing and its symbols tell which.
+fn true_cause(
+    cause: Cause,
+    func: &Target,
+    symbols: Option<&Symbols>,
+    place: Option<Place>,
+) -> Cause {
+    let of_place = matches!(
+        cause,
+        Cause::NoSuchFunction
+            | Cause::ModuleNotLoaded
+            | Cause::NotProbeable
+            | Cause::NotFunctionEntry
+            | Cause::BadAddress
+    );
+    if !of_place {
+        return cause;
+    }
+    match (place, symbols) {
+        // Before Linux 5.18 that is EINVAL, and for an offset ENOENT.
+        (Some(Place::Nowhere), _) => Cause::BadAddress,
+        (_, Some(symbols)) if symbols.functions == 0 && symbols.data.is_some() => {
+            Cause::NotProbeable
+        }
+        (_, Some(symbols)) if symbols.functions == 0 => {
+            if func.module().is_some() && !symbols.has_module {
+                Cause::ModuleNotLoaded
+            } else {
+                Cause::NoSuchFunction
+            }
+        }
+        _ => cause,
+    }
+}
+
+/// At most `N` of something; what comes after is the less likely, and left out.
+#[derive(Clone, Copy, Debug)]
+struct List<T, const N: usize>([Option<T>; N]);
+
+impl<T: Copy, const N: usize> List<T, N> {
+    const fn new() -> Self {
+        Self([None; N])
+    }
+
+    fn push(&mut self, item: T) {
+        if let Some(free) = self.0.iter_mut().find(|slot| slot.is_none()) {
+            *free = Some(item);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No symbol of the name.
+    const NONE: Symbols = Symbols {
+        functions: 0,
+        function: None,
+        data: None,
+        elsewhere: None,
+        has_module: false,
+        is_init: false,
+    };
+
+    fn check(
+        (cause, expected): (Cause, Cause),
+        func: &str,
+        symbols: Option<Symbols>,
+        place: Option<Place>,
+    ) {
+        let found = true_cause(cause, &func.parse().unwrap(), symbols.as_ref(), place);
+        assert_eq!(found, expected, "{cause} {func} {symbols:?} {place:?}");
+    }
+
+    #[test]
+    fn symbols_tell_what_an_errno_meant() {
+        let function = Symbols {
+            functions: 1,
+            ..NONE
+        };
+        let data = Symbols {
+            data: Some(b'd'),
+            ..NONE
+        };
+        let in_module = Symbols {
+            has_module: true,
+            ..NONE
+        };
+        // EINVAL of tracefs for a name that there is not.
+        let missing = (Cause::NotProbeable, Cause::NoSuchFunction);
+        check(missing, "f", Some(NONE), None);
+        let no_module = (Cause::NotProbeable, Cause::ModuleNotLoaded);
+        check(no_module, "m:f", Some(NONE), None);
+        check(
+            (Cause::NoSuchFunction, Cause::NotProbeable),
+            "f",
+            Some(data),
+            None,
+        );
+        let not_in_it = (Cause::ModuleNotLoaded, Cause::NoSuchFunction);
+        check(not_in_it, "m:f", Some(in_module), None);
+        for cause in [Cause::NotProbeable, Cause::NotInstructionBoundary] {
+            check((cause, cause), "f", Some(function), None);
+        }
+        // What is not about the place stays, and so does what stays open.
+        for cause in [Cause::NotUnique, Cause::Lockdown, Cause::OutOfFds] {
+            check((cause, cause), "f", Some(NONE), None);
+        }
+        check(
+            (Cause::NoSuchFunction, Cause::NoSuchFunction),
+            "f",
+            None,
+            None,
+        );
+    }
+
+    #[test]
+    fn a_place_in_no_function_is_a_bad_address() {
+        // Before Linux 5.18 an address is EINVAL, and an offset that leads out of everything is ENOENT.
+        let address = "0xffffffff81000000";
+        let nowhere = Some(Place::Nowhere);
+        let bad = (Cause::NotProbeable, Cause::BadAddress);
+        check(bad, address, None, nowhere);
+        check(
+            (Cause::NoSuchFunction, Cause::BadAddress),
+            "f",
+            None,
+            nowhere,
+        );
+        let untold = (Cause::NotProbeable, Cause::NotProbeable);
+        check(untold, address, None, Some(Place::Untold));
+    }
+}
