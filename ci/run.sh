@@ -170,12 +170,12 @@ cmd_fuzz() {
     cat "$work"/*.count | tally
 }
 
-# The test binary for the machines: static, for they hold no libc that the host's would match.
+# The test binary for the machines: static, for they hold no libc that the host's would match; and optimised, for they are slow.
 build_vm_tests() {
     local target=x86_64-unknown-linux-gnu json path
     need gcc libc6-dev
     cmd_build
-    json=$(RUSTFLAGS='-C target-feature=+crt-static' cargo test --locked --no-run --target "$target" --target-dir target/vm-tests \
+    json=$(CARGO_PROFILE_DEV_OPT_LEVEL=2 RUSTFLAGS='-C target-feature=+crt-static' cargo test --locked --no-run --target "$target" --target-dir target/vm-tests \
         --test vm --message-format=json-render-diagnostics)
     path=$(sed -n '/"name":"vm"/s/.*"executable":"\([^"]*\)".*/\1/p' <<<"$json")
     [[ -n $path ]] || die "cargo built no test binary vm"

@@ -7,8 +7,9 @@ use rustix::thread::{CapabilitySet, SecureComputingMode};
 
 use crate::cause::Cause;
 use crate::error::{ErrnoName, Error, Step};
-use crate::kallsyms::Place;
+use crate::kallsyms::{Place, for_each_address};
 use crate::kernel::Kernel;
+use crate::plan::Plan;
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
 use crate::survey::{Meant, Symbols, is_blacklisted, is_traceable, number_in, place};
 use crate::sys;
@@ -55,7 +56,8 @@ pub enum Evidence {
     NeverHit,
     /// All kprobes of the machine are disarmed: the probe would attach, and not be hit.
     Disarmed,
-    /// ftrace is off: a probe of a function's entry would attach, and not be hit.
+    /// ftrace is off: a probe of a function's entry would attach, and not be hit. It was not tried, since a probe that comes and
+    /// goes meanwhile harms the kernel (seen on Linux 5.10 to 6.12).
     FtraceOff,
     /// The level of `kernel.perf_event_paranoid`.
     Paranoid(i32),
@@ -200,7 +202,10 @@ impl fmt::Display for Evidence {
                 "{TRIAL}: taken, but with no function there it is never hit"
             ),
             Self::Disarmed => write!(f, "{ARMED}: 0, so no kprobe of the machine is hit"),
-            Self::FtraceOff => write!(f, "{FTRACE}: 0, so no probe of a function's entry is hit"),
+            Self::FtraceOff => write!(
+                f,
+                "{FTRACE}: 0, so no probe of a function's entry is hit, and none was tried"
+            ),
             Self::Paranoid(level) => write!(f, "{PARANOID}: {level}"),
             Self::Capabilities {
                 bpf,
@@ -311,7 +316,7 @@ impl Kernel {
     #[must_use]
     pub fn explain(&self, func: Target, opts: &KprobeOpts) -> Explanation {
         let (mode, refusal) = match self.plan(func, opts) {
-            Ok(plan) => (Some(plan.mode()), plan.open_event().map(drop).err()),
+            Ok(plan) => (Some(plan.mode()), try_out(&plan)),
             Err(error) => (opts.attach_mode, Some(error)),
         };
         let mut explanation = Explanation {
@@ -407,7 +412,7 @@ impl Kernel {
             Cause::NotUnique => {
                 let mut left = 3;
                 // What cannot be read has been said to be open.
-                let _ = crate::kallsyms::for_each_address(func, |address| {
+                let _ = for_each_address(func, |address| {
                     if left > 0 {
                         left -= 1;
                         explanation.suggest(format_args!("{}{address:#x}", kind(opts)));
@@ -429,6 +434,21 @@ impl Kernel {
             && sys::perf_event_open_kprobe(features.pmu_type, 0, at, features.cpu).map(drop)
                 == Err(Errno::INVAL)
     }
+}
+
+/// Opens the event of a plan and closes it again. Answers why it was refused.
+fn try_out(plan: &Plan<'_>) -> Option<Error> {
+    // With ftrace off, a probe of an entry that comes and goes makes ftrace lose count: the next one that goes meets a warning of
+    // the kernel, and after it ftrace and every probe of an entry are dead until the next boot (seen on Linux 5.10 to 6.12). So
+    // there is no trial; that a function is missing its symbols tell.
+    let is_ftrace_off = plan.opts.offset == 0 && number_in(FTRACE) == Ok(0);
+    if !is_ftrace_off {
+        return plan.open_event().map(drop).err();
+    }
+    let found = for_each_address(&plan.target, |_| ());
+    found
+        .err()
+        .filter(|error| error.errno() == Errno::NOENT && plan.target.as_address().is_none())
 }
 
 fn tell_symbols(explanation: &mut Explanation, func: &Target, symbols: &Symbols) {

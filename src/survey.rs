@@ -37,9 +37,11 @@ impl Symbols {
             has_module: false,
             is_init: false,
         };
-        let mut init_text = 0..0;
+        let (mut text_end, mut init_text) = (0, 0..0);
+        let mut kind = 0;
         for_each_symbol(&mut |symbol| {
             match symbol.name {
+                "_etext" => text_end = symbol.address,
                 "_sinittext" => init_text.start = symbol.address,
                 "_einittext" => init_text.end = symbol.address,
                 _ => {}
@@ -47,6 +49,7 @@ impl Symbols {
             found.has_module |= symbol.module.is_some() && symbol.module == target.module();
             if symbol.is(target) {
                 found.functions += 1;
+                kind = symbol.kind;
                 found.function = found
                     .function
                     .or_else(|| Some((symbol.target()?, symbol.address)));
@@ -58,8 +61,15 @@ impl Symbols {
                 }
             }
         })?;
-        let address = found.function.map_or(0, |(_, address)| address);
-        found.is_init = address != 0 && init_text.contains(&address);
+        if let (1, Some((function, address @ 1..))) = (found.functions, found.function) {
+            found.is_init = init_text.contains(&address);
+            // Linux 7.3 says of some data that it is code; but it is behind all of the kernel's.
+            if function.module().is_none() && address >= text_end && !found.is_init {
+                found.functions = 0;
+                found.function = None;
+                found.data = Some(kind);
+            }
+        }
         Ok(found)
     }
 }

@@ -26,6 +26,7 @@ mod process;
 mod soak;
 mod supervise;
 mod sweep;
+mod why;
 mod z_lockdown;
 
 use std::collections::BTreeMap;

@@ -36,7 +36,7 @@ const RUNTIME: [libc::c_long; 20] = [
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) number: libc::c_long,
-    first_argument: u64,
+    pub(crate) first_argument: u64,
 }
 
 /// What becomes of it.

@@ -1,0 +1,664 @@
+//! Why: in every situation each mode names the true cause, and `explain` proves it. The table of the README, row by row.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::mpsc;
+
+use kprobe_attach::fd::OwnedFd;
+use kprobe_attach::prog::insn;
+use kprobe_attach::{
+    AttachMode, Cause, Errno, Evidence, Explanation, Kernel, KprobeOpts, Step, Suggestion, Target,
+};
+use rustix::thread::CapabilitySet;
+
+use super::cli::{json, run};
+use super::features::{drop_capabilities, unmount, with_filter, with_own_mounts};
+use super::supervise::{Verdict, listen, supervise};
+use super::{
+    Counter, FUNCTION, KPROBE_EVENTS, KPROBES, address_of, clean, function, kallsyms, kernel_name,
+    promised, unlink,
+};
+
+/// What becomes of an attach in a mode.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    /// It is refused for this cause, as the attach tells, and for this one, as `explain` tells.
+    Refused(Cause, Cause),
+    Attaches,
+}
+
+use Outcome::{Attaches, Refused};
+
+/// It is refused, and the errno alone tells why.
+const fn refused(cause: Cause) -> Outcome {
+    Refused(cause, cause)
+}
+
+/// Attaches in every promised mode, and explains it. Answers the explanations.
+fn row(
+    target: Target,
+    opts: KprobeOpts,
+    expected: impl Fn(AttachMode) -> Outcome,
+) -> Vec<(AttachMode, Explanation)> {
+    let kernel = Kernel::probe();
+    let counter = Counter::new();
+    let in_mode = |mode: AttachMode| {
+        let opts = opts.attach_mode(mode);
+        let what = format!("{target} {opts:?}");
+        let attached = clean(|| {
+            kernel
+                .attach_kprobe(&counter.program, target, &opts)
+                .map(drop)
+        });
+        let probes = fs::read_to_string(KPROBES).unwrap();
+        let explanation = clean(|| kernel.explain(target, &opts));
+        assert_eq!(fs::read_to_string(KPROBES).unwrap(), probes, "{what}");
+        let told = explanation
+            .refusal()
+            .map(|error| (error.step(), error.cause()));
+        match (expected(mode), attached) {
+            (Attaches, Ok(())) => assert_eq!(told, None, "{what}"),
+            (Refused(cause, true_cause), Err(error)) => {
+                assert_eq!(error.cause(), cause, "{what}: {error}");
+                assert_eq!(told, Some((error.step(), true_cause)), "{what}");
+            }
+            (expected, attached) => panic!("{what}: {attached:?}, not {expected:?}"),
+        }
+        (mode, explanation)
+    };
+    promised().into_iter().map(in_mode).collect()
+}
+
+fn traceable() -> String {
+    fs::read_to_string("/sys/kernel/tracing/available_filter_functions").unwrap()
+}
+
+/// How often each name is there.
+fn count<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
+    let mut counts = BTreeMap::new();
+    for name in names {
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+/// Whether an explanation has evidence of a kind.
+fn has(explanation: &Explanation, is: impl Fn(&Evidence) -> bool) -> bool {
+    explanation.evidence().any(is)
+}
+
+fn suggestions(explanation: &Explanation) -> Vec<&str> {
+    explanation.suggestions().map(Suggestion::as_str).collect()
+}
+
+fn symbol(name: &str) -> Target {
+    Target::symbol(name).unwrap()
+}
+
+const ENTRY: KprobeOpts = KprobeOpts::new();
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_missing_function_has_what_was_meant_beside_it() {
+    for (_, explanation) in row(symbol("vfs_unlnik"), ENTRY, |_| {
+        refused(Cause::NoSuchFunction)
+    }) {
+        assert!(has(&explanation, |evidence| *evidence == Evidence::NoFunction));
+        assert_eq!(suggestions(&explanation)[0], FUNCTION);
+    }
+    let retprobe = ENTRY.retprobe(true);
+    for (_, explanation) in row(symbol("sys_openat"), retprobe, |_| {
+        refused(Cause::NoSuchFunction)
+    }) {
+        let meant = ["kretprobe/__x64_sys_openat", "kretsyscall/openat"];
+        assert_eq!(suggestions(&explanation)[..2], meant);
+    }
+    // What the compiler has made another function of.
+    let symbols = kallsyms();
+    let renamed = symbols.iter().find_map(|(_, kind, name, module)| {
+        let (base, _) = name.split_once(".isra.")?;
+        let is_only = !symbols.iter().any(|(_, _, other, _)| other == base);
+        (matches!(kind, 't' | 'T') && module.is_none() && is_only).then_some((base, name))
+    });
+    let (base, name) = renamed.expect("a function with a suffix");
+    for (_, explanation) in row(symbol(base), ENTRY, |_| refused(Cause::NoSuchFunction)) {
+        assert!(suggestions(&explanation).contains(&name.as_str()), "{base}");
+    }
+    // Longer than any symbol of 5.10, and than any of today.
+    row(symbol(&"a".repeat(200)), ENTRY, |_| {
+        refused(Cause::NoSuchFunction)
+    });
+    assert!(Target::symbol(&"a".repeat(512)).is_err());
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_name_of_several_functions_has_their_addresses() {
+    let traceable = traceable();
+    let counts = count(traceable.lines());
+    let symbols = kallsyms();
+    let in_kernel = symbols
+        .iter()
+        .filter(|(_, kind, _, module)| matches!(kind, 't' | 'T') && module.is_none());
+    let in_kernel = count(in_kernel.map(|(_, _, name, _)| name.as_str()));
+    let is_twice =
+        |name: &&&str| in_kernel[**name] >= 2 && counts.get(**name) == in_kernel.get(**name);
+    let name = in_kernel
+        .keys()
+        .filter(|name| !name.contains('.'))
+        .find(is_twice);
+    let name = name.expect("a name of several functions");
+    let takes_the_first = kernel_name() == "5.10";
+    let outcome = if takes_the_first {
+        Attaches
+    } else {
+        refused(Cause::NotUnique)
+    };
+    for (_, explanation) in row(symbol(name), ENTRY, |_| outcome) {
+        assert!(has(&explanation, |evidence| matches!(
+            evidence,
+            Evidence::Functions(2..)
+        )));
+        if !takes_the_first {
+            let address: Target = suggestions(&explanation)[0].parse().unwrap();
+            assert!(Kernel::probe().explain(address, &ENTRY).refusal().is_none());
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn what_the_kernel_protects_is_told_apart_by_its_lists() {
+    let blacklist = fs::read_to_string("/sys/kernel/debug/kprobes/blacklist").unwrap();
+    let traceable = traceable();
+    let traceable = count(traceable.lines());
+    let symbols = kallsyms();
+    let symbols = count(symbols.iter().map(|(_, _, name, _)| name.as_str()));
+    let is_single = |name: &str| symbols.get(name) == Some(&1);
+    let is_blacklisted = |name: &str| {
+        blacklist
+            .lines()
+            .any(|line| line.ends_with(&format!("\t{name}")))
+    };
+    let is_traceable = |name: &str| traceable.contains_key(name);
+
+    let listed = blacklist.lines().filter_map(|line| line.split('\t').nth(1));
+    let blacklisted = { listed }.find(|name| is_single(name) && Target::symbol(name).is_ok());
+    let blacklisted = symbol(blacklisted.expect("a blacklisted function"));
+    for (_, explanation) in row(blacklisted, ENTRY, |_| refused(Cause::NotProbeable)) {
+        assert!(has(&explanation, |evidence| *evidence == Evidence::Blacklisted));
+    }
+    let notrace = [
+        "ftrace_ops_test",
+        "ring_buffer_lock_reserve",
+        "trace_function",
+        "rb_commit",
+    ];
+    let notrace = notrace
+        .into_iter()
+        .find(|name| is_single(name) && !is_blacklisted(name) && !is_traceable(name));
+    for (_, explanation) in row(symbol(notrace.expect("a notrace function")), ENTRY, |_| {
+        refused(Cause::NotProbeable)
+    }) {
+        assert!(has(&explanation, |evidence| *evidence == Evidence::NotTraceable));
+        assert!(!has(&explanation, |evidence| *evidence == Evidence::Blacklisted));
+    }
+    for (_, explanation) in row(symbol("jiffies"), ENTRY, |_| refused(Cause::NotProbeable)) {
+        assert!(has(&explanation, |evidence| matches!(
+            evidence,
+            Evidence::Data(_)
+        )));
+    }
+    for (_, explanation) in row(symbol("start_kernel"), ENTRY, |_| {
+        refused(Cause::NotProbeable)
+    }) {
+        assert!(has(&explanation, |evidence| *evidence == Evidence::InitCode));
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_offset_is_on_an_instruction_of_the_function_or_the_cause_says_so() {
+    let inside = row(function(), ENTRY.offset(1), |_| {
+        refused(Cause::NotInstructionBoundary)
+    });
+    assert!(!inside.is_empty());
+    let error = Kernel::probe()
+        .explain(function(), &ENTRY.retprobe(true).offset(4))
+        .refusal()
+        .copied()
+        .unwrap();
+    assert_eq!(
+        (error.step(), error.cause()),
+        (Step::Request, Cause::InvalidRequest)
+    );
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_offset_beyond_the_function_hits_another_one_and_a_checked_request_refuses_it() {
+    let start = address_of(FUNCTION);
+    let mut functions: Vec<_> = kallsyms()
+        .into_iter()
+        .filter(|(address, kind, name, module)| {
+            let is_code = matches!(kind, 't' | 'T')
+                && !name.starts_with("__pfx_")
+                && !name.starts_with("__cfi_");
+            is_code && module.is_none() && *address > start
+        })
+        .collect();
+    functions.sort();
+    let traceable = traceable();
+    let traceable = count(traceable.lines());
+    let mut functions = functions.into_iter();
+    let next = functions.find(|(_, _, name, _)| traceable.contains_key(name.as_str()));
+    let (address, _, name, _) = next.unwrap();
+    let beyond = ENTRY.offset(address - start);
+    for (_, explanation) in row(function(), beyond, |_| Attaches) {
+        let hit = Evidence::OffsetIn(symbol(&name), 0);
+        assert!(
+            has(&explanation, |evidence| *evidence == hit),
+            "{explanation:?}"
+        );
+        assert!(explanation.evidence().any(Evidence::is_catch));
+    }
+    let kernel = Kernel::probe();
+    let counter = Counter::new();
+    for mode in promised() {
+        let checked = beyond.attach_mode(mode).within_function(true);
+        let error =
+            clean(|| kernel.attach_kprobe(&counter.program, function(), &checked)).unwrap_err();
+        assert_eq!(
+            (error.step(), error.errno(), error.cause()),
+            (Step::ResolveSymbol, Errno::INVAL, Cause::InvalidRequest)
+        );
+        assert!(error.to_string().contains("beyond the end"), "{error}");
+        // Within it, the check is no obstacle.
+        let inside = (1..24).find_map(|offset| {
+            let opts = ENTRY.offset(offset).attach_mode(mode).within_function(true);
+            kernel
+                .attach_kprobe(&counter.program, function(), &opts)
+                .ok()
+        });
+        assert!(inside.is_some(), "{mode}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_address_in_no_function_is_bad_and_an_absent_module_is_named() {
+    let old = kernel_name() == "5.10";
+    let nowhere = Target::address(0xffff_ffff_0000_0000);
+    let outcome = |mode: AttachMode| match mode.uses_tracefs() {
+        _ if old => Refused(Cause::NotProbeable, Cause::BadAddress),
+        true => Attaches,
+        false => refused(Cause::BadAddress),
+    };
+    for (mode, explanation) in row(nowhere, ENTRY, outcome) {
+        assert!(has(&explanation, |evidence| *evidence
+            == Evidence::NoFunctionThere));
+        let never_hit = has(&explanation, |evidence| *evidence == Evidence::NeverHit);
+        assert_eq!(never_hit, mode.uses_tracefs() && !old, "{mode}");
+    }
+    let absent = Target::in_module("no_such_module", "vfs_read").unwrap();
+    let outcome = |mode: AttachMode| {
+        if mode.uses_tracefs() {
+            Attaches
+        } else {
+            refused(Cause::ModuleNotLoaded)
+        }
+    };
+    for (mode, explanation) in row(absent, ENTRY, outcome) {
+        let module = Evidence::Module { loaded: false };
+        assert!(has(&explanation, |evidence| *evidence == module));
+        let waits = has(&explanation, |evidence| *evidence == Evidence::Waits);
+        assert_eq!(waits, mode.uses_tracefs(), "{mode}");
+        assert_eq!(suggestions(&explanation)[0], "vfs_read");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_kernel_that_would_not_hit_it_is_a_catch() {
+    let kernel = Kernel::probe();
+    let armed = "/sys/kernel/debug/kprobes/enabled";
+    let catches = || {
+        let explanation = kernel.explain(function(), &ENTRY);
+        assert!(explanation.refusal().is_none());
+        explanation
+            .evidence()
+            .filter(|evidence| evidence.is_catch())
+            .copied()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(catches(), []);
+    fs::write(armed, "0").unwrap();
+    let disarmed = catches();
+    fs::write(armed, "1").unwrap();
+    assert_eq!(disarmed, [Evidence::Disarmed]);
+    let ftrace = "/proc/sys/kernel/ftrace_enabled";
+    // Refused since Linux 7.3.
+    if fs::write(ftrace, "0").is_ok() {
+        let off = catches();
+        fs::write(ftrace, "1").unwrap();
+        assert_eq!(off, [Evidence::FtraceOff]);
+    } else {
+        assert_eq!(kernel_name(), "7.3");
+    }
+}
+
+/// Explains in every mode, where somebody denies, and checks the cause.
+fn denied(kernel: &Kernel, cause: Cause, proof: &[Evidence]) {
+    for mode in promised() {
+        let explanation = kernel.explain(function(), &ENTRY.attach_mode(mode));
+        let error = explanation.refusal().unwrap();
+        assert_eq!(
+            (error.step(), error.cause()),
+            (Step::ProbeKernel, cause),
+            "{mode}: {error}"
+        );
+        for evidence in proof {
+            assert!(
+                has(&explanation, |found| found == evidence),
+                "{evidence:?} {explanation:?}"
+            );
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn who_denies_is_named_and_proved() {
+    let paranoid = "/proc/sys/kernel/perf_event_paranoid";
+    let counter = Counter::new();
+    let none = CapabilitySet::SYS_ADMIN | CapabilitySet::PERFMON | CapabilitySet::BPF;
+    for (level, dropped, cause) in [
+        ("2", none, Cause::NoPermission),
+        ("3", CapabilitySet::SYS_ADMIN, Cause::PerfEventParanoid),
+    ] {
+        fs::write(paranoid, level).unwrap();
+        with_own_mounts(|| {
+            drop_capabilities(dropped);
+            let kernel = Kernel::probe_with(&counter.program);
+            let has = !dropped.contains(CapabilitySet::PERFMON);
+            let capabilities = Evidence::Capabilities {
+                bpf: has,
+                perfmon: has,
+                sys_admin: false,
+            };
+            let level = Evidence::Paranoid(level.parse().unwrap());
+            denied(
+                &kernel,
+                cause,
+                &[capabilities, level, Evidence::Seccomp { filter: false }],
+            );
+        });
+    }
+    with_filter(libc::SYS_perf_event_open, None, Errno::PERM, || {
+        let kernel = Kernel::probe_with(&counter.program);
+        denied(
+            &kernel,
+            Cause::Seccomp,
+            &[Evidence::Seccomp { filter: true }],
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn without_a_kprobe_pmu_the_tracefs_modes_are_left() {
+    // As a kernel before 4.17 answers: there is no PMU of that type.
+    let pmu = Kernel::probe().features().pmu_type;
+    let (send, receive) = mpsc::channel();
+    let test = move || {
+        send.send(listen()).unwrap();
+        let kernel = Kernel::probe();
+        let counter = Counter::new();
+        for mode in promised() {
+            let opts = ENTRY.attach_mode(mode);
+            let attached = kernel.attach_kprobe(&counter.program, function(), &opts);
+            let explanation = kernel.explain(function(), &opts);
+            if mode.uses_tracefs() {
+                unlink(1);
+                assert!(attached.is_ok() && explanation.refusal().is_none());
+            } else {
+                let error = attached.unwrap_err();
+                assert_eq!(
+                    (error.step(), error.errno(), error.cause()),
+                    (Step::ProbeKernel, Errno::OPNOTSUPP, Cause::NoKprobePmu)
+                );
+                assert_eq!(explanation.refusal().unwrap().cause(), Cause::NoKprobePmu);
+            }
+        }
+        let link = counter.attach(&kernel, function(), &ENTRY);
+        (link.mode(), counter.hits())
+    };
+    let (mode, hits) = std::thread::scope(|scope| {
+        let worker = scope.spawn(test);
+        let listener = receive.recv().unwrap();
+        supervise(&listener, None, |call| {
+            #[allow(unsafe_code, reason = "an independent witness of perf_event_open(2)")]
+            // SAFETY: the address of an attribute, of a thread of this process that waits; or 0, which is not read.
+            let is_kprobe = call.number == libc::SYS_perf_event_open
+                && call.first_argument != 0
+                && unsafe {
+                    *std::ptr::with_exposed_provenance::<u32>(call.first_argument as usize)
+                } == pmu;
+            if is_kprobe {
+                Verdict::Fail(Errno::NOENT)
+            } else {
+                Verdict::Continue
+            }
+        });
+        worker
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    let left: Vec<_> = promised()
+        .into_iter()
+        .filter(|mode| mode.uses_tracefs())
+        .collect();
+    assert_eq!((mode, hits), (left[0], left.len() as u64));
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn without_tracefs_its_modes_say_so() {
+    fs::write("/proc/sys/kernel/perf_event_paranoid", "2").unwrap();
+    with_own_mounts(|| {
+        unmount("/sys/kernel/tracing");
+        unmount("/sys/kernel/debug");
+        drop_capabilities(CapabilitySet::SYS_ADMIN);
+        let kernel = Kernel::probe();
+        for mode in promised() {
+            let explanation = kernel.explain(function(), &ENTRY.attach_mode(mode));
+            let cause = explanation.refusal().map(kprobe_attach::Error::cause);
+            assert_eq!(
+                cause,
+                mode.uses_tracefs().then_some(Cause::NoTracefs),
+                "{mode}"
+            );
+        }
+    });
+    fs::write("/proc/sys/kernel/perf_event_paranoid", "3").unwrap();
+}
+
+/// `BPF_PROG_LOAD`'s attribute, written by a second hand than the library's.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log: [u64; 2],
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+/// Loads `r0 = 0; exit` as what the library does not load.
+fn load_as(
+    prog_type: u32,
+    prog_flags: u32,
+    expected_attach_type: u32,
+) -> Result<OwnedFd, std::io::Error> {
+    let insns = [insn::mov_imm(insn::R0, 0), insn::exit()];
+    let attr = ProgLoad {
+        prog_type,
+        insn_cnt: 2,
+        insns: insns.as_ptr().expose_provenance() as u64,
+        license: c"GPL".as_ptr().expose_provenance() as u64,
+        log: [0; 2],
+        kern_version: 0,
+        prog_flags,
+        prog_name: [0; 16],
+        prog_ifindex: 0,
+        expected_attach_type,
+    };
+    #[allow(unsafe_code, reason = "an independent witness of bpf(2)")]
+    // SAFETY: the attribute of BPF_PROG_LOAD, with addresses that outlive the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, 5, &raw const attr, size_of::<ProgLoad>()) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    #[allow(unsafe_code, reason = "an independent witness of bpf(2)")]
+    // SAFETY: the system call has just opened it.
+    Ok(unsafe { kprobe_attach::fd::FromRawFd::from_raw_fd(i32::try_from(fd).unwrap()) })
+}
+
+/// Attaches a program in every mode, each of which refuses it as a program or takes it.
+fn programs(program: &OwnedFd, is_taken: impl Fn(AttachMode) -> bool) {
+    let kernel = Kernel::probe();
+    for mode in promised() {
+        let opts = ENTRY.attach_mode(mode);
+        let attached = clean(|| kernel.attach_kprobe(program, function(), &opts).map(drop));
+        let step = if mode.uses_link() {
+            Step::LinkCreate
+        } else {
+            Step::SetBpf
+        };
+        match attached {
+            Ok(()) => assert!(is_taken(mode), "{mode}"),
+            Err(error) => {
+                assert!(!is_taken(mode), "{mode}: {error}");
+                assert_eq!(
+                    (error.step(), error.cause()),
+                    (step, Cause::WrongProgram),
+                    "{mode}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_program_that_does_not_fit_is_the_wrong_program() {
+    const KPROBE: u32 = 2;
+    const SOCKET_FILTER: u32 = 1;
+    const SLEEPABLE: u32 = 1 << 4;
+    const MULTI: u32 = 42;
+    programs(&load_as(SOCKET_FILTER, 0, 0).unwrap(), |_| false);
+    // The ioctl does not look at what a program was loaded for.
+    programs(&load_as(KPROBE, 0, MULTI).unwrap(), |mode| {
+        !mode.uses_link()
+    });
+    match load_as(KPROBE, SLEEPABLE, 0) {
+        Ok(program) => programs(&program, |_| false),
+        // Linux 6.0 is the first to load one.
+        Err(error) => assert_eq!(
+            (kernel_name().as_str(), error.raw_os_error()),
+            ("5.10", Some(libc::EINVAL))
+        ),
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn the_program_explains_in_words_and_in_json() {
+    clean(|| {
+        let output = run(&[
+            "explain",
+            "--json",
+            FUNCTION,
+            "vfs_unlnik",
+            "kretprobe/vfs_read+4",
+        ]);
+        assert_eq!(output.status.code(), Some(1));
+        let lines = json(&output.stdout);
+        assert_eq!(lines[0]["would_attach"], true);
+        assert_eq!(lines[0]["mode"], promised()[0].name());
+        assert!(lines[0]["cause"].is_null());
+        assert_eq!(lines[1]["would_attach"], false);
+        assert_eq!(lines[1]["cause"], "no-such-function");
+        assert_eq!(lines[1]["suggestions"][0], FUNCTION);
+        assert!(lines[1]["evidence"].as_array().unwrap().len() >= 2);
+        assert_eq!(lines[2]["cause"], "invalid-request");
+        assert!(lines[2]["mode"].is_null());
+        let output = run(&["explain", "--mode", "legacy", FUNCTION]);
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.starts_with("vfs_unlink: would attach, mode legacy\n"),
+            "{text}"
+        );
+        // A command that fails says where there is more.
+        let output = run(&["count", "--mode", "legacy", "vfs_unlnik"]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            text.ends_with("try: kprobe-attach explain --mode legacy vfs_unlnik\n"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn what_cannot_be_read_stays_open() {
+    with_own_mounts(|| {
+        for path in ["/sys/kernel/debug", "/proc"] {
+            unmount(path);
+        }
+        let kernel = Kernel::probe();
+        let explanation = kernel.explain(symbol("vfs_unlnik"), &ENTRY);
+        assert_eq!(
+            explanation.refusal().unwrap().cause(),
+            Cause::NoSuchFunction
+        );
+        let open = |evidence: &Evidence| matches!(evidence, Evidence::Open(_, Errno::NOENT));
+        assert!(explanation.evidence().all(open) && has(&explanation, open));
+        assert_eq!(suggestions(&explanation).len(), 0);
+        let explanation = kernel.explain(function(), &ENTRY);
+        assert!(explanation.refusal().is_none());
+        assert_eq!(
+            explanation
+                .evidence()
+                .filter(|evidence| open(evidence))
+                .count(),
+            3
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_refused_event_is_logged_under_our_name_alone() {
+    let log = "/sys/kernel/tracing/error_log";
+    fs::write(log, "").unwrap();
+    for mode in promised() {
+        let _ = Kernel::probe().explain(symbol("vfs_unlnik"), &ENTRY.attach_mode(mode));
+    }
+    let entries = fs::read_to_string(log).unwrap();
+    let commands: Vec<_> = entries
+        .lines()
+        .filter(|line| line.contains("Command: "))
+        .collect();
+    let ours = |line: &&str| line.contains("p:kprobe_attach_");
+    assert!(
+        !commands.is_empty() && commands.iter().all(ours),
+        "{entries}"
+    );
+    assert_eq!(fs::read_to_string(KPROBE_EVENTS).unwrap(), "");
+}
