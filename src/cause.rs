@@ -16,7 +16,7 @@ pub enum Cause {
     InvalidRequest,
     /// No such function in the kernel or module.
     NoSuchFunction,
-    /// No such function, and the module it is to be in may not be loaded.
+    /// No such function, and the module it is to be in is not loaded, as far as `/sys/module` tells.
     ModuleNotLoaded,
     /// Several functions have this name.
     NotUnique,

@@ -14,6 +14,7 @@ use crate::event::{
     error_log_errno, error_log_line, parse_id, profile_missed,
 };
 use crate::request::AttachMode;
+use crate::survey::settled;
 use crate::sys;
 use crate::text::{Buf, LINE_LEN, contains, for_each_line};
 use crate::tracefs::open_read;
@@ -50,7 +51,7 @@ impl TraceEvent {
         // What it means once `kprobe_events` is open, going by the errno or a better one.
         let refused = |errno, told| {
             let cause = cause(Step::CreateEvent, told, mode, target, opts);
-            failed(errno, cause.unwrap_or(Cause::Unknown))
+            failed(errno, settled(cause.unwrap_or(Cause::Unknown), target))
         };
         let mut event = Self {
             kprobe_events: open_kprobe_events(tracefs)

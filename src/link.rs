@@ -17,6 +17,7 @@ use crate::kprobe_events::TraceEvent;
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
 use crate::prog::obj_get;
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
+use crate::survey::settled;
 use crate::sys;
 use crate::sys::KprobeAt;
 use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE};
@@ -332,7 +333,7 @@ impl Plan<'_> {
 
     fn failed(&self, step: Step, errno: Errno) -> Error {
         let known = cause(step, errno, self.mode(), &self.target, &self.opts);
-        let cause = known.unwrap_or_else(|| denied(step, errno));
+        let cause = known.map_or_else(|| denied(step, errno), |cause| settled(cause, &self.target));
         Error::new(step, errno, cause).of(self.target, &self.opts)
     }
 }

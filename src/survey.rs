@@ -1,12 +1,13 @@
 //! What a running kernel shows of a function besides the errno: its symbols, and what may be probed.
 
 use rustix::fd::BorrowedFd;
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, statat};
 use rustix::io::{Errno, Result};
 
+use crate::cause::Cause;
 use crate::kallsyms::{Place, Symbol, for_each_symbol, place_of};
 use crate::request::{KprobeOpts, Target};
-use crate::text::{LINE_LEN, decimal, for_each_line, read_small, words};
+use crate::text::{Buf, LINE_LEN, decimal, for_each_line, read_small, words};
 use crate::tracefs::open_read;
 
 /// What `/proc/kallsyms` has under the name of a target.
@@ -257,6 +258,21 @@ pub(crate) fn is_traceable(tracefs: BorrowedFd<'_>, target: &Target) -> Result<b
         found |= words(line).next() == target.function().map(str::as_bytes);
     })?;
     Ok(found)
+}
+
+/// The cause of a place that is refused, where sysfs tells more than the errno: whether a module is loaded.
+pub(crate) fn settled(cause: Cause, target: &Target) -> Cause {
+    match (cause, target.module()) {
+        (Cause::ModuleNotLoaded, Some(module)) if is_loaded(module) => Cause::NoSuchFunction,
+        _ => cause,
+    }
+}
+
+/// Whether a module is surely loaded, or built in.
+fn is_loaded(module: &str) -> bool {
+    // The kernel's own limit is 55 bytes.
+    let path = Buf::<128>::of(format_args!("/sys/module/{module}"));
+    path.is_ok_and(|path| statat(CWD, path.as_str(), AtFlags::empty()).is_ok())
 }
 
 /// The one number in a file.

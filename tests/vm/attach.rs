@@ -230,6 +230,14 @@ fn the_longest_function_name_is_attached_under_an_event_name_of_63_bytes() {
     }
 }
 
+pub(crate) fn busybox(command: &str) {
+    let status = Command::new("/bin/busybox")
+        .args(command.split(' '))
+        .status()
+        .unwrap();
+    assert!(status.success(), "{command}");
+}
+
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_function_of_a_module_is_attached_by_its_module() {
@@ -240,13 +248,6 @@ fn a_function_of_a_module_is_attached_by_its_module() {
         return;
     }
     let kernel = Kernel::probe();
-    let busybox = |command: &str| {
-        let status = Command::new("/bin/busybox")
-            .args(command.split(' '))
-            .status()
-            .unwrap();
-        assert!(status.success(), "{command}");
-    };
     // Runs when a network device of the module's kind is made.
     let target = Target::in_module("dummy", "dummy_dev_init").unwrap();
     for mode in promised() {

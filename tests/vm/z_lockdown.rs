@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use kprobe_attach::{AttachMode, Cause, Errno, Kernel, KprobeOpts, Step, Support};
+use kprobe_attach::{AttachMode, Cause, Errno, Evidence, Kernel, KprobeOpts, Step, Support};
 
 use super::{Counter, Trace, function, promised};
 
@@ -33,6 +33,20 @@ fn a_locked_down_kernel_offers_no_mode_and_says_why() {
         assert_eq!((reason.errno, reason.cause), (Errno::PERM, Cause::Lockdown));
     }
     assert_eq!(features.default_mode(), None);
+    // As `explain` proves.
+    let explained = Kernel::probe_with(&counter.program);
+    for mode in promised() {
+        let explanation = explained.explain(function(), &KprobeOpts::new().attach_mode(mode));
+        assert_eq!(
+            explanation.refusal().unwrap().cause(),
+            Cause::Lockdown,
+            "{mode}"
+        );
+        let proof = Evidence::Lockdown {
+            confidentiality: true,
+        };
+        assert!(explanation.evidence().any(|evidence| *evidence == proof));
+    }
     // What was probed before is refused where it is tried.
     for mode in promised() {
         let opts = KprobeOpts::new().attach_mode(mode);
