@@ -2,7 +2,7 @@
 # Other targets: they build on plain stable without a C compiler, and the program runs on their kernels. Sourced by run.sh.
 
 arch_targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu)
-arch_kernels=(6.12-arm64 6.12-riscv64)
+arch_kernels=(6.12-arm64 7-riscv64)
 
 # Sets arch_flags, the RUSTFLAGS that find core for the targets: none where rustup has them; else core is built from
 # Debian's source of the very same compiler, for a machine without rustup's server; else rustup fetches them.

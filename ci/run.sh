@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bin=target/release/kprobe-attach
-size_limit=$((108 * 1024))
+size_limit=$((110 * 1024))
 
 usage() {
     cat <<'EOF'

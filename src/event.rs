@@ -265,14 +265,18 @@ pub(crate) fn error_log_line(line: &[u8]) -> Option<ErrorLogLine<'_>> {
 /// The errno that a text of `error_log` stands for: those of `ERRORS` in `kernel/trace/trace_probe.h` that tell more than
 /// EINVAL does.
 pub(crate) fn error_log_errno(text: &[u8]) -> Option<Errno> {
-    Some(match text {
-        b"Invalid probed address or symbol" => Errno::NOENT,
-        b"The symbol is not unique" => Errno::ADDRNOTAVAIL,
-        b"Probe point is not an instruction boundary" => Errno::ILSEQ,
-        b"There is already the exact same probe event"
-        | b"Given group/event name is already used by another event" => Errno::EXIST,
-        _ => return None,
-    })
+    const ERRORS: [(&str, Errno); 5] = [
+        ("Invalid probed address or symbol", Errno::NOENT),
+        ("The symbol is not unique", Errno::ADDRNOTAVAIL),
+        ("Probe point is not an instruction boundary", Errno::ILSEQ),
+        ("There is already the exact same probe event", Errno::EXIST),
+        (
+            "Given group/event name is already used by another event",
+            Errno::EXIST,
+        ),
+    ];
+    let (_, errno) = ERRORS.iter().find(|(error, _)| error.as_bytes() == text)?;
+    Some(*errno)
 }
 
 /// An event's id: a decimal number on a line of its own.

@@ -7,7 +7,7 @@ use rustix::io::{Errno, Result};
 use crate::cause::Cause;
 use crate::kallsyms::{Place, Symbol, for_each_symbol, place_of};
 use crate::request::{KprobeOpts, Target};
-use crate::text::{Buf, LINE_LEN, decimal, for_each_line, read_small, words};
+use crate::text::{Buf, LINE_LEN, for_each_line, read_small, words};
 use crate::tracefs::open_read;
 
 /// What `/proc/kallsyms` has under the name of a target.
@@ -279,14 +279,9 @@ fn is_loaded(module: &str) -> bool {
 pub(crate) fn number_in(path: &str) -> Result<i32> {
     let mut text = [0; 32];
     let len = read_small(&open_read(CWD, path)?, &mut text)?;
-    let text = text.get(..len).unwrap_or_default().trim_ascii();
-    let (sign, digits) = match text.strip_prefix(b"-") {
-        Some(digits) => (-1, digits),
-        None => (1, text),
-    };
-    decimal::<i32>(digits)
-        .map(|number| sign * number)
-        .ok_or(Errno::INVAL)
+    let text = core::str::from_utf8(text.get(..len).unwrap_or_default());
+    let number = text.ok().and_then(|text| text.trim_ascii().parse().ok());
+    number.ok_or(Errno::INVAL)
 }
 
 #[cfg(test)]
