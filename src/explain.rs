@@ -622,16 +622,6 @@ impl<T: Copy, const N: usize> List<T, N> {
 mod tests {
     use super::*;
 
-    /// No symbol of the name.
-    const NONE: Symbols = Symbols {
-        functions: 0,
-        function: None,
-        data: None,
-        elsewhere: None,
-        has_module: false,
-        is_init: false,
-    };
-
     fn check(
         (cause, expected): (Cause, Cause),
         func: &str,
@@ -644,23 +634,24 @@ mod tests {
 
     #[test]
     fn symbols_tell_what_an_errno_meant() {
+        let none = Symbols::default();
         let function = Symbols {
             functions: 1,
-            ..NONE
+            ..none
         };
         let data = Symbols {
             data: Some(b'd'),
-            ..NONE
+            ..none
         };
         let in_module = Symbols {
             has_module: true,
-            ..NONE
+            ..none
         };
         // EINVAL of tracefs for a name that there is not.
         let missing = (Cause::NotProbeable, Cause::NoSuchFunction);
-        check(missing, "f", Some(NONE), None);
+        check(missing, "f", Some(none), None);
         let no_module = (Cause::NotProbeable, Cause::ModuleNotLoaded);
-        check(no_module, "m:f", Some(NONE), None);
+        check(no_module, "m:f", Some(none), None);
         check(
             (Cause::NoSuchFunction, Cause::NotProbeable),
             "f",
@@ -674,7 +665,7 @@ mod tests {
         }
         // What is not about the place stays, and so does what stays open.
         for cause in [Cause::NotUnique, Cause::Lockdown, Cause::OutOfFds] {
-            check((cause, cause), "f", Some(NONE), None);
+            check((cause, cause), "f", Some(none), None);
         }
         check(
             (Cause::NoSuchFunction, Cause::NoSuchFunction),

@@ -1,6 +1,7 @@
 //! The kernel's symbols: which addresses have a name, where a name alone stands for several functions.
 
 use core::fmt;
+use core::ops::Range;
 
 use rustix::io::Errno;
 
@@ -153,6 +154,27 @@ pub(crate) fn for_each_symbol(each: &mut dyn FnMut(&Symbol<'_>)) -> Result<(), E
     })
 }
 
+/// Where the kernel's own code is, without that of modules, as far as the symbols that bound it have been seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Code {
+    /// `_etext`; 0 where the kernel hides addresses.
+    pub(crate) end: u64,
+    /// What only the boot runs, and frees.
+    pub(crate) init: Range<u64>,
+}
+
+impl Code {
+    /// Takes note of a symbol that bounds it.
+    pub(crate) fn see(&mut self, symbol: &Symbol<'_>) {
+        match symbol.name {
+            "_etext" => self.end = symbol.address,
+            "_sinittext" => self.init.start = symbol.address,
+            "_einittext" => self.init.end = symbol.address,
+            _ => {}
+        }
+    }
+}
+
 /// Where an address is: in which function, if it is in one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -169,14 +191,9 @@ pub(crate) fn place_of(address: u64) -> Result<Place, Errno> {
     let mut start = None;
     let mut function = None;
     let mut in_module = false;
-    let (mut text_end, mut init_text) = (0, 0..0);
+    let mut code = Code::default();
     for_each_symbol(&mut |symbol| {
-        match symbol.name {
-            "_etext" => text_end = symbol.address,
-            "_sinittext" => init_text.start = symbol.address,
-            "_einittext" => init_text.end = symbol.address,
-            _ => {}
-        }
+        code.see(symbol);
         let is_nearer =
             symbol.address <= address && start.is_none_or(|start| start < symbol.address);
         if symbol.is_function() && is_nearer {
@@ -185,7 +202,7 @@ pub(crate) fn place_of(address: u64) -> Result<Place, Errno> {
             function = symbol.target();
         }
     })?;
-    if text_end == 0 {
+    if code.end == 0 {
         // Addresses are hidden.
         return Ok(Place::Untold);
     }
@@ -194,8 +211,8 @@ pub(crate) fn place_of(address: u64) -> Result<Place, Errno> {
     };
     let inside = Place::In(function, address - start);
     if !in_module {
-        let is_text = address < text_end || init_text.contains(&address);
-        return Ok(if is_text { inside } else { Place::Nowhere });
+        let is_code = address < code.end || code.init.contains(&address);
+        return Ok(if is_code { inside } else { Place::Nowhere });
     }
     let mut next = None;
     for_each_symbol(&mut |symbol| {

@@ -5,13 +5,13 @@ use rustix::fs::{AtFlags, CWD, statat};
 use rustix::io::{Errno, Result};
 
 use crate::cause::Cause;
-use crate::kallsyms::{Place, Symbol, for_each_symbol, place_of};
+use crate::kallsyms::{Code, Place, Symbol, for_each_symbol, place_of};
 use crate::request::{KprobeOpts, Target};
 use crate::text::{Buf, LINE_LEN, for_each_line, read_small, words};
 use crate::tracefs::open_read;
 
 /// What `/proc/kallsyms` has under the name of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Symbols {
     /// How many functions the name stands for.
     pub(crate) functions: usize,
@@ -30,23 +30,11 @@ pub(crate) struct Symbols {
 impl Symbols {
     /// Looks for a function by its name.
     pub(crate) fn of(target: &Target) -> Result<Self> {
-        let mut found = Self {
-            functions: 0,
-            function: None,
-            data: None,
-            elsewhere: None,
-            has_module: false,
-            is_init: false,
-        };
-        let (mut text_end, mut init_text) = (0, 0..0);
+        let mut found = Self::default();
+        let mut code = Code::default();
         let mut kind = 0;
         for_each_symbol(&mut |symbol| {
-            match symbol.name {
-                "_etext" => text_end = symbol.address,
-                "_sinittext" => init_text.start = symbol.address,
-                "_einittext" => init_text.end = symbol.address,
-                _ => {}
-            }
+            code.see(symbol);
             found.has_module |= symbol.module.is_some() && symbol.module == target.module();
             if symbol.is(target) {
                 found.functions += 1;
@@ -63,9 +51,9 @@ impl Symbols {
             }
         })?;
         if let (1, Some((function, address @ 1..))) = (found.functions, found.function) {
-            found.is_init = init_text.contains(&address);
+            found.is_init = code.init.contains(&address);
             // Linux 7.3 says of some data that it is code; but it is behind all of the kernel's.
-            if function.module().is_none() && address >= text_end && !found.is_init {
+            if function.module().is_none() && address >= code.end && !found.is_init {
                 found.functions = 0;
                 found.function = None;
                 found.data = Some(kind);
