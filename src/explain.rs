@@ -5,16 +5,17 @@ use core::fmt;
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, SecureComputingMode};
 
-use crate::cause::Cause;
+use crate::cause::{Cause, remove_cause};
 use crate::error::{ErrnoName, Error, Step};
 use crate::kallsyms::{Place, for_each_address};
 use crate::kernel::Kernel;
+use crate::kprobe_events::TraceEvent;
 use crate::plan::Plan;
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
 use crate::survey::{Meant, Symbols, is_blacklisted, is_traceable, number_in, place};
 use crate::sys;
 use crate::sys::KprobeAt;
-use crate::text::{Buf, read_small};
+use crate::text::{Buf, contains, read_small};
 use crate::tracefs::open_read;
 
 /// Something that was found out about a probe, or a question that stayed open. Its `Display` is a line, the source first.
@@ -31,7 +32,7 @@ pub enum Evidence {
     Data(u8),
     /// The function is not where it was asked for, but there.
     Elsewhere(Target),
-    /// The module is loaded, or is not.
+    /// The module is loaded or built in, or is not.
     Module {
         /// Whether it is.
         loaded: bool,
@@ -46,7 +47,8 @@ pub enum Evidence {
     NoFunctionThere,
     /// The kernel protects the function from probes.
     Blacklisted,
-    /// ftrace cannot trace the function, and what it cannot trace nobody may probe.
+    /// ftrace cannot trace the function, and what it cannot trace most kernels let nobody probe (not with
+    /// `CONFIG_KPROBE_EVENTS_ON_NOTRACE`).
     NotTraceable,
     /// The kernel refuses the entry of a function that can surely be probed too.
     EveryEntryRefused,
@@ -111,12 +113,17 @@ pub enum Question {
 }
 
 impl Evidence {
-    /// Whether the probe would attach, and yet not do what it seems to: it would be hit by another function, or by none.
+    /// Whether a probe that would attach would not do what it seems to: it would be hit by another function, or by none.
     #[must_use]
     pub const fn is_catch(&self) -> bool {
         matches!(
             self,
-            Self::OffsetIn(..) | Self::Waits | Self::NeverHit | Self::Disarmed | Self::FtraceOff
+            Self::Functions(_)
+                | Self::OffsetIn(..)
+                | Self::Waits
+                | Self::NeverHit
+                | Self::Disarmed
+                | Self::FtraceOff
         )
     }
 }
@@ -131,7 +138,7 @@ impl Question {
             Self::Traceable => (FILTER, "whether the function can be traced"),
             Self::Armed => (ARMED, "whether kprobes are armed"),
             Self::Ftrace => (FTRACE, "whether ftrace is on"),
-            Self::Paranoid => (PARANOID, "which level of paranoia there is"),
+            Self::Paranoid => (PARANOID, "what the level is"),
             Self::Capabilities => (CAPABILITIES, "which capabilities there are"),
             Self::Seccomp => (SECCOMP, "whether there is a filter"),
             Self::Lockdown => (LOCKDOWN, "whether the kernel is locked down"),
@@ -170,7 +177,9 @@ impl fmt::Display for Evidence {
             Self::Elsewhere(function) => {
                 write!(f, "{KALLSYMS}: the function is elsewhere: {function}")
             }
-            Self::Module { loaded: true } => write!(f, "{KALLSYMS}: the module is loaded"),
+            Self::Module { loaded: true } => {
+                write!(f, "{KALLSYMS}: the module is loaded, or built in")
+            }
             Self::Module { loaded: false } => {
                 write!(f, "{KALLSYMS}: nothing of the module, so it is not loaded")
             }
@@ -181,14 +190,14 @@ impl fmt::Display for Evidence {
             Self::OffsetIn(function, offset) => {
                 write!(
                     f,
-                    "{KALLSYMS}: the offset is beyond the function; what would be hit is {function}+{offset:#x}"
+                    "{KALLSYMS}: the offset is beyond the function, and leads to {function}+{offset:#x}"
                 )
             }
             Self::NoFunctionThere => write!(f, "{KALLSYMS}: no function is there"),
             Self::Blacklisted => write!(f, "{BLACKLIST}: the kernel protects the function"),
             Self::NotTraceable => write!(
                 f,
-                "{FILTER}: notrace, and what cannot be traced nobody may probe"
+                "{FILTER}: not there, so it is notrace; most kernels let nobody probe that"
             ),
             Self::EveryEntryRefused => {
                 write!(
@@ -308,30 +317,48 @@ impl Kernel {
     /// Finds out whether a probe would attach, and if not, why: by opening its event, without a program, and closing it again at
     /// once; and by what the kernel shows of its functions, and of the rights of this process.
     ///
-    /// Nothing of it lasts. In the tracefs modes an event that is refused leaves an entry with this crate's name in `error_log`.
+    /// For a moment there is a real probe, which patches the kernel's text as any other; nothing of it lasts. It takes the privileges
+    /// of an attach, and as long as one and its end. While `kernel.ftrace_enabled` is 0, nothing is tried at the entry of a function,
+    /// since that harms the kernel; without `/proc` that cannot be seen. In the tracefs modes an event that is refused leaves an entry with this crate's name in `error_log`.
     /// Whether a certain program fits is not asked: that is [`Cause::WrongProgram`] of the attach itself.
     ///
     /// It reads the whole of `/proc/kallsyms`, up to three times. A file that is not there is a question that stays open, and
-    /// nothing is guessed in its place.
+    /// nothing is guessed in its place. Linux 4.1, as for the modes.
     #[must_use]
     pub fn explain(&self, func: Target, opts: &KprobeOpts) -> Explanation {
-        let (mode, refusal) = match self.plan(func, opts) {
-            Ok(plan) => (Some(plan.mode()), try_out(&plan)),
-            Err(error) => (opts.attach_mode, Some(error)),
-        };
         let mut explanation = Explanation {
-            mode,
-            refusal,
+            mode: opts.attach_mode,
+            refusal: None,
             evidence: List::new(),
             suggestions: List::new(),
         };
-        if refusal.is_none_or(|error| error.step() != Step::Request) {
-            self.survey(&mut explanation, &func, opts);
+        let mut was_tried = true;
+        match self.plan(func, opts) {
+            Ok(plan) => {
+                explanation.mode = Some(plan.mode());
+                was_tried = !is_trial_harmful(&func, opts);
+                if was_tried {
+                    explanation.refusal = try_out(&plan).err();
+                }
+            }
+            Err(error) => explanation.refusal = Some(error),
+        }
+        if explanation
+            .refusal
+            .is_none_or(|error| error.step() != Step::Request)
+        {
+            self.survey(&mut explanation, &func, opts, was_tried);
         }
         explanation
     }
 
-    fn survey(&self, explanation: &mut Explanation, func: &Target, opts: &KprobeOpts) {
+    fn survey(
+        &self,
+        explanation: &mut Explanation,
+        func: &Target,
+        opts: &KprobeOpts,
+        was_tried: bool,
+    ) {
         let symbols = match func.function() {
             Some(_) => explanation.ask(Question::Symbols, Symbols::of(func)),
             None => None,
@@ -339,13 +366,12 @@ impl Kernel {
         if let Some(symbols) = &symbols {
             tell_symbols(explanation, func, symbols);
         }
-        let asks_place = func.as_address().is_some() || opts.offset != 0;
-        let place = if asks_place {
-            explanation.ask(Question::Place, place(func, opts, symbols.as_ref()))
-        } else {
-            None
+        let place = match symbols.and_then(|symbols| symbols.function) {
+            Some((function, _)) if opts.offset == 0 => Some(Place::In(function, 0)),
+            _ => explanation.ask(Question::Place, place(func, opts, symbols.as_ref())),
         };
-        match place {
+        let asks_place = func.as_address().is_some() || opts.offset != 0;
+        match place.filter(|_| asks_place) {
             Some(Place::In(function, offset)) if func.as_address().is_some() => {
                 explanation.found(Evidence::AddressIn(function, offset));
             }
@@ -353,14 +379,26 @@ impl Kernel {
                 explanation.found(Evidence::OffsetIn(function, offset));
             }
             Some(Place::Nowhere) => explanation.found(Evidence::NoFunctionThere),
+            // Of a name that is none, or of several functions, there is no one place.
+            Some(Place::Untold) if symbols.is_none_or(|symbols| symbols.functions == 1) => {
+                explanation.found(Evidence::Open(Question::Place, Errno::PERM));
+            }
             _ => {}
+        }
+        if !was_tried {
+            let foretold =
+                symbols.and_then(|symbols| self.foretell(explanation.mode, func, &symbols));
+            explanation.refusal = foretold.map(|error| error.of(*func, opts));
         }
         match explanation.refusal {
             None => tell_if_hit(explanation, func, opts, symbols.as_ref(), place),
             Some(error) => {
                 let cause = true_cause(error.cause(), func, symbols.as_ref(), place);
+                let cause = self.tell_why(explanation, cause, func, opts, symbols.as_ref(), place);
                 explanation.refusal = Some(error.with_cause(cause));
-                self.tell_why(explanation, cause, func, opts, symbols.as_ref());
+                if !was_tried {
+                    explanation.found(Evidence::FtraceOff);
+                }
             }
         }
         let is_missing = symbols.is_some_and(|symbols| symbols.functions == 0);
@@ -369,7 +407,39 @@ impl Kernel {
         }
     }
 
+    /// Why an attach that was not tried would be refused, as far as the kernel shows.
+    fn foretell(
+        &self,
+        mode: Option<AttachMode>,
+        func: &Target,
+        symbols: &Symbols,
+    ) -> Option<Error> {
+        let refused = |errno, cause| Some(Error::new(Step::ResolveSymbol, errno, cause));
+        let waits = mode.is_some_and(AttachMode::uses_tracefs) && func.module().is_some();
+        if symbols.functions == 0 {
+            return if waits {
+                None
+            } else {
+                refused(Errno::NOENT, Cause::NoSuchFunction)
+            };
+        }
+        let address = symbols
+            .function
+            .map(|(_, address)| address)
+            .filter(|address| *address != 0);
+        let is_protected = is_blacklisted(func, address) == Ok(true)
+            || self
+                .tracefs_dir()
+                .map(|tracefs| is_traceable(tracefs, func))
+                == Some(Ok(false));
+        if is_protected {
+            return refused(Errno::INVAL, Cause::NotProbeable);
+        }
+        None
+    }
+
     /// It would not attach; what else is there to say of the cause?
+    /// Answers the cause, which the rights of the process may correct.
     fn tell_why(
         &self,
         explanation: &mut Explanation,
@@ -377,50 +447,77 @@ impl Kernel {
         func: &Target,
         opts: &KprobeOpts,
         symbols: Option<&Symbols>,
-    ) {
+        place: Option<Place>,
+    ) -> Cause {
         match cause {
             Cause::NotProbeable => {
-                let address = symbols
-                    .and_then(|symbols| symbols.function)
-                    .map(|(_, address)| address);
-                let address = func
-                    .as_address()
-                    .or(address)
-                    .filter(|address| *address != 0);
-                if explanation.ask(Question::Blacklist, is_blacklisted(func, address)) == Some(true)
-                {
-                    explanation.found(Evidence::Blacklisted);
-                }
-                let is_function =
-                    symbols.is_some_and(|symbols| symbols.functions > 0 && !symbols.is_init);
-                if is_function {
-                    let traceable = match self.tracefs_dir() {
-                        Some(tracefs) => is_traceable(tracefs, func),
-                        None => Err(Errno::NOENT),
-                    };
-                    let traceable = explanation.ask(Question::Traceable, traceable);
-                    match traceable {
-                        Some(false) => explanation.found(Evidence::NotTraceable),
-                        Some(true) if opts.offset == 0 && self.refuses_every_entry() => {
-                            explanation.found(Evidence::EveryEntryRefused);
-                            explanation.suggest(format_args!("{func}+8"));
-                        }
-                        _ => {}
-                    }
-                }
+                self.tell_protection(explanation, func, opts, symbols, place);
+                cause
             }
             Cause::NotUnique => {
                 let mut left = 3;
-                // What cannot be read has been said to be open.
-                let _ = for_each_address(func, |address| {
+                let told = for_each_address(func, |address| {
                     if left > 0 {
                         left -= 1;
                         explanation.suggest(format_args!("{}{address:#x}", kind(opts)));
                     }
                 });
+                if let Err(error) = told {
+                    explanation.found(Evidence::Open(Question::Place, error.errno()));
+                }
+                cause
             }
-            Cause::NoPermission | Cause::PerfEventParanoid | Cause::Seccomp | Cause::Lockdown => {
-                tell_rights(explanation);
+            Cause::NoPermission
+            | Cause::PerfEventParanoid
+            | Cause::Seccomp
+            | Cause::Lockdown
+            | Cause::NoTracefs
+            | Cause::NoKprobeEvents => tell_rights(explanation, cause),
+            _ => cause,
+        }
+    }
+
+    /// The lists that tell why a function may not be probed: the one where the probe would really be.
+    fn tell_protection(
+        &self,
+        explanation: &mut Explanation,
+        func: &Target,
+        opts: &KprobeOpts,
+        symbols: Option<&Symbols>,
+        place: Option<Place>,
+    ) {
+        let start = symbols
+            .and_then(|symbols| symbols.function)
+            .map(|(_, address)| address);
+        let start = start.filter(|address| *address != 0);
+        let address = func
+            .as_address()
+            .or_else(|| start?.checked_add(opts.offset));
+        let function = match place {
+            Some(Place::In(function, _)) => function,
+            _ => *func,
+        };
+        if explanation.ask(Question::Blacklist, is_blacklisted(&function, address)) == Some(true) {
+            explanation.found(Evidence::Blacklisted);
+        }
+        let is_code = match symbols {
+            Some(symbols) => symbols.functions > 0 && !symbols.is_init,
+            None => function.function().is_some(),
+        };
+        if !is_code {
+            return;
+        }
+        let traceable = match self.tracefs_dir() {
+            Some(tracefs) => is_traceable(tracefs, &function),
+            None => Err(Errno::NOENT),
+        };
+        match explanation.ask(Question::Traceable, traceable) {
+            Some(false) => explanation.found(Evidence::NotTraceable),
+            Some(true) if opts.offset == 0 && self.refuses_every_entry() => {
+                explanation.found(Evidence::EveryEntryRefused);
+                if !opts.retprobe {
+                    explanation.suggest(format_args!("{func}+8"));
+                }
             }
             _ => {}
         }
@@ -436,31 +533,36 @@ impl Kernel {
     }
 }
 
-/// Opens the event of a plan and closes it again. Answers why it was refused.
-fn try_out(plan: &Plan<'_>) -> Option<Error> {
-    // With ftrace off, a probe of an entry that comes and goes makes ftrace lose count: the next one that goes meets a warning of
-    // the kernel, and after it ftrace and every probe of an entry are dead until the next boot (seen on Linux 5.10 to 6.12). So
-    // there is no trial; that a function is missing its symbols tell.
-    let is_ftrace_off = plan.opts.offset == 0 && number_in(FTRACE) == Ok(0);
-    if !is_ftrace_off {
-        return plan.open_event().map(drop).err();
-    }
-    let found = for_each_address(&plan.target, |_| ());
-    found
-        .err()
-        .filter(|error| error.errno() == Errno::NOENT && plan.target.as_address().is_none())
+/// Opens the event of a plan, and closes and removes it again.
+fn try_out(plan: &Plan<'_>) -> Result<(), Error> {
+    let (perf_event, event) = plan.open_event()?;
+    drop(perf_event);
+    event.map_or(Ok(()), TraceEvent::remove).map_err(|errno| {
+        Error::new(Step::RemoveEvent, errno, remove_cause(errno)).of(plan.target, &plan.opts)
+    })
+}
+
+/// Whether a trial would do harm. With ftrace off, a probe of an entry that comes and goes makes ftrace lose count: the next one
+/// that goes meets a warning of the kernel, and after it ftrace and every probe of an entry are dead until the next boot (seen on
+/// Linux 5.10 to 6.12).
+fn is_trial_harmful(func: &Target, opts: &KprobeOpts) -> bool {
+    may_be_by_ftrace(func, opts) && number_in(FTRACE) == Ok(0)
+}
+
+/// Whether the kernel may place a probe by ftrace, as it does at the entry of a function, which is up to some bytes behind its
+/// symbol; not on aarch64 (`KPROBES_ON_FTRACE`).
+const fn may_be_by_ftrace(func: &Target, opts: &KprobeOpts) -> bool {
+    cfg!(not(target_arch = "aarch64")) && (func.as_address().is_some() || opts.offset <= 16)
 }
 
 fn tell_symbols(explanation: &mut Explanation, func: &Target, symbols: &Symbols) {
     match (symbols.functions, symbols.function) {
         (1, Some((function, address))) => explanation.found(Evidence::Function(function, address)),
-        (0, _) => {
-            explanation.found(Evidence::NoFunction);
-            if let Some(kind) = symbols.data {
-                explanation.found(Evidence::Data(kind));
-            }
-        }
+        (0, _) => explanation.found(Evidence::NoFunction),
         (functions, _) => explanation.found(Evidence::Functions(functions)),
+    }
+    if let Some(kind) = symbols.data {
+        explanation.found(Evidence::Data(kind));
     }
     if symbols.functions == 0 && func.module().is_some() {
         explanation.found(Evidence::Module {
@@ -484,24 +586,35 @@ fn tell_if_hit(
     place: Option<Place>,
 ) {
     if explanation.mode.is_some_and(AttachMode::uses_tracefs) {
-        if func.module().is_some() && symbols.is_some_and(|symbols| !symbols.has_module) {
-            explanation.found(Evidence::Waits);
-        }
-        if func.as_address().is_some() && place == Some(Place::Nowhere) {
-            explanation.found(Evidence::NeverHit);
+        match symbols {
+            // Of a module that is loaded the kernel refuses it; of what is built in it waits for a module that never comes.
+            Some(symbols) if symbols.functions == 0 && symbols.has_module => {
+                explanation.found(Evidence::NeverHit);
+            }
+            Some(symbols) if symbols.functions == 0 && func.module().is_some() => {
+                explanation.found(Evidence::Waits);
+            }
+            None if func.as_address().is_some() && place == Some(Place::Nowhere) => {
+                explanation.found(Evidence::NeverHit);
+            }
+            _ => {}
         }
     }
     if explanation.ask(Question::Armed, number_in(ARMED)) == Some(0) {
         explanation.found(Evidence::Disarmed);
     }
-    if opts.offset == 0 && explanation.ask(Question::Ftrace, number_in(FTRACE)) == Some(0) {
+    if may_be_by_ftrace(func, opts)
+        && explanation.ask(Question::Ftrace, number_in(FTRACE)) == Some(0)
+    {
         explanation.found(Evidence::FtraceOff);
     }
 }
 
-/// The rights of this process, as far as they matter.
-fn tell_rights(explanation: &mut Explanation) {
-    if let Some(level) = explanation.ask(Question::Paranoid, number_in(PARANOID)) {
+/// The rights of this process, as far as they matter. Answers the cause: what the rights belie is the word of something else, such
+/// as a Linux security module.
+fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause {
+    let level = explanation.ask(Question::Paranoid, number_in(PARANOID));
+    if let Some(level) = level {
         explanation.found(Evidence::Paranoid(level));
     }
     let capabilities = rustix::thread::capabilities(None);
@@ -512,18 +625,34 @@ fn tell_rights(explanation: &mut Explanation) {
             sys_admin: sets.effective.contains(CapabilitySet::SYS_ADMIN),
         });
     }
-    let mode = rustix::thread::secure_computing_mode();
-    if let Some(mode) = explanation.ask(Question::Seccomp, mode) {
-        let filter = mode != SecureComputingMode::Disabled;
+    let mode = explanation.ask(Question::Seccomp, rustix::thread::secure_computing_mode());
+    let filter = mode.map(|mode| mode != SecureComputingMode::Disabled);
+    if let Some(filter) = filter {
         explanation.found(Evidence::Seccomp { filter });
     }
     let mut text = [0; 64];
-    let lockdown =
-        open_read(rustix::fs::CWD, LOCKDOWN).and_then(|file| read_small(&file, &mut text));
-    if let Some(len) = explanation.ask(Question::Lockdown, lockdown) {
-        let text = text.get(..len).unwrap_or_default();
-        let confidentiality = crate::text::contains(text, b"[confidentiality]");
+    let read = open_read(rustix::fs::CWD, LOCKDOWN).and_then(|file| read_small(&file, &mut text));
+    let len = explanation.ask(Question::Lockdown, read);
+    let confidentiality =
+        len.map(|len| contains(text.get(..len).unwrap_or_default(), b"[confidentiality]"));
+    if let Some(confidentiality) = confidentiality {
         explanation.found(Evidence::Lockdown { confidentiality });
+    }
+    true_denial(cause, level, filter, confidentiality)
+}
+
+/// Who denies, unless what is known of the process and the kernel belies it.
+const fn true_denial(
+    cause: Cause,
+    level: Option<i32>,
+    filter: Option<bool>,
+    confidentiality: Option<bool>,
+) -> Cause {
+    match (cause, level, filter, confidentiality) {
+        (Cause::Seccomp, _, Some(false), _)
+        | (Cause::PerfEventParanoid, Some(i32::MIN..=2), _, _)
+        | (Cause::Lockdown, _, _, Some(false)) => Cause::NoPermission,
+        _ => cause,
     }
 }
 
@@ -582,6 +711,10 @@ fn true_cause(
         return cause;
     }
     match (place, symbols) {
+        // EINVAL, at the entry of a function.
+        (Some(Place::In(_, 0)), _) if matches!(cause, Cause::NotFunctionEntry) => {
+            Cause::NotProbeable
+        }
         // Before Linux 5.18 that is EINVAL, and for an offset ENOENT.
         (Some(Place::Nowhere), _) => Cause::BadAddress,
         (_, Some(symbols)) if symbols.functions == 0 && symbols.data.is_some() => {
@@ -676,6 +809,28 @@ mod tests {
     }
 
     #[test]
+    fn what_the_rights_belie_is_something_elses_word() {
+        let check = |cause, level, filter, confidentiality, expected| {
+            assert_eq!(true_denial(cause, level, filter, confidentiality), expected);
+        };
+        let none = Cause::NoPermission;
+        for (cause, level, filter, confidentiality) in [
+            (Cause::Seccomp, Some(2), Some(true), Some(false)),
+            (Cause::Seccomp, None, None, None),
+            (Cause::PerfEventParanoid, Some(3), Some(false), Some(false)),
+            (Cause::PerfEventParanoid, None, None, None),
+            (Cause::Lockdown, Some(3), Some(false), Some(true)),
+            (Cause::Lockdown, None, None, None),
+            (Cause::NoTracefs, Some(2), Some(false), Some(false)),
+        ] {
+            check(cause, level, filter, confidentiality, cause);
+        }
+        check(Cause::Seccomp, None, Some(false), None, none);
+        check(Cause::PerfEventParanoid, Some(2), None, None, none);
+        check(Cause::Lockdown, None, None, Some(false), none);
+    }
+
+    #[test]
     fn a_place_in_no_function_is_a_bad_address() {
         // Before Linux 5.18 an address is EINVAL, and an offset that leads out of everything is ENOENT.
         let address = "0xffffffff81000000";
@@ -688,6 +843,12 @@ mod tests {
             None,
             nowhere,
         );
+        // An entry is one, whatever else is wrong with it.
+        let function = "f".parse().unwrap();
+        let entry = (Cause::NotFunctionEntry, Cause::NotProbeable);
+        check(entry, address, None, Some(Place::In(function, 0)));
+        let inside = (Cause::NotFunctionEntry, Cause::NotFunctionEntry);
+        check(inside, address, None, Some(Place::In(function, 9)));
         let untold = (Cause::NotProbeable, Cause::NotProbeable);
         check(untold, address, None, Some(Place::Untold));
     }

@@ -194,12 +194,20 @@ pub(crate) fn place_of(address: u64) -> Result<Place, Errno> {
     let mut code = Code::default();
     for_each_symbol(&mut |symbol| {
         code.see(symbol);
-        let is_nearer =
-            symbol.address <= address && start.is_none_or(|start| start < symbol.address);
-        if symbol.is_function() && is_nearer {
+        // Of several names of one place that of a function counts, and of those the first.
+        let is_nearer = match start {
+            None => true,
+            Some(start) if start == symbol.address => function.is_none() && symbol.is_function(),
+            Some(start) => start < symbol.address,
+        };
+        if symbol.address <= address && is_nearer {
             start = Some(symbol.address);
             in_module = symbol.module.is_some();
-            function = symbol.target();
+            function = if symbol.is_function() {
+                symbol.target()
+            } else {
+                None
+            };
         }
     })?;
     if code.end == 0 {
@@ -235,6 +243,7 @@ pub(crate) fn check_offset(target: &Target, opts: &KprobeOpts) -> Result<(), Err
     let place = address.map_or(Ok(Place::Nowhere), place_of);
     match place.map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))? {
         Place::In(_, offset) if offset == opts.offset => Ok(()),
+        Place::Untold => Err(failed(Errno::NODATA, Cause::Unknown)),
         _ => Err(Error::invalid(Invalid::OffsetBeyondFunction)
             .at(Step::ResolveSymbol)
             .of(*target, opts)),

@@ -75,9 +75,6 @@ impl KprobeLink {
             target, opts, bind, ..
         } = *plan;
         let mode = plan.mode();
-        if opts.within_function && opts.offset != 0 {
-            kallsyms::check_offset(&target, &opts)?;
-        }
         let (perf_event, event) = plan.open_event()?;
         // From here on a failure drops the link, which undoes the event in the right order.
         let mut link = Self {
@@ -299,6 +296,9 @@ impl AsFd for KprobeLink {
 impl Plan<'_> {
     /// Opens the event, to which no program is bound yet. What came before a failure is undone.
     pub(crate) fn open_event(&self) -> Result<(OwnedFd, Option<TraceEvent>), Error> {
+        if self.opts.within_function && self.opts.offset != 0 {
+            kallsyms::check_offset(&self.target, &self.opts)?;
+        }
         let cpu = self.kernel.features().cpu;
         let open_failed = |errno| self.failed(Step::PerfEventOpen, errno);
         match &self.event {

@@ -101,7 +101,8 @@ pub struct KprobeOpts {
     pub maxactive: u32,
     /// Whether an offset that is beyond the end of the function is refused, with `EINVAL` at
     /// [`Step::ResolveSymbol`](crate::Step::ResolveSymbol): every kernel takes it, and probes another function. Off unless asked
-    /// for, since it reads the whole of `/proc/kallsyms`, which must show addresses.
+    /// for, since it reads the whole of `/proc/kallsyms`: what that answers is the error where it cannot be read, `EPERM` where it
+    /// hides addresses, `ENOENT` where it has no such function, and `ENODATA` where it does not show the end of one.
     pub within_function: bool,
 }
 

@@ -7,7 +7,7 @@ use rustix::io::{Errno, Result};
 use crate::cause::Cause;
 use crate::kallsyms::{Code, Place, Symbol, for_each_symbol, place_of};
 use crate::request::{KprobeOpts, Target};
-use crate::text::{Buf, LINE_LEN, for_each_line, read_small, words};
+use crate::text::{Buf, LINE_LEN, contains, for_each_line, read_small, words};
 use crate::tracefs::open_read;
 
 /// What `/proc/kallsyms` has under the name of a target.
@@ -21,7 +21,7 @@ pub(crate) struct Symbols {
     pub(crate) data: Option<u8>,
     /// The function where it was not asked for: in another module, or in the kernel itself.
     pub(crate) elsewhere: Option<Target>,
-    /// Whether the module that was asked for is loaded, as far as it has symbols.
+    /// Whether the module that was asked for is loaded, or built in.
     pub(crate) has_module: bool,
     /// Whether the function is code for the boot alone, which has been freed.
     pub(crate) is_init: bool,
@@ -50,10 +50,13 @@ impl Symbols {
                 }
             }
         })?;
+        // What is built in has no module's name in kallsyms.
+        found.has_module |= target.module().is_some_and(is_loaded);
         if let (1, Some((function, address @ 1..))) = (found.functions, found.function) {
             found.is_init = code.init.contains(&address);
             // Linux 7.3 says of some data that it is code; but it is behind all of the kernel's.
-            if function.module().is_none() && address >= code.end && !found.is_init {
+            if function.module().is_none() && code.end != 0 && address >= code.end && !found.is_init
+            {
                 found.functions = 0;
                 found.function = None;
                 found.data = Some(kind);
@@ -162,7 +165,7 @@ fn likeness(wanted: &[u8], name: &[u8]) -> Option<u32> {
         Some([]) => return None,
         // The half of a function that is hardly ever run is not the function.
         Some(suffix) if suffix.starts_with(b".") => {
-            return (!suffix.starts_with(b".cold")).then_some(0);
+            return (!contains(suffix, b".cold")).then_some(0);
         }
         _ => {}
     }
@@ -221,8 +224,9 @@ pub(crate) fn is_blacklisted(target: &Target, address: Option<u64>) -> Result<bo
     let mut found = false;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
         let hits = blacklist_line(line).is_some_and(|(range, name)| {
-            address.is_some_and(|address| range.contains(&address))
-                || target.function() == Some(name)
+            address.map_or(target.function() == Some(name), |address| {
+                range.contains(&address)
+            })
         });
         found |= hits;
     })?;
@@ -243,7 +247,14 @@ pub(crate) fn is_traceable(tracefs: BorrowedFd<'_>, target: &Target) -> Result<b
     let file = open_read(tracefs, "available_filter_functions")?;
     let mut found = false;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
-        found |= words(line).next() == target.function().map(str::as_bytes);
+        // `function`, or `function [module]`.
+        let mut words = words(line);
+        let function = words.next();
+        let module = words
+            .next()
+            .and_then(|word| word.strip_prefix(b"[")?.strip_suffix(b"]"));
+        found |= function == target.function().map(str::as_bytes)
+            && module == target.module().map(str::as_bytes);
     })?;
     Ok(found)
 }

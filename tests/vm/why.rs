@@ -7,7 +7,8 @@ use std::sync::mpsc;
 use kprobe_attach::fd::OwnedFd;
 use kprobe_attach::prog::insn;
 use kprobe_attach::{
-    AttachMode, Cause, Errno, Evidence, Explanation, Kernel, KprobeOpts, Step, Suggestion, Target,
+    AttachMode, Cause, Errno, Evidence, Explanation, Kernel, KprobeOpts, Question, Step,
+    Suggestion, Target,
 };
 use rustix::thread::CapabilitySet;
 
@@ -274,6 +275,7 @@ fn an_offset_beyond_the_function_hits_another_one_and_a_checked_request_refuses_
             (Step::ResolveSymbol, Errno::INVAL, Cause::InvalidRequest)
         );
         assert!(error.to_string().contains("beyond the end"), "{error}");
+        assert_eq!(kernel.explain(function(), &checked).refusal(), Some(&error));
         // Within it, the check is no obstacle.
         let inside = (1..24).find_map(|offset| {
             let opts = ENTRY.offset(offset).attach_mode(mode).within_function(true);
@@ -337,34 +339,99 @@ fn a_loaded_module_without_the_function_is_no_missing_module() {
     busybox("rmmod dummy");
 }
 
+/// A switch of the kernel, which is put back whatever happens.
+struct Switch(&'static str, String);
+
+impl Switch {
+    /// [`None`] where the kernel refuses.
+    fn set(path: &'static str, value: &str) -> Option<Self> {
+        let before = fs::read_to_string(path).unwrap();
+        fs::write(path, value).ok()?;
+        Some(Self(path, before))
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        fs::write(self.0, &self.1).unwrap();
+    }
+}
+
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_kernel_that_would_not_hit_it_is_a_catch() {
     let kernel = Kernel::probe();
-    let armed = "/sys/kernel/debug/kprobes/enabled";
     let catches = || {
         let explanation = kernel.explain(function(), &ENTRY);
         assert!(explanation.refusal().is_none());
-        explanation
+        let catches = explanation
             .evidence()
-            .filter(|evidence| evidence.is_catch())
-            .copied()
-            .collect::<Vec<_>>()
+            .filter(|evidence| evidence.is_catch());
+        catches.copied().collect::<Vec<_>>()
     };
     assert_eq!(catches(), []);
-    fs::write(armed, "0").unwrap();
-    let disarmed = catches();
-    fs::write(armed, "1").unwrap();
-    assert_eq!(disarmed, [Evidence::Disarmed]);
-    let ftrace = "/proc/sys/kernel/ftrace_enabled";
-    // Refused since Linux 7.3.
-    if fs::write(ftrace, "0").is_ok() {
-        let off = catches();
-        fs::write(ftrace, "1").unwrap();
-        assert_eq!(off, [Evidence::FtraceOff]);
-    } else {
+    let disarmed = Switch::set("/sys/kernel/debug/kprobes/enabled", "0");
+    assert_eq!(catches(), [Evidence::Disarmed]);
+    drop(disarmed);
+    let Some(_off) = Switch::set("/proc/sys/kernel/ftrace_enabled", "0") else {
+        // It has no such switch any more.
         assert_eq!(kernel_name(), "7.3");
+        return;
+    };
+    assert_eq!(catches(), [Evidence::FtraceOff]);
+    // Nothing is tried then, which would harm the kernel; but what it shows is said.
+    let blacklist = fs::read_to_string("/sys/kernel/debug/kprobes/blacklist").unwrap();
+    let blacklisted = blacklist
+        .lines()
+        .find_map(|line| line.split('\t').nth(1))
+        .unwrap();
+    for (target, cause) in [
+        (symbol("vfs_unlnik"), Cause::NoSuchFunction),
+        (
+            Target::in_module("no_such_module", "f").unwrap(),
+            Cause::ModuleNotLoaded,
+        ),
+        (symbol(blacklisted), Cause::NotProbeable),
+    ] {
+        let opts = ENTRY.attach_mode(AttachMode::Perf);
+        let explanation = kernel.explain(target, &opts);
+        let error = explanation.refusal().unwrap();
+        assert_eq!(
+            (error.step(), error.cause()),
+            (Step::ResolveSymbol, cause),
+            "{target}"
+        );
+        assert!(has(&explanation, |evidence| *evidence == Evidence::FtraceOff));
     }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn hidden_addresses_leave_the_place_open() {
+    let _hidden = Switch::set("/proc/sys/kernel/kptr_restrict", "2").unwrap();
+    let kernel = Kernel::probe();
+    let counter = Counter::new();
+    let inside = (1..24).find(|offset| {
+        let opts = ENTRY.offset(*offset);
+        kernel
+            .attach_kprobe(&counter.program, function(), &opts)
+            .is_ok()
+    });
+    let opts = ENTRY.offset(inside.unwrap());
+    let explanation = kernel.explain(function(), &opts);
+    assert!(explanation.refusal().is_none());
+    let open = Evidence::Open(Question::Place, Errno::PERM);
+    assert!(
+        has(&explanation, |evidence| *evidence == open),
+        "{explanation:?}"
+    );
+    // And a check that cannot be made is not taken for one that was.
+    let checked = kernel.attach_kprobe(&counter.program, function(), &opts.within_function(true));
+    let error = checked.unwrap_err();
+    assert_eq!(
+        (error.step(), error.errno()),
+        (Step::ResolveSymbol, Errno::PERM)
+    );
 }
 
 /// Explains in every mode, where somebody denies, and checks the cause.
@@ -396,7 +463,7 @@ fn who_denies_is_named_and_proved() {
         ("2", none, Cause::NoPermission),
         ("3", CapabilitySet::SYS_ADMIN, Cause::PerfEventParanoid),
     ] {
-        fs::write(paranoid, level).unwrap();
+        let _level = Switch::set(paranoid, level).unwrap();
         with_own_mounts(|| {
             drop_capabilities(dropped);
             let kernel = Kernel::probe_with(&counter.program);
@@ -484,7 +551,7 @@ fn without_a_kprobe_pmu_the_tracefs_modes_are_left() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_tracefs_its_modes_say_so() {
-    fs::write("/proc/sys/kernel/perf_event_paranoid", "2").unwrap();
+    let _level = Switch::set("/proc/sys/kernel/perf_event_paranoid", "2").unwrap();
     with_own_mounts(|| {
         unmount("/sys/kernel/tracing");
         unmount("/sys/kernel/debug");
@@ -500,7 +567,6 @@ fn without_tracefs_its_modes_say_so() {
             );
         }
     });
-    fs::write("/proc/sys/kernel/perf_event_paranoid", "3").unwrap();
 }
 
 /// `BPF_PROG_LOAD`'s attribute, written by a second hand than the library's.

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::time::Duration;
 
-use kprobe_attach::{AttachMode, KprobeOpts, ParseError, Probe};
+use kprobe_attach::{KprobeOpts, ParseError, Probe};
 
 use crate::output::Shown;
 use crate::rt::Start;
@@ -244,14 +244,32 @@ impl<'a> Args<'a> {
         self.probes().get(index).copied().unwrap_or_default()
     }
 
-    /// The mode that was asked for of all probes.
-    pub(crate) const fn mode(&self) -> Option<AttachMode> {
-        self.defaults.attach_mode
+    /// The options that are the same for all probes, as they were given.
+    pub(crate) const fn shared_options(&self) -> SharedOptions<'_> {
+        SharedOptions(&self.defaults)
     }
 
     /// Reads the probe of an argument.
     pub(crate) fn read(&self, text: &CStr) -> Result<Probe, ParseError> {
         Probe::with_defaults(text.to_bytes(), &self.defaults)
+    }
+}
+
+/// ` --mode MODE --cookie N --maxactive N`, of what is set.
+pub(crate) struct SharedOptions<'a>(&'a KprobeOpts);
+
+impl core::fmt::Display for SharedOptions<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if let Some(mode) = self.0.attach_mode {
+            write!(f, " --mode {mode}")?;
+        }
+        if self.0.bpf_cookie != 0 {
+            write!(f, " --cookie {}", self.0.bpf_cookie)?;
+        }
+        if self.0.maxactive != 0 {
+            write!(f, " --maxactive {}", self.0.maxactive)?;
+        }
+        Ok(())
     }
 }
 

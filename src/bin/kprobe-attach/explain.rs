@@ -26,16 +26,12 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, fmt::Error> {
             }
             Err(error) if args.json => {
                 let allowed = error.invalid.allowed();
+                let evidence = [&error as &dyn Display, &allowed as &dyn Display];
                 let verdict = Verdict {
                     mode: &OrNull(None::<u8>),
                     refusal: Some(&error.into()),
                 };
-                verdict.print_json(
-                    out,
-                    text,
-                    [&error as &dyn Display],
-                    [&allowed as &dyn Display],
-                )?;
+                verdict.print_json(out, text, evidence, [])?;
                 false
             }
             Err(error) => {

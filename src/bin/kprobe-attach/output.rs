@@ -192,14 +192,9 @@ pub(crate) fn report(out: &mut Output, probe: Option<&CStr>, args: &Args<'_>, er
     }
     message(format_args!("{error}"));
     if let Some(probe) = probe.filter(|_| has_more_to_explain(error)) {
-        let (option, mode) = match args.mode() {
-            Some(mode) => (" --mode ", mode.name()),
-            None => ("", ""),
-        };
+        let options = args.shared_options();
         let probe = Shown(probe);
-        message(format_args!(
-            "try: kprobe-attach explain{option}{mode} {probe}"
-        ));
+        message(format_args!("try: kprobe-attach explain{options} {probe}"));
     }
 }
 
