@@ -67,7 +67,7 @@ kprobe-attach count --json "$@" -- sh -c "rm d/*" | tee counts
 '
 
 cmd_arch() {
-    local target linker kernel probes arch_flags passed=0 failed=0
+    local target linker kernel arch_flags passed=0 failed=0
     need gcc libc6-dev binutils
     make_scratch
     locked arch_sysroot
@@ -82,9 +82,8 @@ cmd_arch() {
     unset RUSTFLAGS CARGO_TARGET_DIR
     for kernel in "${arch_kernels[@]}"; do
         printf '\n%s\n' "$kernel"
-        probes='kprobe/vfs_unlink kretprobe/vfs_unlink'
         # A command of its own: `set -e` would be off inside a condition.
-        if ci/run.sh vm-run "$kernel" -- "set -- $probes; $arch_job"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+        if ci/run.sh vm-run "$kernel" -- "set -- kprobe/vfs_unlink kretprobe/vfs_unlink; $arch_job"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
     done
     tally <<<"$passed $failed"
 }
