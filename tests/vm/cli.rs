@@ -190,12 +190,13 @@ fn the_time_ends_it_and_a_closed_pipe_too() {
             "--quiet",
             "--json",
             "--for",
-            "0.5",
+            "1",
             "--interval",
             "0.2",
             FUNCTION,
         ]);
-        assert_eq!(json(&output.stdout).len(), 3);
+        // One at the end, and four before it; on a machine that has other things to do, fewer.
+        assert!(matches!(json(&output.stdout).len(), 2..=5));
         // A command that would go on is asked to end.
         let output = run(&[
             "count", "--quiet", "--json", "--for", "0.2", FUNCTION, "--", "sleep", "1000",
