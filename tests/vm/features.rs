@@ -6,8 +6,7 @@ use kprobe_attach::{AttachMode, Cause, Errno, Kernel, KprobeOpts, Step, Support}
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
-use super::privileges::Paranoid;
-use super::{Counter, clean, function, in_thread, kernel_name, promised, unlink};
+use super::{Counter, Switch, clean, function, in_thread, kernel_name, promised, unlink};
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
@@ -157,7 +156,7 @@ fn tracefs_is_found_at_its_places_and_anywhere_else() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_tracefs_the_pmu_modes_are_left() {
     // Without CAP_SYS_ADMIN there is no detached mount; the other capabilities stay, and Debian's level 3 would want it.
-    let _paranoid = Paranoid::set("2");
+    let _paranoid = Switch::paranoid("2");
     with_own_mounts(|| {
         unmount("/sys/kernel/tracing");
         unmount("/sys/kernel/debug");
@@ -196,7 +195,7 @@ fn without_tracefs_the_pmu_modes_are_left() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_missing_capability_is_told_from_a_missing_feature() {
-    let _paranoid = Paranoid::set("2");
+    let _paranoid = Switch::paranoid("2");
     with_own_mounts(|| {
         drop_capabilities(CapabilitySet::SYS_ADMIN | CapabilitySet::PERFMON);
         let features = Kernel::probe().features();

@@ -212,6 +212,32 @@ fn define(line: &str) {
         .unwrap_or_else(|error| panic!("{line}: {error}"));
 }
 
+/// The level of paranoia: whom `perf_event_open(2)` serves.
+const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+
+/// A switch of the kernel, which is put back whatever happens.
+struct Switch(&'static str, String);
+
+impl Switch {
+    /// [`None`] where the kernel refuses.
+    fn set(path: &'static str, value: &str) -> Option<Self> {
+        let before = fs::read_to_string(path).unwrap();
+        fs::write(path, value).ok()?;
+        Some(Self(path, before))
+    }
+
+    /// `kernel.perf_event_paranoid`
+    fn paranoid(level: &str) -> Self {
+        Self::set(PARANOID, level).unwrap()
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        fs::write(self.0, &self.1).unwrap();
+    }
+}
+
 /// Waits for what comes in a moment.
 fn wait_until(mut done: impl FnMut() -> bool) {
     let start = std::time::Instant::now();

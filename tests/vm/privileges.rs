@@ -13,7 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use rustix::{process, thread};
 
 use super::features::with_filter;
-use super::{Counter, clean, function, in_thread, kernel_name, promised, unlink};
+use super::{Counter, PARANOID, Switch, clean, function, in_thread, kernel_name, promised, unlink};
 
 /// That something works, or at which step it fails, with which errno and cause.
 type Answer = Result<(), (Step, Errno, Cause)>;
@@ -101,25 +101,6 @@ fn hold(name: &str, situation: Situation<'_>, load: Answer, modes: Answers) {
     assert_eq!(handed.hits(), works(modes), "{name}");
 }
 
-/// `kernel.perf_event_paranoid`, until dropped.
-pub(crate) struct Paranoid(String);
-
-impl Paranoid {
-    const PATH: &str = "/proc/sys/kernel/perf_event_paranoid";
-
-    pub(crate) fn set(level: &str) -> Self {
-        let before = fs::read_to_string(Self::PATH).unwrap();
-        fs::write(Self::PATH, level).unwrap();
-        Self(before)
-    }
-}
-
-impl Drop for Paranoid {
-    fn drop(&mut self) {
-        fs::write(Self::PATH, &self.0).unwrap();
-    }
-}
-
 const ROOT: u32 = 0;
 const NOBODY: u32 = 65534;
 
@@ -162,7 +143,7 @@ const SYS_ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn root_may_do_everything_at_every_level_of_paranoia() {
     for level in ["2", "3"] {
-        let _paranoid = Paranoid::set(level);
+        let _paranoid = Switch::paranoid(level);
         clean(|| hold("root", &|test| test(), Ok(()), WORKS));
     }
 }
@@ -170,7 +151,7 @@ fn root_may_do_everything_at_every_level_of_paranoia() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn cap_bpf_loads_cap_perfmon_attaches_and_who_may_write_has_tracefs() {
-    let _paranoid = Paranoid::set("2");
+    let _paranoid = Switch::paranoid("2");
     let denied = denied(Errno::ACCESS, Cause::NoPermission);
     hold_as(ROOT, BPF_AND_PERFMON, Ok(()), WORKS);
     hold_as(NOBODY, BPF_AND_PERFMON, Ok(()), WORKS_WITHOUT_TRACEFS);
@@ -185,7 +166,7 @@ fn cap_bpf_loads_cap_perfmon_attaches_and_who_may_write_has_tracefs() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn cap_perfmon_alone_attaches_what_it_is_handed() {
-    let _paranoid = Paranoid::set("2");
+    let _paranoid = Switch::paranoid("2");
     let [_, rest @ ..] = WORKS_WITHOUT_TRACEFS;
     let with_link = |link| [link, rest[0], rest[1], rest[2], rest[3]];
     let untold = with_link(Err((Step::ProbeKernel, Errno::PERM, Cause::NoPermission)));
@@ -207,7 +188,7 @@ fn cap_perfmon_alone_attaches_what_it_is_handed() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn at_level_3_of_paranoia_cap_sys_admin_alone_attaches() {
-    let _paranoid = Paranoid::set("3");
+    let _paranoid = Switch::paranoid("3");
     let denied = denied(Errno::ACCESS, Cause::PerfEventParanoid);
     hold_as(NOBODY, SYS_ADMIN, Ok(()), WORKS_WITHOUT_TRACEFS);
     hold_as(NOBODY, BPF_AND_PERFMON, Ok(()), denied);
@@ -229,7 +210,7 @@ fn the_capabilities_of_a_user_namespace_do_not_count() {
         return in_a_user_namespace(&handed);
     }
     for level in ["2", "3"] {
-        let _paranoid = Paranoid::set(level);
+        let _paranoid = Switch::paranoid(level);
         clean(|| {
             let handed = Counter::new();
             let handed = handed.program.as_fd();
@@ -258,7 +239,7 @@ fn in_a_user_namespace(handed: &OwnedFd) {
         map.split_ascii_whitespace().collect::<Vec<_>>(),
         ["0", "0", "1"]
     );
-    let cause = match fs::read_to_string(Paranoid::PATH).unwrap().trim() {
+    let cause = match fs::read_to_string(PARANOID).unwrap().trim() {
         "2" => Cause::NoPermission,
         _ => Cause::PerfEventParanoid,
     };
@@ -285,7 +266,7 @@ const MAY_NOT_LOAD_FOR_SECCOMP: Answer = Err((Step::LoadProgram, Errno::PERM, Ca
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_filter_of_bpf_leaves_the_ioctl_modes_to_a_program_that_is_handed_over() {
     for level in ["2", "3"] {
-        let _paranoid = Paranoid::set(level);
+        let _paranoid = Switch::paranoid(level);
         let situation: Situation<'_> = &|test| with_filters(&[libc::SYS_bpf], test);
         let modes = [SECCOMP, Ok(()), SECCOMP, Ok(()), Ok(())];
         clean(|| hold("bpf", situation, MAY_NOT_LOAD_FOR_SECCOMP, modes));
@@ -310,7 +291,7 @@ fn a_filter_of_perf_event_open_leaves_no_mode() {
     };
     let both: Situation<'_> = &|test| with_filters(&both, test);
     for level in ["2", "3"] {
-        let _paranoid = Paranoid::set(level);
+        let _paranoid = Switch::paranoid(level);
         for (name, situation, load) in [
             ("perf_event_open", perf_event_open, Ok(())),
             ("both", both, MAY_NOT_LOAD_FOR_SECCOMP),
@@ -324,7 +305,7 @@ fn a_filter_of_perf_event_open_leaves_no_mode() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_filter_of_something_else_is_not_to_blame() {
-    let _paranoid = Paranoid::set("2");
+    let _paranoid = Switch::paranoid("2");
     let situation: Situation<'_> = &|test| {
         with_filters(&[libc::SYS_reboot], &|| {
             with_credentials(NOBODY, NONE, test);
@@ -338,7 +319,7 @@ fn a_filter_of_something_else_is_not_to_blame() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn what_was_allowed_when_the_kernel_was_probed_is_refused_where_it_is_tried() {
     use Step::{CreateEvent, LinkCreate, PerfEventOpen};
-    let _paranoid = Paranoid::set("2");
+    let _paranoid = Switch::paranoid("2");
     let not_open = Err((PerfEventOpen, Errno::ACCESS, Cause::NoPermission));
     let no_file = Err((CreateEvent, Errno::ACCESS, Cause::NoKprobeEvents));
     let filtered = |step| Err((step, Errno::PERM, Cause::Seccomp));

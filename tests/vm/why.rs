@@ -17,8 +17,8 @@ use super::cli::{json, run};
 use super::features::{drop_capabilities, unmount, with_filter, with_own_mounts};
 use super::supervise::{Verdict, listen, supervise};
 use super::{
-    Counter, FUNCTION, KPROBE_EVENTS, KPROBES, address_of, clean, function, kallsyms, kernel_name,
-    promised, unlink,
+    Counter, FUNCTION, KPROBE_EVENTS, KPROBES, Switch, address_of, clean, function, kallsyms,
+    kernel_name, promised, unlink,
 };
 
 /// What becomes of an attach in a mode.
@@ -339,24 +339,6 @@ fn a_loaded_module_without_the_function_is_no_missing_module() {
     busybox("rmmod dummy");
 }
 
-/// A switch of the kernel, which is put back whatever happens.
-struct Switch(&'static str, String);
-
-impl Switch {
-    /// [`None`] where the kernel refuses.
-    fn set(path: &'static str, value: &str) -> Option<Self> {
-        let before = fs::read_to_string(path).unwrap();
-        fs::write(path, value).ok()?;
-        Some(Self(path, before))
-    }
-}
-
-impl Drop for Switch {
-    fn drop(&mut self) {
-        fs::write(self.0, &self.1).unwrap();
-    }
-}
-
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_kernel_that_would_not_hit_it_is_a_catch() {
@@ -456,14 +438,13 @@ fn denied(kernel: &Kernel, cause: Cause, proof: &[Evidence]) {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn who_denies_is_named_and_proved() {
-    let paranoid = "/proc/sys/kernel/perf_event_paranoid";
     let counter = Counter::new();
     let none = CapabilitySet::SYS_ADMIN | CapabilitySet::PERFMON | CapabilitySet::BPF;
     for (level, dropped, cause) in [
         ("2", none, Cause::NoPermission),
         ("3", CapabilitySet::SYS_ADMIN, Cause::PerfEventParanoid),
     ] {
-        let _level = Switch::set(paranoid, level).unwrap();
+        let _level = Switch::paranoid(level);
         with_own_mounts(|| {
             drop_capabilities(dropped);
             let kernel = Kernel::probe_with(&counter.program);
@@ -551,7 +532,7 @@ fn without_a_kprobe_pmu_the_tracefs_modes_are_left() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_tracefs_its_modes_say_so() {
-    let _level = Switch::set("/proc/sys/kernel/perf_event_paranoid", "2").unwrap();
+    let _level = Switch::paranoid("2");
     with_own_mounts(|| {
         unmount("/sys/kernel/tracing");
         unmount("/sys/kernel/debug");
