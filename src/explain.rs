@@ -272,7 +272,8 @@ impl Kernel {
             Some(Place::In(function, _)) => function,
             _ => *func,
         };
-        if explanation.ask(Question::Blacklist, is_blacklisted(&function, address)) == Some(true) {
+        let blacklisted = explanation.ask(Question::Blacklist, is_blacklisted(&function, address));
+        if blacklisted == Some(true) {
             explanation.found(Evidence::Blacklisted);
         }
         let is_code = match symbols {
@@ -288,7 +289,10 @@ impl Kernel {
         };
         match explanation.ask(Question::Traceable, traceable) {
             Some(false) => explanation.found(Evidence::NotTraceable),
-            Some(true) if opts.offset == 0 && self.refuses_every_entry() => {
+            // Where the blacklist tells, nothing is to be tried: with ftrace off it would do harm.
+            Some(true)
+                if blacklisted != Some(true) && opts.offset == 0 && self.refuses_every_entry() =>
+            {
                 explanation.found(Evidence::EveryEntryRefused);
                 if !opts.retprobe {
                     explanation.suggest(format_args!("{func}+8"));
