@@ -135,9 +135,9 @@ impl Question {
     }
 }
 
-const KALLSYMS: &str = "/proc/kallsyms";
-const BLACKLIST: &str = "/sys/kernel/debug/kprobes/blacklist";
-const FILTER: &str = "available_filter_functions";
+pub(crate) const KALLSYMS: &str = "/proc/kallsyms";
+pub(crate) const BLACKLIST: &str = "/sys/kernel/debug/kprobes/blacklist";
+pub(crate) const FILTER: &str = "available_filter_functions";
 pub(crate) const ARMED: &str = "/sys/kernel/debug/kprobes/enabled";
 pub(crate) const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
 pub(crate) const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";

@@ -94,7 +94,9 @@ impl Kernel {
     ///
     /// For a moment there is a real probe, which patches the kernel's text as any other; nothing of it lasts. It takes the privileges
     /// of an attach, and as long as one and its end. While `kernel.ftrace_enabled` is 0, nothing is tried at the entry of a function,
-    /// since that harms the kernel; without `/proc` that cannot be seen. In the tracefs modes an event that is refused leaves an entry with this crate's name in `error_log`.
+    /// since that harms the kernel; without `/proc` that cannot be seen. In the tracefs modes an event that is refused leaves an
+    /// entry with this crate's name in `error_log`.
+    ///
     /// Whether a certain program fits is not asked: that is [`Cause::WrongProgram`] of the attach itself.
     ///
     /// It reads the whole of `/proc/kallsyms`, up to three times. A file that is not there is a question that stays open, and
@@ -198,23 +200,16 @@ impl Kernel {
                 refused(Errno::NOENT, Cause::NoSuchFunction)
             };
         }
-        let address = symbols
-            .function
-            .map(|(_, address)| address)
-            .filter(|address| *address != 0);
-        let is_protected = is_blacklisted(func, address) == Ok(true)
-            || self
-                .tracefs_dir()
-                .map(|tracefs| is_traceable(tracefs, func))
-                == Some(Ok(false));
+        let is_protected = is_blacklisted(func, symbols.address()) == Ok(true)
+            || is_traceable(self.tracefs_dir(), func) == Ok(false);
         if is_protected {
-            return refused(Errno::INVAL, Cause::NotProbeable);
+            refused(Errno::INVAL, Cause::NotProbeable)
+        } else {
+            None
         }
-        None
     }
 
-    /// It would not attach; what else is there to say of the cause?
-    /// Answers the cause, which the rights of the process may correct.
+    /// It would not attach; what else is there to say of the cause? Answers the cause, which the rights of the process may correct.
     fn tell_why(
         &self,
         explanation: &mut Explanation,
@@ -252,7 +247,7 @@ impl Kernel {
         }
     }
 
-    /// The lists that tell why a function may not be probed: the one where the probe would really be.
+    /// What the lists tell of why a function may not be probed: of the one where the probe would really be.
     fn tell_protection(
         &self,
         explanation: &mut Explanation,
@@ -261,13 +256,9 @@ impl Kernel {
         symbols: Option<&Symbols>,
         place: Option<Place>,
     ) {
-        let start = symbols
-            .and_then(|symbols| symbols.function)
-            .map(|(_, address)| address);
-        let start = start.filter(|address| *address != 0);
         let address = func
             .as_address()
-            .or_else(|| start?.checked_add(opts.offset));
+            .or_else(|| symbols?.address()?.checked_add(opts.offset));
         let function = match place {
             Some(Place::In(function, _)) => function,
             _ => *func,
@@ -283,10 +274,7 @@ impl Kernel {
         if !is_code {
             return;
         }
-        let traceable = match self.tracefs_dir() {
-            Some(tracefs) => is_traceable(tracefs, &function),
-            None => Err(Errno::NOENT),
-        };
+        let traceable = is_traceable(self.tracefs_dir(), &function);
         match explanation.ask(Question::Traceable, traceable) {
             Some(false) => explanation.found(Evidence::NotTraceable),
             // Where the blacklist tells, nothing is to be tried: with ftrace off it would do harm.

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use crate::cause::{Cause, out_of};
 use crate::error::{Error, Step};
+use crate::evidence::KALLSYMS;
 use crate::invalid::Invalid;
 use crate::request::{KprobeOpts, Target};
 use crate::text::{LINE_LEN, for_each_line, words};
@@ -146,7 +147,7 @@ pub fn for_each_address(target: &Target, mut each: impl FnMut(u64)) -> Result<()
 
 /// Calls `each` with every symbol.
 pub(crate) fn for_each_symbol(each: &mut dyn FnMut(&Symbol<'_>)) -> Result<(), Errno> {
-    let file = open_read(rustix::fs::CWD, "/proc/kallsyms")?;
+    let file = open_read(rustix::fs::CWD, KALLSYMS)?;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
         if let Some(symbol) = Symbol::parse(line) {
             each(&symbol);

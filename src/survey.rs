@@ -5,6 +5,7 @@ use rustix::fs::{AtFlags, CWD, statat};
 use rustix::io::{Errno, Result};
 
 use crate::cause::Cause;
+use crate::evidence::{BLACKLIST, FILTER};
 use crate::kallsyms::{Code, Place, Symbol, for_each_symbol, place_of};
 use crate::request::{KprobeOpts, Target};
 use crate::text::{Buf, LINE_LEN, contains, for_each_line, read_small, words};
@@ -28,6 +29,12 @@ pub(crate) struct Symbols {
 }
 
 impl Symbols {
+    /// The address of the first function, unless the kernel hides it.
+    pub(crate) fn address(&self) -> Option<u64> {
+        let (_, address) = self.function?;
+        (address != 0).then_some(address)
+    }
+
     /// Looks for a function by its name.
     pub(crate) fn of(target: &Target) -> Result<Self> {
         let mut found = Self::default();
@@ -72,17 +79,9 @@ pub(crate) fn place(
     opts: &KprobeOpts,
     symbols: Option<&Symbols>,
 ) -> Result<Place> {
-    let start = match (target.as_address(), symbols) {
-        (Some(address), _) => address,
-        (
-            None,
-            Some(Symbols {
-                functions: 1,
-                function: Some((_, start @ 1..)),
-                ..
-            }),
-        ) => *start,
-        _ => return Ok(Place::Untold),
+    let only = symbols.filter(|symbols| symbols.functions == 1);
+    let Some(start) = target.as_address().or_else(|| only?.address()) else {
+        return Ok(Place::Untold);
     };
     start
         .checked_add(opts.offset)
@@ -220,7 +219,7 @@ fn slips(a: &[u8], b: &[u8]) -> Option<u32> {
 
 /// Whether the kernel protects a function from probes, by `kprobes/blacklist` in debugfs.
 pub(crate) fn is_blacklisted(target: &Target, address: Option<u64>) -> Result<bool> {
-    let file = open_read(CWD, "/sys/kernel/debug/kprobes/blacklist")?;
+    let file = open_read(CWD, BLACKLIST)?;
     let mut found = false;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
         let hits = blacklist_line(line).is_some_and(|(range, name)| {
@@ -243,8 +242,8 @@ fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &str)> {
 }
 
 /// Whether ftrace can trace a function, by `available_filter_functions`; what it cannot the kernel lets nobody probe.
-pub(crate) fn is_traceable(tracefs: BorrowedFd<'_>, target: &Target) -> Result<bool> {
-    let file = open_read(tracefs, "available_filter_functions")?;
+pub(crate) fn is_traceable(tracefs: Option<BorrowedFd<'_>>, target: &Target) -> Result<bool> {
+    let file = open_read(tracefs.ok_or(Errno::NOENT)?, FILTER)?;
     let mut found = false;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
         // `function`, or `function [module]`.

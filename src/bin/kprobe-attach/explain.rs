@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, fmt::Error> {
                     mode: &OrNull(None::<u8>),
                     refusal: Some(&error.into()),
                 };
-                verdict.print_json(out, text, evidence, [])?;
+                verdict.print_json(out, text, &mut evidence.into_iter(), &mut [].into_iter())?;
                 false
             }
             Err(error) => {
@@ -65,7 +65,8 @@ fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanati
             mode: &OrNull(mode.map(Json)),
             refusal,
         };
-        return verdict.print_json(out, text, said.into_iter().chain(evidence), suggestions);
+        let mut evidence = said.into_iter().chain(evidence);
+        return verdict.print_json(out, text, &mut evidence, &mut { suggestions });
     }
     let text = Lossy(text);
     match (refusal, mode) {
@@ -99,12 +100,12 @@ struct Verdict<'a> {
 }
 
 impl Verdict<'_> {
-    fn print_json<'d>(
+    fn print_json(
         &self,
         out: &mut Output,
         text: &CStr,
-        evidence: impl IntoIterator<Item = &'d dyn Display>,
-        suggestions: impl IntoIterator<Item = &'d dyn Display>,
+        evidence: &mut dyn Iterator<Item = &dyn Display>,
+        suggestions: &mut dyn Iterator<Item = &dyn Display>,
     ) -> fmt::Result {
         let Self { mode, refusal } = self;
         let cause = refusal.map(|error| Json(error.cause()));
@@ -115,9 +116,9 @@ impl Verdict<'_> {
             refusal.is_none(),
             OrNull(cause)
         )?;
-        strings(out, &mut evidence.into_iter())?;
+        strings(out, evidence)?;
         write!(out, r#","suggestions":"#)?;
-        strings(out, &mut suggestions.into_iter())?;
+        strings(out, suggestions)?;
         writeln!(out, "}}")
     }
 }
