@@ -8,7 +8,7 @@ use core::fmt;
 use rustix::io::Errno;
 
 use crate::request::{KprobeOpts, Target};
-use crate::text::{Buf, decimal, words};
+use crate::text::{Buf, decimal, hexadecimal, words};
 
 /// The longest event name: `MAX_EVENT_NAME_LEN - 1`.
 const MAX_EVENT_LEN: usize = 63;
@@ -170,19 +170,17 @@ impl<'a> EventLine<'a> {
 
     /// The random part of a group of ours.
     fn random(&self) -> Option<u64> {
-        let digits = self.group.strip_prefix(GROUP_PREFIX)?;
-        let as_written = digits.len() == 16
-            && digits
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        u64::from_str_radix(digits, 16).ok().filter(|_| as_written)
+        let digits = self.group.strip_prefix(GROUP_PREFIX)?.as_bytes();
+        let as_written = digits.len() == 16 && !digits.iter().any(u8::is_ascii_uppercase);
+        hexadecimal(digits).filter(|_| as_written)
     }
 
     /// The byte of `kprobe_events` that the owner of an event of ours has locked; [`None`] for an event whose name this crate
     /// does not give.
     pub(crate) fn owner_byte(&self) -> Option<u64> {
-        let (_, number) = self.event.rsplit_once('_')?;
-        Some(owner_byte(self.random()?, decimal(number.as_bytes())?))
+        let number = self.event.bytes().rposition(|byte| byte == b'_')? + 1;
+        let number = decimal(self.event.as_bytes().get(number..)?)?;
+        Some(owner_byte(self.random()?, number))
     }
 }
 

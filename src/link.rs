@@ -10,7 +10,7 @@ use rustix::path::Arg;
 
 use crate::cause::{Cause, cause, remove_cause};
 use crate::denied::denied;
-use crate::error::{Error, Step};
+use crate::error::{Error, Failure, Step};
 use crate::invalid::Invalid;
 use crate::kallsyms;
 use crate::kprobe_events::TraceEvent;
@@ -70,7 +70,7 @@ pub struct KprobeInfo {
 }
 
 impl KprobeLink {
-    pub(crate) fn attach(plan: &Plan<'_>, prog: BorrowedFd<'_>) -> Result<Self, Error> {
+    pub(crate) fn attach(plan: &Plan<'_>, prog: BorrowedFd<'_>) -> Result<Self, Failure> {
         let Plan {
             target, opts, bind, ..
         } = *plan;
@@ -121,8 +121,10 @@ impl KprobeLink {
         drop(fd);
         let removed = event.map_or(Ok(()), TraceEvent::remove);
         removed.map_err(|errno| {
-            let error = Error::new(Step::RemoveEvent, errno, remove_cause(errno));
-            request.map_or(error, |(target, opts)| error.of(target, &opts))
+            about(
+                request.as_ref(),
+                Failure::new(Step::RemoveEvent, errno, remove_cause(errno)),
+            )
         })
     }
 
@@ -191,16 +193,15 @@ impl KprobeLink {
             }
         }
         self.missed_in_profile()
+            .map_err(|errno| self.error(Step::LinkInfo, errno))
     }
 
-    fn missed_in_profile(&self) -> Result<Option<u64>, Error> {
+    fn missed_in_profile(&self) -> Result<Option<u64>, Errno> {
         let Some(event) = &self.event else {
             return Ok(None);
         };
         // tracefs is looked for anew, so that a link need not hold a third file descriptor for this.
-        Tracefs::open()
-            .and_then(|tracefs| event.missed(tracefs.dir.as_fd()))
-            .map_err(|errno| self.error(Step::LinkInfo, errno))
+        Tracefs::open().and_then(|tracefs| event.missed(tracefs.dir.as_fd()))
     }
 
     /// Pins the link into a bpf file system, where it stays attached without this process, until the pin is unlinked. Of the
@@ -212,7 +213,12 @@ impl KprobeLink {
     /// gone; or the path is not in a bpf file system, or taken.
     #[doc(alias = "bpf_link__pin")]
     pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
-        let refused = |invalid| self.with_target(Error::invalid(invalid).at(Step::Pin));
+        let refused = |invalid| {
+            about(
+                self.request.as_ref(),
+                Failure::invalid(invalid).at(Step::Pin),
+            )
+        };
         check_pin(self.mode).map_err(refused)?;
         let pinned = path.into_with_c_str(|path| {
             let Ok(parent) = Parent::of(path) else {
@@ -236,7 +242,7 @@ impl KprobeLink {
     /// [`Step::OpenProgram`]: there is no such pin, or it is not a link of a perf event.
     #[doc(alias = "bpf_link__open")]
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
-        let failed = |errno| Error::bpf(Step::OpenProgram, errno, Cause::Unknown);
+        let failed = |errno| Error::from(Failure::bpf(Step::OpenProgram, errno, Cause::Unknown));
         let fd = path.into_with_c_str(obj_get).map_err(failed)?;
         let info = sys::link_info(fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1]).map_err(failed)?;
         // Since Linux 6.6 it also tells a kprobe from the other perf events.
@@ -245,11 +251,7 @@ impl KprobeLink {
             0 | BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE
         );
         if info.link_type != BPF_LINK_TYPE_PERF_EVENT || !is_kprobe || !sys::is_link(fd.as_fd()) {
-            return Err(Error::new(
-                Step::OpenProgram,
-                Errno::INVAL,
-                Cause::WrongProgram,
-            ));
+            return Err(Failure::new(Step::OpenProgram, Errno::INVAL, Cause::WrongProgram).into());
         }
         Ok(Self {
             fd,
@@ -264,12 +266,15 @@ impl KprobeLink {
             (Step::Pin, Errno::EXIST) => Cause::EventExists,
             _ => Cause::Unknown,
         };
-        self.with_target(Error::bpf(step, errno, cause))
+        about(self.request.as_ref(), Failure::bpf(step, errno, cause))
     }
+}
 
-    fn with_target(&self, error: Error) -> Error {
-        self.request
-            .map_or(error, |(target, opts)| error.of(target, &opts))
+/// The error of a link, which from a pin has no request.
+fn about(request: Option<&(Target, KprobeOpts)>, failure: Failure) -> Error {
+    match request {
+        Some((target, opts)) => failure.of(target, opts),
+        None => failure.into(),
     }
 }
 
@@ -295,7 +300,7 @@ impl AsFd for KprobeLink {
 
 impl Plan<'_> {
     /// Opens the event, to which no program is bound yet. What came before a failure is undone.
-    pub(crate) fn open_event(&self) -> Result<(OwnedFd, Option<TraceEvent>), Error> {
+    pub(crate) fn open_event(&self) -> Result<(OwnedFd, Option<TraceEvent>), Failure> {
         if self.opts.within_function && self.opts.offset != 0 {
             kallsyms::check_offset(&self.target, &self.opts)?;
         }
@@ -305,9 +310,8 @@ impl Plan<'_> {
             Event::Pmu { r#type, config } => {
                 let at = match (self.target.name_c_str(), self.target.as_address()) {
                     (Some(name), _) => {
-                        let offset = u32::try_from(self.opts.offset).map_err(|_| {
-                            Error::invalid(Invalid::OffsetTooLarge).of(self.target, &self.opts)
-                        })?;
+                        let offset = u32::try_from(self.opts.offset)
+                            .map_err(|_| Failure::invalid(Invalid::OffsetTooLarge))?;
                         KprobeAt::Symbol(name, offset)
                     }
                     (None, address) => KprobeAt::Address(address.unwrap_or_default()),
@@ -331,10 +335,10 @@ impl Plan<'_> {
         }
     }
 
-    fn failed(&self, step: Step, errno: Errno) -> Error {
+    fn failed(&self, step: Step, errno: Errno) -> Failure {
         let known = cause(step, errno, self.mode(), &self.target, &self.opts);
         let cause = known.map_or_else(|| denied(step, errno), |cause| settled(cause, &self.target));
-        Error::new(step, errno, cause).of(self.target, &self.opts)
+        Failure::new(step, errno, cause)
     }
 }
 

@@ -3,7 +3,7 @@
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::cause::Cause;
-use crate::error::{Error, Step};
+use crate::error::{Error, Failure, Step};
 use crate::{prog, sys};
 
 /// A `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values, all zero at first.
@@ -20,7 +20,8 @@ impl Array {
     ///
     /// [`Step::Map`]: no permission (`CAP_BPF`; `CAP_SYS_ADMIN` before Linux 5.8), no memory, no entries.
     pub fn create(entries: u32) -> Result<Self, Error> {
-        prog::with_memlock(Step::Map, Cause::Unknown, || sys::map_create_array(entries)).map(Self)
+        let create = || sys::map_create_array(entries);
+        Ok(Self(prog::with_memlock(Step::Map, Cause::Unknown, create)?))
     }
 
     /// The number at `index`.
@@ -29,7 +30,8 @@ impl Array {
     ///
     /// [`Step::Map`], `ENOENT`: there is no such index.
     pub fn get(&self, index: u32) -> Result<u64, Error> {
-        sys::map_lookup(self, index).map_err(|errno| Error::bpf(Step::Map, errno, Cause::Unknown))
+        sys::map_lookup(self, index)
+            .map_err(|errno| Failure::bpf(Step::Map, errno, Cause::Unknown).into())
     }
 }
 

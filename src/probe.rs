@@ -5,6 +5,7 @@ use core::str::FromStr;
 
 use crate::invalid::Invalid;
 use crate::request::{self, AttachMode, KprobeOpts, Target};
+use crate::text::{self, split};
 
 /// A target with its options, as one line of text.
 ///
@@ -281,13 +282,6 @@ impl Given {
     }
 }
 
-/// The two sides of the first `separator`.
-fn split(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
-    let at = text.iter().position(|byte| *byte == separator)?;
-    let (before, rest) = text.split_at_checked(at)?;
-    Some((before, rest.get(1..)?))
-}
-
 /// A number as in C: decimal, hexadecimal after `0x`, octal after `0`; no sign, no blanks, nothing after it.
 pub(crate) fn number(text: &[u8]) -> Result<u64, ParseError> {
     let (digits, base) = match text {
@@ -296,22 +290,7 @@ pub(crate) fn number(text: &[u8]) -> Result<u64, ParseError> {
         [b'0', digits @ ..] if !digits.is_empty() => (digits, 8),
         digits => (digits, 10),
     };
-    let start = text.len() - digits.len();
-    if digits.is_empty() {
-        return Err(ParseError::new(start, Invalid::EmptyNumber));
-    }
-    let mut value = 0_u64;
-    for (index, byte) in digits.iter().enumerate() {
-        let at = start + index;
-        let digit = char::from(*byte)
-            .to_digit(base)
-            .ok_or(ParseError::new(at, Invalid::NotADigit))?;
-        value = value
-            .checked_mul(u64::from(base))
-            .and_then(|value| value.checked_add(u64::from(digit)))
-            .ok_or(ParseError::new(at, Invalid::NumberTooLarge))?;
-    }
-    Ok(value)
+    text::number(digits, base).map_err(|error| error.from(text.len() - digits.len()))
 }
 
 /// A place in a text that is not as it must be. With the text it can be [shown](Self::in_text), a caret under the byte.
@@ -355,7 +334,7 @@ impl core::error::Error for ParseError {}
 
 impl From<ParseError> for crate::Error {
     fn from(error: ParseError) -> Self {
-        Self::invalid(error.invalid)
+        crate::error::Failure::invalid(error.invalid).into()
     }
 }
 

@@ -1,10 +1,12 @@
 //! Text without an allocator: a buffer to write into, and lines read from a file. Overflow is an error, never a cut.
 
-use core::fmt;
-use core::str::FromStr;
+use core::fmt::{self, Write};
 
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, Result};
+
+use crate::invalid::Invalid;
+use crate::probe::ParseError;
 
 /// Text of at most `N` bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,7 @@ impl<const N: usize> Buf<N> {
     /// The text of `value`, if it fits.
     pub(crate) fn of(value: impl fmt::Display) -> core::result::Result<Self, fmt::Error> {
         let mut buf = Self::new();
-        fmt::write(&mut buf, format_args!("{value}"))?;
+        write!(buf, "{value}")?;
         Ok(buf)
     }
 
@@ -37,16 +39,25 @@ impl<const N: usize> Buf<N> {
     }
 
     pub(crate) fn push(&mut self, byte: u8) -> core::result::Result<(), fmt::Error> {
-        *self.bytes.get_mut(self.len).ok_or(fmt::Error)? = byte;
-        self.len += 1;
-        Ok(())
+        append(&mut self.bytes, &mut self.len, &[byte])
     }
 }
 
 impl<const N: usize> fmt::Write for Buf<N> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.bytes().try_for_each(|byte| self.push(byte))
+        append(&mut self.bytes, &mut self.len, text.as_bytes())
     }
+}
+
+/// The same for a buffer of any size.
+fn append(bytes: &mut [u8], len: &mut usize, text: &[u8]) -> fmt::Result {
+    let end = *len + text.len();
+    bytes
+        .get_mut(*len..end)
+        .ok_or(fmt::Error)?
+        .copy_from_slice(text);
+    *len = end;
+    Ok(())
 }
 
 impl<const N: usize> fmt::Debug for Buf<N> {
@@ -56,11 +67,43 @@ impl<const N: usize> fmt::Debug for Buf<N> {
 }
 
 /// A decimal number, and nothing else.
-pub(crate) fn decimal<T: FromStr>(text: &[u8]) -> Option<T> {
-    if !text.iter().all(u8::is_ascii_digit) {
-        return None;
+pub(crate) fn decimal<T: TryFrom<u64>>(text: &[u8]) -> Option<T> {
+    T::try_from(number(text, 10).ok()?).ok()
+}
+
+/// A hexadecimal number without a prefix, and nothing else.
+pub(crate) fn hexadecimal(text: &[u8]) -> Option<u64> {
+    number(text, 16).ok()
+}
+
+/// A number of digits alone, or what is wrong with it.
+pub(crate) fn number(text: &[u8], base: u8) -> core::result::Result<u64, ParseError> {
+    if text.is_empty() {
+        return Err(ParseError::new(0, Invalid::EmptyNumber));
     }
-    core::str::from_utf8(text).ok()?.parse().ok()
+    let mut value = 0_u64;
+    for (at, byte) in text.iter().enumerate() {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => base,
+        };
+        if digit >= base {
+            return Err(ParseError::new(at, Invalid::NotADigit));
+        }
+        value = value
+            .checked_mul(base.into())
+            .and_then(|value| value.checked_add(digit.into()))
+            .ok_or(ParseError::new(at, Invalid::NumberTooLarge))?;
+    }
+    Ok(value)
+}
+
+/// The two sides of the first `separator`.
+pub(crate) fn split(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|byte| *byte == separator)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
 /// The words of a line.
@@ -74,8 +117,8 @@ pub(crate) fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-/// The whole of a file of at most `N` bytes.
-pub(crate) fn read_small<const N: usize>(file: &OwnedFd, buffer: &mut [u8; N]) -> Result<usize> {
+/// The whole of a file that is smaller than the buffer.
+pub(crate) fn read_small(file: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
     let mut len = 0;
     loop {
         let free = buffer.get_mut(len..).unwrap_or_default();
