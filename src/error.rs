@@ -135,6 +135,8 @@ impl Error {
 }
 
 impl From<Failure> for Error {
+    // It fills half a kilobyte: once, and not wherever an error is returned.
+    #[inline(never)]
     fn from(failure: Failure) -> Self {
         Self {
             failure,
@@ -271,7 +273,7 @@ impl fmt::Display for ErrnoName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match errno_name(self.0) {
             Some(name) => f.write_str(name),
-            None => write!(f, "errno {}", self.0.raw_os_error()),
+            None => write!(f, "errno {}", self.0.raw_os_error().unsigned_abs()),
         }
     }
 }

@@ -8,7 +8,7 @@ use core::fmt;
 use rustix::io::Errno;
 
 use crate::request::{KprobeOpts, Target};
-use crate::text::{Buf, decimal, hexadecimal, words};
+use crate::text::{Buf, decimal, hexadecimal, split_str, words};
 
 /// The longest event name: `MAX_EVENT_NAME_LEN - 1`.
 const MAX_EVENT_LEN: usize = 63;
@@ -44,9 +44,9 @@ impl EventName {
                     })?;
                 }
             } else if let Some(address) = target.as_address() {
-                fmt::write(event, format_args!("at_{address:x}"))?;
+                write!(event, "at_{address:x}")?;
             }
-            fmt::write(event, format_args!("_{:08x}_{number}", group >> 32))
+            write!(event, "_{:08x}_{number}", group >> 32)
         };
         let fits = push_all(&mut event);
         debug_assert!(fits.is_ok());
@@ -140,10 +140,10 @@ impl<'a> EventLine<'a> {
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let line = core::str::from_utf8(line).ok()?;
-        let (head, rest) = line.split_once(' ')?;
-        let (kind, name) = head.split_once(':')?;
-        let (group, event) = name.split_once('/')?;
-        let (place, arguments) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (head, rest) = split_str(line, b' ')?;
+        let (kind, name) = split_str(head, b':')?;
+        let (group, event) = split_str(name, b'/')?;
+        let (place, arguments) = split_str(rest, b' ').unwrap_or((rest, ""));
         let (retprobe, maxactive) = match kind.as_bytes() {
             b"p" => (false, 0),
             b"r" => (true, 0),

@@ -106,6 +106,8 @@ impl Kernel {
     /// It reads the whole of `/proc/kallsyms`, up to three times. A file that is not there is a question that stays open, and
     /// nothing is guessed in its place. Linux 4.1, as for the modes.
     #[must_use]
+    // Its locals are not to be in the frame of the caller, large as they are.
+    #[inline(never)]
     pub fn explain(&self, func: Target, opts: &KprobeOpts) -> Explanation {
         let mut explanation = Explanation {
             mode: opts.attach_mode,
@@ -133,6 +135,8 @@ impl Kernel {
     }
 
     /// Tells what the kernel shows. Answers the refusal of the trial with its true cause, or without a trial one that is foretold.
+    // As `explain`.
+    #[inline(never)]
     fn survey(
         &self,
         explanation: &mut Explanation,
@@ -517,7 +521,7 @@ impl<T: Copy, const N: usize> List<T, N> {
     }
 
     fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().flatten()
+        self.0.iter().filter_map(Option::as_ref)
     }
 }
 

@@ -258,7 +258,9 @@ impl Kernel {
         func: Target,
         opts: &KprobeOpts,
     ) -> Result<KprobeLink, Error> {
-        self.plan(func, opts)?.attach(prog)
+        Plan::new(self, func, opts)
+            .and_then(|plan| KprobeLink::attach(&plan, prog.as_fd()))
+            .map_err(|failure| failure.of(&func, opts))
     }
 
     pub(crate) fn tracefs_dir(&self) -> Option<BorrowedFd<'_>> {

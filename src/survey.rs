@@ -141,7 +141,7 @@ impl Meant {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Target> {
-        self.best.iter().flatten().map(|(_, target)| target)
+        self.best.iter().map_while(|slot| Some(&slot.as_ref()?.1))
     }
 }
 

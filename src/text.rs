@@ -30,6 +30,12 @@ impl<const N: usize> Buf<N> {
         Ok(buf)
     }
 
+    /// What `write!` calls.
+    pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
+        let (bytes, len) = (&mut self.bytes[..], &mut self.len);
+        Cursor { bytes, len }.write_fmt(text)
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
@@ -39,25 +45,26 @@ impl<const N: usize> Buf<N> {
     }
 
     pub(crate) fn push(&mut self, byte: u8) -> core::result::Result<(), fmt::Error> {
-        append(&mut self.bytes, &mut self.len, &[byte])
+        *self.bytes.get_mut(self.len).ok_or(fmt::Error)? = byte;
+        self.len += 1;
+        Ok(())
     }
 }
 
-impl<const N: usize> fmt::Write for Buf<N> {
+/// A [`Buf`] of any size, to write into.
+struct Cursor<'a> {
+    bytes: &'a mut [u8],
+    len: &'a mut usize,
+}
+
+impl Write for Cursor<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        append(&mut self.bytes, &mut self.len, text.as_bytes())
+        let end = *self.len + text.len();
+        let free = self.bytes.get_mut(*self.len..end).ok_or(fmt::Error)?;
+        free.copy_from_slice(text.as_bytes());
+        *self.len = end;
+        Ok(())
     }
-}
-
-/// The same for a buffer of any size.
-fn append(bytes: &mut [u8], len: &mut usize, text: &[u8]) -> fmt::Result {
-    let end = *len + text.len();
-    bytes
-        .get_mut(*len..end)
-        .ok_or(fmt::Error)?
-        .copy_from_slice(text);
-    *len = end;
-    Ok(())
 }
 
 impl<const N: usize> fmt::Debug for Buf<N> {
@@ -98,6 +105,12 @@ pub(crate) fn number(text: &[u8], base: u8) -> core::result::Result<u64, ParseEr
             .ok_or(ParseError::new(at, Invalid::NumberTooLarge))?;
     }
     Ok(value)
+}
+
+/// The two sides of the first `separator`.
+pub(crate) fn split_str(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|byte| byte == separator)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
 /// The two sides of the first `separator`.

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-use kprobe_attach::fd::AsFd;
+use kprobe_attach::fd::{AsFd, BorrowedFd};
 use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, Probe};
 
 use crate::args::{Args, MAX_PROBES};
@@ -46,12 +46,12 @@ impl<'a> Session<'a> {
         };
         for_all(args, out, &mut |_, index, probe| {
             let number = u32::try_from(index).unwrap_or_default();
-            let link = kernel.attach_kprobe(program(number)?, probe.target, &probe.opts)?;
+            let program = program(number)?;
             if let Some(slot) = session.attached.get_mut(index) {
                 *slot = Some(Attached {
                     text: args.probe(index),
                     probe: *probe,
-                    link,
+                    link: attach(kernel, program.as_fd(), probe)?,
                 });
             }
             Ok(())
@@ -61,7 +61,7 @@ impl<'a> Session<'a> {
 
     /// The probes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Attached<'a>> {
-        self.attached.iter().flatten()
+        self.attached.iter().filter_map(Option::as_ref)
     }
 
     /// Detaches every probe, says so, and ends the command. Answers its exit status.
@@ -90,6 +90,10 @@ impl<'a> Session<'a> {
         let status = hold.finish();
         all.map(|()| status)
     }
+}
+
+fn attach(kernel: &Kernel, program: BorrowedFd<'_>, probe: &Probe) -> Result<KprobeLink, Error> {
+    kernel.attach_kprobe(program, probe.target, &probe.opts)
 }
 
 /// Reads every probe, so that what is wrong with the request is refused before the kernel is asked anything.
