@@ -9,6 +9,7 @@ use crate::invalid::Invalid;
 use crate::kernel::Support;
 use crate::plan::Need;
 use crate::request::{AttachMode, KprobeOpts, Target};
+use crate::text::words;
 
 /// The step at which something failed. Its name, as printed and as in the program's JSON, is [`Step::name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,46 +279,56 @@ impl fmt::Display for ErrnoName {
     }
 }
 
-const fn errno_name(errno: Errno) -> Option<&'static str> {
-    Some(match errno {
-        Errno::TOOBIG => "E2BIG",
-        Errno::ACCESS => "EACCES",
-        Errno::ADDRNOTAVAIL => "EADDRNOTAVAIL",
-        Errno::AGAIN => "EAGAIN",
-        Errno::BADF => "EBADF",
-        Errno::BUSY => "EBUSY",
-        Errno::EXIST => "EEXIST",
-        Errno::FAULT => "EFAULT",
-        Errno::FBIG => "EFBIG",
-        Errno::ILSEQ => "EILSEQ",
-        Errno::INTR => "EINTR",
-        Errno::INVAL => "EINVAL",
-        Errno::IO => "EIO",
-        Errno::ISDIR => "EISDIR",
-        Errno::LOOP => "ELOOP",
-        Errno::MFILE => "EMFILE",
-        Errno::NAMETOOLONG => "ENAMETOOLONG",
-        Errno::NFILE => "ENFILE",
-        Errno::NODATA => "ENODATA",
-        Errno::NODEV => "ENODEV",
-        Errno::NOENT => "ENOENT",
-        Errno::NOEXEC => "ENOEXEC",
-        Errno::NOMEM => "ENOMEM",
-        Errno::NOSPC => "ENOSPC",
-        Errno::NOSYS => "ENOSYS",
-        Errno::NOTDIR => "ENOTDIR",
-        Errno::NOTTY => "ENOTTY",
-        Errno::NXIO => "ENXIO",
-        Errno::OPNOTSUPP => "EOPNOTSUPP",
-        Errno::OVERFLOW => "EOVERFLOW",
-        Errno::PERM => "EPERM",
-        Errno::PIPE => "EPIPE",
-        Errno::PROTO => "EPROTO",
-        Errno::RANGE => "ERANGE",
-        Errno::ROFS => "EROFS",
-        Errno::SRCH => "ESRCH",
-        Errno::TXTBSY => "ETXTBSY",
-        Errno::XDEV => "EXDEV",
-        _ => return None,
-    })
+fn errno_name(errno: Errno) -> Option<&'static str> {
+    let at = NAMED_ERRNOS.iter().position(|named| *named == errno)?;
+    core::str::from_utf8(words(ERRNO_NAMES.as_bytes()).nth(at)?).ok()
+}
+
+/// Lists errnos with their names, which are one text: a table of them would be larger than they are.
+macro_rules! errno_names {
+    ($($errno:ident $name:literal,)*) => {
+        const NAMED_ERRNOS: &[Errno] = &[$(Errno::$errno,)*];
+        const ERRNO_NAMES: &str = concat!($($name, " ",)*);
+    };
+}
+
+errno_names! {
+    TOOBIG "E2BIG",
+    ACCESS "EACCES",
+    ADDRNOTAVAIL "EADDRNOTAVAIL",
+    AGAIN "EAGAIN",
+    BADF "EBADF",
+    BUSY "EBUSY",
+    EXIST "EEXIST",
+    FAULT "EFAULT",
+    FBIG "EFBIG",
+    ILSEQ "EILSEQ",
+    INTR "EINTR",
+    INVAL "EINVAL",
+    IO "EIO",
+    ISDIR "EISDIR",
+    LOOP "ELOOP",
+    MFILE "EMFILE",
+    NAMETOOLONG "ENAMETOOLONG",
+    NFILE "ENFILE",
+    NODATA "ENODATA",
+    NODEV "ENODEV",
+    NOENT "ENOENT",
+    NOEXEC "ENOEXEC",
+    NOMEM "ENOMEM",
+    NOSPC "ENOSPC",
+    NOSYS "ENOSYS",
+    NOTDIR "ENOTDIR",
+    NOTTY "ENOTTY",
+    NXIO "ENXIO",
+    OPNOTSUPP "EOPNOTSUPP",
+    OVERFLOW "EOVERFLOW",
+    PERM "EPERM",
+    PIPE "EPIPE",
+    PROTO "EPROTO",
+    RANGE "ERANGE",
+    ROFS "EROFS",
+    SRCH "ESRCH",
+    TXTBSY "ETXTBSY",
+    XDEV "EXDEV",
 }

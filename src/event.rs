@@ -29,13 +29,12 @@ pub struct EventName {
 
 impl EventName {
     pub(crate) fn new(group: u64, number: u32, target: &Target) -> Self {
-        let suffix = SUFFIX_LEN_MAX - unused_digits(number);
-        let room = MAX_EVENT_LEN - suffix;
         let mut event = Buf::new();
-        // What is pushed fits: `room` bytes and the suffix.
+        // What is pushed fits: a suffix of at most 20 bytes, and what it leaves room for.
         let push_all = |event: &mut Buf<MAX_EVENT_LEN>| {
+            let suffix = Buf::<20>::of(format_args!("_{:08x}_{number}", group >> 32))?;
             if let Some(function) = target.function() {
-                for byte in function.bytes().take(room) {
+                for byte in function.bytes().take(MAX_EVENT_LEN - suffix.as_str().len()) {
                     // An event's name is an identifier of C; `.` would begin the name of another group.
                     event.push(if byte.is_ascii_alphanumeric() {
                         byte
@@ -46,7 +45,10 @@ impl EventName {
             } else if let Some(address) = target.as_address() {
                 write!(event, "at_{address:x}")?;
             }
-            write!(event, "_{:08x}_{number}", group >> 32)
+            suffix
+                .as_bytes()
+                .iter()
+                .try_for_each(|byte| event.push(*byte))
         };
         let fits = push_all(&mut event);
         debug_assert!(fits.is_ok());
@@ -71,14 +73,6 @@ impl EventName {
 /// 2^63, as is every offset in a file.
 fn owner_byte(group: u64, number: u32) -> u64 {
     (group ^ u64::from(number)) & u64::MAX >> 1
-}
-
-/// The length of `_01234567_4294967295`.
-const SUFFIX_LEN_MAX: usize = 20;
-
-/// By how many digits a number is shorter than the longest.
-fn unused_digits(number: u32) -> usize {
-    9 - number.checked_ilog10().unwrap_or(0) as usize
 }
 
 impl fmt::Display for EventName {
@@ -253,11 +247,8 @@ pub(crate) fn error_log_line(line: &[u8]) -> Option<ErrorLogLine<'_>> {
     if let Some(command) = line.strip_prefix(b"  Command: ") {
         return Some(ErrorLogLine::Command(command));
     }
-    let separator = b": error: ";
-    let at = line
-        .windows(separator.len())
-        .position(|window| window == separator)?;
-    Some(ErrorLogLine::Error(line.get(at + separator.len()..)?))
+    let text = (0..line.len()).find_map(|at| line.get(at..)?.strip_prefix(b": error: "))?;
+    Some(ErrorLogLine::Error(text))
 }
 
 /// The errno that a text of `error_log` stands for: those of `ERRORS` in `kernel/trace/trace_probe.h` that tell more than

@@ -84,9 +84,9 @@ impl Explanation {
         }
     }
 
-    fn suggest(&mut self, text: fmt::Arguments<'_>) {
+    fn suggest(&mut self, kind: &str, place: &dyn fmt::Display) {
         // What does not fit is no probe.
-        if let Ok(text) = Buf::of(text) {
+        if let Ok(text) = Buf::of(format_args!("{kind}{place}")) {
             self.suggestions.push(Suggestion(text));
         }
     }
@@ -296,7 +296,7 @@ impl Case<'_> {
                 let told = addresses(self.func, &mut |address| {
                     if left > 0 {
                         left -= 1;
-                        explanation.suggest(format_args!("{}{address:#x}", kind(self.opts)));
+                        explanation.suggest(kind(self.opts), &Target::address(address));
                     }
                 });
                 if let Err(failure) = told {
@@ -343,7 +343,7 @@ impl Case<'_> {
             Some(true) if !blacklisted && opts.offset == 0 && self.kernel.refuses_every_entry() => {
                 explanation.found(Evidence::EveryEntryRefused);
                 if !opts.retprobe {
-                    explanation.suggest(format_args!("{func}+8"));
+                    explanation.suggest("", &format_args!("{func}+8"));
                 }
             }
             _ => {}
@@ -383,7 +383,7 @@ impl Case<'_> {
     fn suggest(&self, explanation: &mut Explanation) {
         let kind = kind(self.opts);
         if let Some(function) = self.symbols.and_then(|symbols| symbols.elsewhere.as_ref()) {
-            explanation.suggest(format_args!("{kind}{function}"));
+            explanation.suggest(kind, function);
             return;
         }
         let meant = Meant::by(self.func);
@@ -391,18 +391,18 @@ impl Case<'_> {
             return;
         };
         if let Some(function) = &meant.syscall {
-            explanation.suggest(format_args!("{kind}{function}"));
+            explanation.suggest(kind, function);
             let call = self.func.function().unwrap_or_default();
             let call = call.strip_prefix("sys_").unwrap_or(call);
             let kind = if self.opts.retprobe {
-                "kretsyscall"
+                "kretsyscall/"
             } else {
-                "ksyscall"
+                "ksyscall/"
             };
-            explanation.suggest(format_args!("{kind}/{call}"));
+            explanation.suggest(kind, &call);
         }
         for function in meant.iter() {
-            explanation.suggest(format_args!("{kind}{function}"));
+            explanation.suggest(kind, function);
         }
     }
 }

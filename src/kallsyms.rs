@@ -181,7 +181,11 @@ pub(crate) enum Place {
 }
 
 /// Finds the function at an address: the last that begins there or before, up to the next symbol.
-pub(crate) fn place_of(address: u64) -> Result<Place, Errno> {
+/// [`None`] is behind all addresses.
+pub(crate) fn place_of(address: Option<u64>) -> Result<Place, Errno> {
+    let Some(address) = address else {
+        return Ok(Place::Nowhere);
+    };
     let mut start = None;
     let mut function = None;
     let mut in_module = false;
@@ -237,7 +241,7 @@ pub(crate) fn check_offset(target: &Target, opts: &KprobeOpts) -> Result<(), Fai
         start.get_or_insert(address);
     })?;
     let address = start.and_then(|start| start.checked_add(opts.offset));
-    let place = address.map_or(Ok(Place::Nowhere), place_of);
+    let place = place_of(address);
     match place.map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))? {
         Place::In(_, offset) if offset == opts.offset => Ok(()),
         Place::Untold => Err(failed(Errno::NODATA, Cause::Unknown)),

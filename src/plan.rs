@@ -233,24 +233,23 @@ impl<'k> Plan<'k> {
 /// kernel leave.
 fn select(kernel: &Kernel, target: &Target, opts: &KprobeOpts) -> Result<AttachMode, Failure> {
     request::check_request(target, opts).map_err(Failure::invalid)?;
-    if let Some(mode) = opts.attach_mode {
-        return unmet(kernel, mode, opts).map_or(Ok(mode), Err);
-    }
-    let fit = |mode: &AttachMode| request::check_mode(*mode, opts).is_ok();
+    let features = kernel.features();
+    let modes = match &opts.attach_mode {
+        Some(mode) => core::slice::from_ref(mode),
+        None => &AttachMode::ALL[..],
+    };
     let mut first_unmet = None;
-    for mode in AttachMode::ALL.into_iter().filter(fit) {
-        match unmet(kernel, mode, opts) {
-            None => return Ok(mode),
-            Some(failure) => first_unmet = first_unmet.or(Some(failure)),
+    for mode in modes {
+        if request::check_mode(*mode, opts).is_err() {
+            continue;
         }
+        let Some((need, support)) = features.unmet(*mode, opts.retprobe) else {
+            return Ok(*mode);
+        };
+        first_unmet = first_unmet.or(Failure::unmet(*mode, need, support));
     }
     // LegacyLink carries whatever a request has, so there always was one.
     Err(first_unmet.unwrap_or(Failure::invalid(Invalid::CookieWithoutLink)))
-}
-
-fn unmet(kernel: &Kernel, mode: AttachMode, opts: &KprobeOpts) -> Option<Failure> {
-    let (need, support) = kernel.features().unmet(mode, opts.retprobe)?;
-    Failure::unmet(mode, need, support)
 }
 
 /// One system call of a plan. What only the calls before it will tell (a file descriptor, an event's id) it has not.

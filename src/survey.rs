@@ -85,9 +85,7 @@ pub(crate) fn place(
     let Some(start) = target.as_address().or_else(|| only?.address()) else {
         return Ok(Place::Untold);
     };
-    start
-        .checked_add(opts.offset)
-        .map_or(Ok(Place::Nowhere), place_of)
+    place_of(start.checked_add(opts.offset))
 }
 
 /// Names that may have been meant, the likeliest first.

@@ -127,7 +127,7 @@ pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Whether a text has a part somewhere.
 pub(crate) fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
+    (0..text.len()).any(|at| text.get(at..).unwrap_or_default().starts_with(part))
 }
 
 /// The whole of a file that is smaller than the buffer.
@@ -165,15 +165,14 @@ pub(crate) fn for_each_line<const N: usize>(
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
         };
-        let end = filled + read;
+        let end = N.min(filled + read);
         let mut rest = buffer.get(..end).unwrap_or_default();
-        while let Some(newline) = rest.iter().position(|byte| *byte == b'\n') {
-            let (line, after) = rest.split_at(newline);
+        while let Some((line, after)) = split(rest, b'\n') {
             if !too_long {
                 each(line);
             }
             too_long = false;
-            rest = after.get(1..).unwrap_or_default();
+            rest = after;
         }
         if read == 0 {
             if !rest.is_empty() && !too_long {
@@ -186,7 +185,7 @@ pub(crate) fn for_each_line<const N: usize>(
             too_long = true;
             filled = 0;
         } else {
-            buffer.copy_within(end - filled..end, 0);
+            buffer.copy_within(end.saturating_sub(filled)..end, 0);
         }
     }
 }
