@@ -383,7 +383,7 @@ fn is_locked_down(r#type: u32, cpu: u32) -> bool {
 /// A file of the kprobe PMU in sysfs, read into `text`.
 fn read_sysfs_pmu<'a>(file: &str, text: &'a mut [u8; 32]) -> Result<&'a [u8], Errno> {
     let path = format_args!("/sys/bus/event_source/devices/kprobe/{file}");
-    let path = Buf::<64>::of(path).map_err(|_| Errno::NAMETOOLONG)?;
+    let path = Buf::<64>::of(path)?;
     let file = open_read(rustix::fs::CWD, path.as_str())?;
     let len = read_small(&file, text)?;
     Ok(text.get(..len).unwrap_or_default())

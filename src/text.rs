@@ -23,11 +23,13 @@ impl<const N: usize> Buf<N> {
         }
     }
 
-    /// The text of `value`, if it fits.
-    pub(crate) fn of(value: impl fmt::Display) -> core::result::Result<Self, fmt::Error> {
+    /// The text of `value`, if it fits: else `ENAMETOOLONG`.
+    pub(crate) fn of(value: impl fmt::Display) -> Result<Self> {
         let mut buf = Self::new();
-        write!(buf, "{value}")?;
-        Ok(buf)
+        match write!(buf, "{value}") {
+            Ok(()) => Ok(buf),
+            Err(fmt::Error) => Err(Errno::NAMETOOLONG),
+        }
     }
 
     /// What `write!` calls.
