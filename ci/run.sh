@@ -18,6 +18,8 @@ usage: ci/run.sh COMMAND
                        each fuzz target for SECONDS (8), or N times
   vm [KERNEL...]       the tests on real kernels in virtual machines: those of ci/kernels.txt, or those named
                        (KPROBE_ATTACH_FILTER='NAME...': only tests whose name contains NAME)
+  initramfs [KERNEL...]
+                       the program where nothing is mounted: as /init, beside an init, and across switch_root
   soak [CYCLES [KERNEL...]]
                        20,000 cycles of attaching and detaching, or so many, on each kernel, and all sorts of them at once;
                        with the default it takes about an hour on two cores
@@ -39,6 +41,8 @@ die() {
 . ci/vm.sh
 # shellcheck source=ci/arch.sh
 . ci/arch.sh
+# shellcheck source=ci/initramfs.sh
+. ci/initramfs.sh
 
 # need PACKAGE...: Debian packages, installed where missing.
 need() {
@@ -241,14 +245,14 @@ cmd_demo() {
 cmd_test() {
     local stage stages=(fmt lint unit asan build nolibc arch) start status times=()
     [[ ! -e fuzz/Cargo.toml ]] || stages+=(fuzz)
-    stages+=(vm)
+    stages+=(initramfs vm)
     mkdir -p target/stages
     rm -f target/stages/*
     for stage in "${stages[@]}"; do
         printf '\n=== %s\n' "$stage"
         start=$SECONDS status=ok
         ci/run.sh "$stage" 2>&1 | tee "target/stages/$stage" || status=FAILED
-        times+=("$(printf '%-7s %-6s %4d s' "$stage" "$status" $((SECONDS - start)))")
+        times+=("$(printf '%-9s %-6s %4d s' "$stage" "$status" $((SECONDS - start)))")
         # A stage that fails without a failed test counts as one.
         if [[ $status = FAILED ]] && ! grep -qE '^[0-9]+ passed, [1-9][0-9]* failed$' "target/stages/$stage"; then
             echo '0 passed, 1 failed' >>"target/stages/$stage"
@@ -264,7 +268,7 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 case ${1:-} in
     '' | -h | --help | help) usage ;;
     all) cmd_test ;;
-    fmt | lint | unit | asan | build | nolibc | arch | fuzz | vm | soak | vm-run | demo | test)
+    fmt | lint | unit | asan | build | nolibc | arch | fuzz | vm | initramfs | soak | vm-run | demo | test)
         command=cmd_$1
         shift
         "$command" "$@"

@@ -188,13 +188,25 @@ impl<T: fmt::Display> fmt::Display for OrNull<T> {
 /// Reports why a probe failed, or what is about no probe: a line of JSON, or a message.
 pub(crate) fn report(out: &mut Output, probe: Option<&CStr>, args: &Args<'_>, error: &Error) {
     if args.json {
-        return report_json(out, probe, error, error);
+        let kind = (error.step(), error.errno(), error.cause());
+        return report_json(out, probe, kind, error);
     }
     message(format_args!("{error}"));
     if let Some(probe) = probe.filter(|_| has_more_to_explain(error)) {
         let options = args.shared_options();
         let probe = Shown(probe);
         message(format_args!("try: kprobe-attach explain{options} {probe}"));
+    }
+}
+
+/// Reports why pins cannot be read: a line of JSON, or a message.
+pub(crate) fn report_unread(out: &mut Output, args: &Args<'_>, dir: &CStr, errno: Errno) {
+    let (dir, errno_name) = (Lossy(dir), ErrnoName(errno));
+    let text = format_args!("{dir}: {errno_name}: no pins to be read there");
+    if args.json {
+        report_json(out, None, (Step::OpenProgram, errno, Cause::Unknown), &text);
+    } else {
+        message(text);
     }
 }
 
@@ -215,12 +227,10 @@ fn has_more_to_explain(error: &Error) -> bool {
 pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: ParseError) {
     if json {
         let allowed = error.invalid.allowed();
-        report_json(
-            out,
-            Some(probe),
-            &error.into(),
-            &format_args!("{error}; allowed: {allowed}"),
-        );
+        let text = format_args!("{error}; allowed: {allowed}");
+        let error = Error::from(error);
+        let kind = (error.step(), error.errno(), error.cause());
+        report_json(out, Some(probe), kind, &text);
     } else {
         message(format_args!(
             "not a probe:\n{}",
@@ -229,14 +239,17 @@ pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: Par
     }
 }
 
-fn report_json(out: &mut Output, probe: Option<&CStr>, error: &Error, message: &dyn fmt::Display) {
+fn report_json(
+    out: &mut Output,
+    probe: Option<&CStr>,
+    (step, errno, cause): (Step, Errno, Cause),
+    message: &dyn fmt::Display,
+) {
     let line = writeln!(
         out,
-        r#"{{"probe":{},"error":{{"step":"{}","errno":"{}","cause":"{}","message":{}}}}}"#,
+        r#"{{"probe":{},"error":{{"step":"{step}","errno":"{}","cause":"{cause}","message":{}}}}}"#,
         OrNull(probe.map(|probe| Json(Lossy(probe)))),
-        error.step(),
-        ErrnoName(error.errno()),
-        error.cause(),
+        ErrnoName(errno),
         Json(message),
     );
     // Without a reader of the output the exit status still tells.

@@ -4,6 +4,7 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use kprobe_attach::fd::AsFd;
+use kprobe_attach::map::Array;
 use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, Probe};
 
 use crate::args::{Args, MAX_PROBES};
@@ -17,6 +18,8 @@ pub(crate) struct Attached<'a> {
     pub(crate) text: &'a CStr,
     pub(crate) probe: Probe,
     pub(crate) link: KprobeLink,
+    /// What a built-in program counts into.
+    pub(crate) counter: Option<Array>,
 }
 
 /// The probes that are attached, in the order in which they were given.
@@ -26,7 +29,7 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Attaches `program(index)` to every probe.
+    /// Attaches a program to every probe; `load` makes it, and the counter that it counts into if it does.
     ///
     /// # Errors
     ///
@@ -35,7 +38,7 @@ impl<'a> Session<'a> {
         args: &Args<'a>,
         kernel: &Kernel,
         out: &mut Output,
-        mut program: impl FnMut(u32) -> Result<P, Error>,
+        mut load: impl FnMut(&CStr, &Probe) -> Result<(P, Option<Array>), Error>,
     ) -> Result<Self, ()> {
         #[allow(
             clippy::large_stack_arrays,
@@ -45,13 +48,15 @@ impl<'a> Session<'a> {
             attached: [const { None }; MAX_PROBES],
         };
         for_all(args, out, &mut |_, index, probe| {
-            let number = u32::try_from(index).unwrap_or_default();
-            let link = kernel.attach_kprobe(program(number)?, probe.target, &probe.opts)?;
+            let text = args.probe(index);
+            let (program, counter) = load(text, probe)?;
+            let link = kernel.attach_kprobe(program, probe.target, &probe.opts)?;
             if let Some(slot) = session.attached.get_mut(index) {
                 *slot = Some(Attached {
-                    text: args.probe(index),
+                    text,
                     probe: *probe,
                     link,
+                    counter,
                 });
             }
             Ok(())
