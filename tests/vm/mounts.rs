@@ -234,6 +234,21 @@ fn a_read_only_tracefs_is_only_better_than_none() {
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_read_only_sysfs_with_nothing_below_it_is_enough() {
+    clean(|| {
+        with_own_mounts(|| {
+            rustix::mount::mount_bind("/sys", "/sys").unwrap();
+            let read_only = MountFlags::BIND | MountFlags::RDONLY;
+            rustix::mount::mount_remount("/sys", read_only, c"").unwrap();
+            assert_eq!(Mount::sysfs().unwrap().path(), Some("/sys"));
+            assert_eq!(Mount::tracefs().unwrap().path(), None);
+            every_promised_mode_fires();
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_automount_in_debugfs_is_woken_where_nothing_else_is_left() {
     let _paranoid = Switch::paranoid("2");
     with_own_mounts(|| {
