@@ -16,9 +16,8 @@ const MAX_MOUNT_POINT_LEN: usize = 255;
 
 /// A file system of the kernel's, held by its root directory, whether or not it is mounted anywhere.
 ///
-/// It is looked for where it usually is, then in the mount table of the calling thread, and one that is mounted read-only is taken
-/// only if there is no other. Where it is not mounted, or something else is mounted over it, it is mounted where nobody sees
-/// it: that is in no mount table, and gone with the file descriptor. Linux 5.2 has such mounts (`fsopen(2)`); for an older kernel
+/// It is looked for where it usually is, then in the mount table of the calling thread. Where it is not mounted, or something else
+/// is mounted over it, it is mounted where nobody sees it: that is in no mount table, and gone with the file descriptor. Linux 5.2 has such mounts (`fsopen(2)`); for an older kernel
 /// a short-lived child process mounts it in a mount namespace of its own. Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the
 /// initial user namespace; of sysfs in that of the network namespace, with a sysfs that is already mounted in full sight.
 #[derive(Debug)]
@@ -36,8 +35,6 @@ struct FileSystem {
     usual: &'static [&'static str],
     /// Where the kernel mounts it as soon as somebody goes there.
     automount: Option<&'static str>,
-    /// Whether a read-only mount is only better than none.
-    is_written: bool,
 }
 
 /// The automount in debugfs is deprecated, and Linux 7.3 complains in its log, so a mount out of sight is preferred to it.
@@ -46,7 +43,6 @@ const TRACEFS: FileSystem = FileSystem {
     magic: TRACEFS_MAGIC,
     usual: &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"],
     automount: Some("/sys/kernel/debug/tracing"),
-    is_written: true,
 };
 
 const SYSFS: FileSystem = FileSystem {
@@ -54,7 +50,6 @@ const SYSFS: FileSystem = FileSystem {
     magic: SYSFS_MAGIC,
     usual: &["/sys"],
     automount: None,
-    is_written: false,
 };
 
 const BPFFS: FileSystem = FileSystem {
@@ -62,7 +57,6 @@ const BPFFS: FileSystem = FileSystem {
     magic: BPF_FS_MAGIC,
     usual: &["/sys/fs/bpf"],
     automount: None,
-    is_written: true,
 };
 
 impl Mount {
@@ -102,43 +96,36 @@ impl Mount {
     }
 
     fn open(file_system: &FileSystem) -> Result<Self> {
-        let mut read_only = None;
         let mut found = None;
         let mut look = |path: &str| {
-            match Self::at(file_system, path, OFlags::empty()) {
-                Some((mount, false)) => found = Some(mount),
-                Some((mount, true)) => read_only = read_only.take().or(Some(mount)),
-                None => {}
-            }
+            found = Self::at(file_system, path, OFlags::empty());
             found.is_some()
         };
         if !file_system.usual.iter().any(|path| look(path)) {
             // What cannot be read holds no mount for us.
             let _ = for_each_mount(file_system, &mut look);
         }
-        match found {
-            Some(mount) => Ok(mount),
-            None => Self::out_of_sight(file_system).or_else(|errno| {
-                let automount = || Self::at(file_system, file_system.automount?, OFlags::DIRECTORY);
-                read_only
-                    .or_else(|| automount().map(|(mount, _)| mount))
-                    .ok_or(errno)
-            }),
+        if let Some(mount) = found {
+            return Ok(mount);
         }
+        Self::out_of_sight(file_system).or_else(|errno| {
+            let automount = file_system.automount;
+            automount
+                .and_then(|path| Self::at(file_system, path, OFlags::DIRECTORY))
+                .ok_or(errno)
+        })
     }
 
-    /// The file system if it is mounted at a path, and whether it is to be written but read-only there. An automount is not woken
-    /// unless a directory is asked for.
-    fn at(file_system: &FileSystem, path: &str, flags: OFlags) -> Option<(Self, bool)> {
+    /// The file system if it is mounted at a path. An automount is not woken unless a directory is asked for.
+    fn at(file_system: &FileSystem, path: &str, flags: OFlags) -> Option<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
         let dir = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-        let stat = rustix::fs::fstatfs(&dir).ok()?;
-        let mount = Self {
+        let magic = rustix::fs::fstatfs(&dir).ok()?.f_type;
+        let path = Buf::of(path).ok()?;
+        (i64::from(file_system.magic) == magic).then_some(Self {
             dir,
-            path: Some(Buf::of(path).ok()?),
-        };
-        let is_read_only = file_system.is_written && stat.f_flags & ST_RDONLY != 0;
-        (i64::from(file_system.magic) == stat.f_type).then_some((mount, is_read_only))
+            path: Some(path),
+        })
     }
 
     /// Mounts the file system where nobody sees it.
@@ -157,9 +144,6 @@ impl AsFd for Mount {
         self.dir.as_fd()
     }
 }
-
-/// `ST_RDONLY` of `statfs(2)`
-const ST_RDONLY: i64 = 1;
 
 /// `fsopen(2)`, `fsconfig(2)`, `fsmount(2)`: Linux 5.2.
 fn detached(file_system: &FileSystem) -> Result<OwnedFd> {

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fs;
 
-use kprobe_attach::{Cause, Errno, Kernel, KprobeOpts, Mount, Step, Support};
+use kprobe_attach::{Cause, Errno, Kernel, KprobeOpts, Mount, Step};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
@@ -205,30 +205,6 @@ fn file_systems_are_found_at_their_places_and_anywhere_else() {
         // A directory that is there and is no tracefs does not count.
         hide(TRACEFS);
         assert_eq!(path(), None);
-    });
-}
-
-#[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
-fn a_read_only_tracefs_is_only_better_than_none() {
-    let _paranoid = Switch::paranoid("2");
-    clean(|| {
-        with_own_mounts(|| {
-            unmount("/sys/kernel/debug");
-            rustix::mount::mount_bind(TRACEFS, TRACEFS).unwrap();
-            let read_only = MountFlags::BIND | MountFlags::RDONLY;
-            rustix::mount::mount_remount(TRACEFS, read_only, c"").unwrap();
-            assert_eq!(Mount::tracefs().unwrap().path(), None);
-            every_promised_mode_fires();
-            drop_capabilities(CapabilitySet::SYS_ADMIN);
-            let kernel = Kernel::probe();
-            assert_eq!(kernel.tracefs().unwrap().path(), Some(TRACEFS));
-            let Support::No(reason) = kernel.features().kprobe_events else {
-                panic!("{:?}", kernel.features());
-            };
-            let expected = (Errno::ROFS, Cause::NoKprobeEvents);
-            assert_eq!((reason.errno, reason.cause), expected);
-        });
     });
 }
 
