@@ -108,6 +108,8 @@ impl Cause {
 
     /// The meaning in a few words, with what to do about it where that is known.
     #[must_use]
+    // One table, and not one for every caller.
+    #[inline(never)]
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::InvalidRequest => "the request is wrong",

@@ -9,6 +9,7 @@ use crate::invalid::Invalid;
 use crate::kernel::Support;
 use crate::plan::Need;
 use crate::request::{AttachMode, KprobeOpts, Target};
+use crate::text::words;
 
 /// The step at which something failed. Its name, as printed and as in the program's JSON, is [`Step::name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,32 +94,38 @@ enum Detail {
 /// Its `Display` is one line: function, step, errno and meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {
+    failure: Failure,
+    target: Option<Target>,
+    offset: u64,
+}
+
+/// An [`Error`] without the target, which may have a name of 511 bytes: this is what functions pass on to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
     step: Step,
     errno: Errno,
     cause: Cause,
     detail: Detail,
-    target: Option<Target>,
-    offset: u64,
 }
 
 impl Error {
     /// The step that failed.
     #[must_use]
     pub const fn step(&self) -> Step {
-        self.step
+        self.failure.step
     }
 
     /// The errno: the kernel's, or libbpf's for what is refused before the kernel is asked (`EINVAL`, and `EOPNOTSUPP` for
     /// what a mode cannot do). Where a probe could not tell, it is the one that hid the answer.
     #[must_use]
     pub const fn errno(&self) -> Errno {
-        self.errno
+        self.failure.errno
     }
 
     /// What the errno means at this step.
     #[must_use]
     pub const fn cause(&self) -> Cause {
-        self.cause
+        self.failure.cause
     }
 
     /// The function or address that was to be probed, where one is concerned.
@@ -126,15 +133,27 @@ impl Error {
     pub const fn target(&self) -> Option<&Target> {
         self.target.as_ref()
     }
+}
 
+impl From<Failure> for Error {
+    // It fills half a kilobyte: once, and not wherever an error is returned.
+    #[inline(never)]
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            target: None,
+            offset: 0,
+        }
+    }
+}
+
+impl Failure {
     pub(crate) const fn new(step: Step, errno: Errno, cause: Cause) -> Self {
         Self {
             step,
             errno,
             cause,
             detail: Detail::Plain,
-            target: None,
-            offset: 0,
         }
     }
 
@@ -145,8 +164,6 @@ impl Error {
             errno: invalid.errno(),
             cause: Cause::InvalidRequest,
             detail: Detail::Invalid(invalid),
-            target: None,
-            offset: 0,
         }
     }
 
@@ -164,9 +181,10 @@ impl Error {
             }
             (_, errno) => errno,
         };
-        let mut error = Self::new(Step::ProbeKernel, errno, reason.cause);
-        error.detail = detail;
-        Some(error)
+        Some(Self {
+            detail,
+            ..Self::new(Step::ProbeKernel, errno, reason.cause)
+        })
     }
 
     /// A BPF command failed, for [a reason](bpf_cause) that is the same for all of them, or else for `cause`.
@@ -174,20 +192,33 @@ impl Error {
         Self::new(step, errno, bpf_cause(errno, cause))
     }
 
-    pub(crate) const fn of(mut self, target: Target, opts: &KprobeOpts) -> Self {
-        self.target = Some(target);
-        self.offset = opts.offset;
-        self
+    /// The error of a probe.
+    pub(crate) const fn of(self, target: &Target, opts: &KprobeOpts) -> Error {
+        Error {
+            failure: self,
+            target: Some(*target),
+            offset: opts.offset,
+        }
     }
 
-    pub(crate) const fn with_cause(mut self, cause: Cause) -> Self {
-        self.cause = cause;
-        self
+    pub(crate) const fn step(self) -> Step {
+        self.step
     }
 
-    pub(crate) const fn at(mut self, step: Step) -> Self {
-        self.step = step;
-        self
+    pub(crate) const fn errno(self) -> Errno {
+        self.errno
+    }
+
+    pub(crate) const fn cause(self) -> Cause {
+        self.cause
+    }
+
+    pub(crate) const fn with_cause(self, cause: Cause) -> Self {
+        Self { cause, ..self }
+    }
+
+    pub(crate) const fn at(self, step: Step) -> Self {
+        Self { step, ..self }
     }
 }
 
@@ -200,27 +231,33 @@ impl fmt::Display for Error {
             }
             f.write_str(": ")?;
         }
-        write!(f, "{}: {}: ", self.step, ErrnoName(self.errno))?;
-        match self.detail {
-            Detail::Plain => f.write_str(match (self.step, self.errno) {
+        let Failure {
+            step,
+            errno,
+            cause,
+            detail,
+        } = self.failure;
+        write!(f, "{step}: {}: ", ErrnoName(errno))?;
+        match detail {
+            Detail::Plain => f.write_str(match (step, errno) {
                 (Step::OpenProgram, Errno::NOENT) => {
                     "there is no such pin, or no program of this id"
                 }
                 (Step::OpenProgram, Errno::ACCESS) => "the mode of the pin, or of a directory above it, keeps it closed; or it is itself a directory",
-                (Step::OpenProgram, Errno::PERM) if self.cause == Cause::NoPermission => "not permitted: an id takes CAP_SYS_ADMIN; a pin takes CAP_BPF where unprivileged BPF is off",
+                (Step::OpenProgram, Errno::PERM) if cause == Cause::NoPermission => "not permitted: an id takes CAP_SYS_ADMIN; a pin takes CAP_BPF where unprivileged BPF is off",
                 (Step::OpenProgram, Errno::INVAL) => "not a pin of what can be attached here: a kprobe program, or a link to a kprobe",
                 (Step::ResolveSymbol, Errno::NODATA) => "the kernel does not show where the function ends",
                 (Step::Pin, Errno::NOENT) => "the directory to pin into is not there",
-                _ => self.cause.meaning(),
+                _ => cause.meaning(),
             }),
             Detail::Invalid(invalid) => invalid.fmt(f),
             Detail::Unmet(mode, need) => {
-                write!(f, "mode {mode} needs {need}: {}", self.cause.meaning())
+                write!(f, "mode {mode} needs {need}: {}", cause.meaning())
             }
             Detail::Untold(mode, need) => write!(
                 f,
                 "mode {mode} needs {need}, and the probe for that could not tell: {}",
-                self.cause.meaning()
+                cause.meaning()
             ),
         }
     }
@@ -237,51 +274,61 @@ impl fmt::Display for ErrnoName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match errno_name(self.0) {
             Some(name) => f.write_str(name),
-            None => write!(f, "errno {}", self.0.raw_os_error()),
+            None => write!(f, "errno {}", self.0.raw_os_error().unsigned_abs()),
         }
     }
 }
 
-const fn errno_name(errno: Errno) -> Option<&'static str> {
-    Some(match errno {
-        Errno::TOOBIG => "E2BIG",
-        Errno::ACCESS => "EACCES",
-        Errno::ADDRNOTAVAIL => "EADDRNOTAVAIL",
-        Errno::AGAIN => "EAGAIN",
-        Errno::BADF => "EBADF",
-        Errno::BUSY => "EBUSY",
-        Errno::EXIST => "EEXIST",
-        Errno::FAULT => "EFAULT",
-        Errno::FBIG => "EFBIG",
-        Errno::ILSEQ => "EILSEQ",
-        Errno::INTR => "EINTR",
-        Errno::INVAL => "EINVAL",
-        Errno::IO => "EIO",
-        Errno::ISDIR => "EISDIR",
-        Errno::LOOP => "ELOOP",
-        Errno::MFILE => "EMFILE",
-        Errno::NAMETOOLONG => "ENAMETOOLONG",
-        Errno::NFILE => "ENFILE",
-        Errno::NODATA => "ENODATA",
-        Errno::NODEV => "ENODEV",
-        Errno::NOENT => "ENOENT",
-        Errno::NOEXEC => "ENOEXEC",
-        Errno::NOMEM => "ENOMEM",
-        Errno::NOSPC => "ENOSPC",
-        Errno::NOSYS => "ENOSYS",
-        Errno::NOTDIR => "ENOTDIR",
-        Errno::NOTTY => "ENOTTY",
-        Errno::NXIO => "ENXIO",
-        Errno::OPNOTSUPP => "EOPNOTSUPP",
-        Errno::OVERFLOW => "EOVERFLOW",
-        Errno::PERM => "EPERM",
-        Errno::PIPE => "EPIPE",
-        Errno::PROTO => "EPROTO",
-        Errno::RANGE => "ERANGE",
-        Errno::ROFS => "EROFS",
-        Errno::SRCH => "ESRCH",
-        Errno::TXTBSY => "ETXTBSY",
-        Errno::XDEV => "EXDEV",
-        _ => return None,
-    })
+fn errno_name(errno: Errno) -> Option<&'static str> {
+    let at = NAMED_ERRNOS.iter().position(|named| *named == errno)?;
+    core::str::from_utf8(words(ERRNO_NAMES.as_bytes()).nth(at)?).ok()
+}
+
+/// Lists errnos with their names, which are one text: a table of them would be larger than they are.
+macro_rules! errno_names {
+    ($($errno:ident $name:literal,)*) => {
+        const NAMED_ERRNOS: &[Errno] = &[$(Errno::$errno,)*];
+        const ERRNO_NAMES: &str = concat!($($name, " ",)*);
+    };
+}
+
+errno_names! {
+    TOOBIG "E2BIG",
+    ACCESS "EACCES",
+    ADDRNOTAVAIL "EADDRNOTAVAIL",
+    AGAIN "EAGAIN",
+    BADF "EBADF",
+    BUSY "EBUSY",
+    EXIST "EEXIST",
+    FAULT "EFAULT",
+    FBIG "EFBIG",
+    ILSEQ "EILSEQ",
+    INTR "EINTR",
+    INVAL "EINVAL",
+    IO "EIO",
+    ISDIR "EISDIR",
+    LOOP "ELOOP",
+    MFILE "EMFILE",
+    NAMETOOLONG "ENAMETOOLONG",
+    NFILE "ENFILE",
+    NODATA "ENODATA",
+    NODEV "ENODEV",
+    NOENT "ENOENT",
+    NOEXEC "ENOEXEC",
+    NOMEM "ENOMEM",
+    NOSPC "ENOSPC",
+    NOSYS "ENOSYS",
+    NOTDIR "ENOTDIR",
+    NOTTY "ENOTTY",
+    NXIO "ENXIO",
+    OPNOTSUPP "EOPNOTSUPP",
+    OVERFLOW "EOVERFLOW",
+    PERM "EPERM",
+    PIPE "EPIPE",
+    PROTO "EPROTO",
+    RANGE "ERANGE",
+    ROFS "EROFS",
+    SRCH "ESRCH",
+    TXTBSY "ETXTBSY",
+    XDEV "EXDEV",
 }

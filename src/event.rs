@@ -8,7 +8,7 @@ use core::fmt;
 use rustix::io::Errno;
 
 use crate::request::{KprobeOpts, Target};
-use crate::text::{Buf, decimal, words};
+use crate::text::{Buf, decimal, hexadecimal, split_str, words};
 
 /// The longest event name: `MAX_EVENT_NAME_LEN - 1`.
 const MAX_EVENT_LEN: usize = 63;
@@ -29,13 +29,12 @@ pub struct EventName {
 
 impl EventName {
     pub(crate) fn new(group: u64, number: u32, target: &Target) -> Self {
-        let suffix = SUFFIX_LEN_MAX - unused_digits(number);
-        let room = MAX_EVENT_LEN - suffix;
         let mut event = Buf::new();
-        // What is pushed fits: `room` bytes and the suffix.
+        // What is pushed fits: a suffix of at most 20 bytes, and what it leaves room for.
         let push_all = |event: &mut Buf<MAX_EVENT_LEN>| {
+            let suffix = Buf::<20>::of(format_args!("_{:08x}_{number}", group >> 32))?;
             if let Some(function) = target.function() {
-                for byte in function.bytes().take(room) {
+                for byte in function.bytes().take(MAX_EVENT_LEN - suffix.as_str().len()) {
                     // An event's name is an identifier of C; `.` would begin the name of another group.
                     event.push(if byte.is_ascii_alphanumeric() {
                         byte
@@ -44,9 +43,12 @@ impl EventName {
                     })?;
                 }
             } else if let Some(address) = target.as_address() {
-                fmt::write(event, format_args!("at_{address:x}"))?;
+                write!(event, "at_{address:x}")?;
             }
-            fmt::write(event, format_args!("_{:08x}_{number}", group >> 32))
+            suffix
+                .as_bytes()
+                .iter()
+                .try_for_each(|byte| event.push(*byte))
         };
         let fits = push_all(&mut event);
         debug_assert!(fits.is_ok());
@@ -71,14 +73,6 @@ impl EventName {
 /// 2^63, as is every offset in a file.
 fn owner_byte(group: u64, number: u32) -> u64 {
     (group ^ u64::from(number)) & u64::MAX >> 1
-}
-
-/// The length of `_01234567_4294967295`.
-const SUFFIX_LEN_MAX: usize = 20;
-
-/// By how many digits a number is shorter than the longest.
-fn unused_digits(number: u32) -> usize {
-    9 - number.checked_ilog10().unwrap_or(0) as usize
 }
 
 impl fmt::Display for EventName {
@@ -140,10 +134,10 @@ impl<'a> EventLine<'a> {
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let line = core::str::from_utf8(line).ok()?;
-        let (head, rest) = line.split_once(' ')?;
-        let (kind, name) = head.split_once(':')?;
-        let (group, event) = name.split_once('/')?;
-        let (place, arguments) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (head, rest) = split_str(line, b' ')?;
+        let (kind, name) = split_str(head, b':')?;
+        let (group, event) = split_str(name, b'/')?;
+        let (place, arguments) = split_str(rest, b' ').unwrap_or((rest, ""));
         let (retprobe, maxactive) = match kind.as_bytes() {
             b"p" => (false, 0),
             b"r" => (true, 0),
@@ -170,19 +164,17 @@ impl<'a> EventLine<'a> {
 
     /// The random part of a group of ours.
     fn random(&self) -> Option<u64> {
-        let digits = self.group.strip_prefix(GROUP_PREFIX)?;
-        let as_written = digits.len() == 16
-            && digits
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        u64::from_str_radix(digits, 16).ok().filter(|_| as_written)
+        let digits = self.group.strip_prefix(GROUP_PREFIX)?.as_bytes();
+        let as_written = digits.len() == 16 && !digits.iter().any(u8::is_ascii_uppercase);
+        hexadecimal(digits).filter(|_| as_written)
     }
 
     /// The byte of `kprobe_events` that the owner of an event of ours has locked; [`None`] for an event whose name this crate
     /// does not give.
     pub(crate) fn owner_byte(&self) -> Option<u64> {
-        let (_, number) = self.event.rsplit_once('_')?;
-        Some(owner_byte(self.random()?, decimal(number.as_bytes())?))
+        let number = self.event.bytes().rposition(|byte| byte == b'_')? + 1;
+        let number = decimal(self.event.as_bytes().get(number..)?)?;
+        Some(owner_byte(self.random()?, number))
     }
 }
 
@@ -255,11 +247,8 @@ pub(crate) fn error_log_line(line: &[u8]) -> Option<ErrorLogLine<'_>> {
     if let Some(command) = line.strip_prefix(b"  Command: ") {
         return Some(ErrorLogLine::Command(command));
     }
-    let separator = b": error: ";
-    let at = line
-        .windows(separator.len())
-        .position(|window| window == separator)?;
-    Some(ErrorLogLine::Error(line.get(at + separator.len()..)?))
+    let text = (0..line.len()).find_map(|at| line.get(at..)?.strip_prefix(b": error: "))?;
+    Some(ErrorLogLine::Error(text))
 }
 
 /// The errno that a text of `error_log` stands for: those of `ERRORS` in `kernel/trace/trace_probe.h` that tell more than

@@ -1,6 +1,6 @@
 //! What `explain` finds out, and how it says so.
 
-use core::fmt;
+use core::fmt::{self, Write};
 
 use rustix::io::Errno;
 
@@ -118,19 +118,34 @@ impl Evidence {
 }
 
 impl Question {
-    /// Where the answer would be, and what was asked.
-    const fn text(self) -> (&'static str, &'static str) {
+    /// Where the answer would be.
+    const fn source(self) -> &'static str {
         match self {
-            Self::Symbols => (KALLSYMS, "which functions have the name"),
-            Self::Place => (KALLSYMS, "which function is there"),
-            Self::Blacklist => (BLACKLIST, "whether the kernel protects the function"),
-            Self::Traceable => (FILTER, "whether the function can be traced"),
-            Self::Armed => (ARMED, "whether kprobes are armed"),
-            Self::Ftrace => (FTRACE, "whether ftrace is on"),
-            Self::Paranoid => (PARANOID, "what the level is"),
-            Self::Capabilities => (CAPABILITIES, "which capabilities there are"),
-            Self::Seccomp => (SECCOMP, "whether there is a filter"),
-            Self::Lockdown => (LOCKDOWN, "whether the kernel is locked down"),
+            Self::Symbols | Self::Place => KALLSYMS,
+            Self::Blacklist => BLACKLIST,
+            Self::Traceable => FILTER,
+            Self::Armed => ARMED,
+            Self::Ftrace => FTRACE,
+            Self::Paranoid => PARANOID,
+            Self::Capabilities => CAPABILITIES,
+            Self::Seccomp => SECCOMP,
+            Self::Lockdown => LOCKDOWN,
+        }
+    }
+
+    /// What was asked.
+    const fn asked(self) -> &'static str {
+        match self {
+            Self::Symbols => "which functions have the name",
+            Self::Place => "which function is there",
+            Self::Blacklist => "whether the kernel protects the function",
+            Self::Traceable => "whether the function can be traced",
+            Self::Armed => "whether kprobes are armed",
+            Self::Ftrace => "whether ftrace is on",
+            Self::Paranoid => "what the level is",
+            Self::Capabilities => "which capabilities there are",
+            Self::Seccomp => "whether there is a filter",
+            Self::Lockdown => "whether the kernel is locked down",
         }
     }
 }
@@ -146,65 +161,81 @@ const SECCOMP: &str = "prctl(2)";
 pub(crate) const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const TRIAL: &str = "trial";
 
+impl Evidence {
+    /// Where it is from.
+    const fn source(&self) -> &'static str {
+        match self {
+            Self::Function(..)
+            | Self::Functions(_)
+            | Self::NoFunction
+            | Self::Data(_)
+            | Self::Elsewhere(_)
+            | Self::Module { .. }
+            | Self::InitCode
+            | Self::AddressIn(..)
+            | Self::OffsetIn(..)
+            | Self::NoFunctionThere => KALLSYMS,
+            Self::Blacklisted => BLACKLIST,
+            Self::NotTraceable => FILTER,
+            Self::EveryEntryRefused | Self::Waits | Self::NeverHit => TRIAL,
+            Self::Disarmed => ARMED,
+            Self::FtraceOff => FTRACE,
+            Self::Paranoid(_) => PARANOID,
+            Self::Capabilities { .. } => CAPABILITIES,
+            Self::Seccomp { .. } => SECCOMP,
+            Self::Lockdown { .. } => LOCKDOWN,
+            Self::Open(question, _) => question.source(),
+        }
+    }
+}
+
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Function(function, 0) => write!(
-                f,
-                "{KALLSYMS}: one function, {function}; its address is hidden"
-            ),
+        f.write_str(self.source())?;
+        f.write_str(": ")?;
+        let text = match self {
+            Self::Function(function, 0) => {
+                return write!(f, "one function, {function}; its address is hidden");
+            }
             Self::Function(function, at) => {
-                write!(f, "{KALLSYMS}: one function, {function}, at {at:#x}")
+                return write!(f, "one function, {function}, at {at:#x}");
             }
-            Self::Functions(count) => write!(f, "{KALLSYMS}: {count} functions of this name"),
-            Self::NoFunction => write!(f, "{KALLSYMS}: no function of this name"),
-            Self::Data(kind) => write!(
-                f,
-                "{KALLSYMS}: the name is of data (type {}), not of a function",
-                char::from(*kind)
-            ),
+            Self::Functions(count) => return write!(f, "{count} functions of this name"),
+            Self::NoFunction => "no function of this name",
+            Self::Data(kind) => {
+                f.write_str("the name is of data (type ")?;
+                f.write_char(char::from(*kind))?;
+                "), not of a function"
+            }
             Self::Elsewhere(function) => {
-                write!(f, "{KALLSYMS}: the function is elsewhere: {function}")
+                return write!(f, "the function is elsewhere: {function}");
             }
-            Self::Module { loaded: true } => {
-                write!(f, "{KALLSYMS}: the module is loaded, or built in")
-            }
-            Self::Module { loaded: false } => {
-                write!(f, "{KALLSYMS}: nothing of the module, so it is not loaded")
-            }
-            Self::InitCode => write!(f, "{KALLSYMS}: init code, which was freed after boot"),
+            Self::Module { loaded: true } => "the module is loaded, or built in",
+            Self::Module { loaded: false } => "nothing of the module, so it is not loaded",
+            Self::InitCode => "init code, which was freed after boot",
             Self::AddressIn(function, offset) => {
-                write!(f, "{KALLSYMS}: the address is {function}+{offset:#x}")
+                return write!(f, "the address is {function}+{offset:#x}");
             }
             Self::OffsetIn(function, offset) => {
-                write!(
+                return write!(
                     f,
-                    "{KALLSYMS}: the offset is beyond the function, and leads to {function}+{offset:#x}"
-                )
+                    "the offset is beyond the function, and leads to {function}+{offset:#x}"
+                );
             }
-            Self::NoFunctionThere => write!(f, "{KALLSYMS}: no function is there"),
-            Self::Blacklisted => write!(f, "{BLACKLIST}: the kernel protects the function"),
-            Self::NotTraceable => write!(
-                f,
-                "{FILTER}: not there, so it is notrace; most kernels let nobody probe that"
-            ),
+            Self::NoFunctionThere => "no function is there",
+            Self::Blacklisted => "the kernel protects the function",
+            Self::NotTraceable => "not there, so it is notrace; most kernels let nobody probe that",
             Self::EveryEntryRefused => {
-                write!(
-                    f,
-                    "{TRIAL}: this kernel refuses every function's entry (riscv64 from about 6.9 to before 6.19)"
-                )
+                "this kernel refuses every function's entry (riscv64 from about 6.9 to before 6.19)"
             }
-            Self::Waits => write!(f, "{TRIAL}: taken, and armed when the module is loaded"),
-            Self::NeverHit => write!(
-                f,
-                "{TRIAL}: taken, but with no function there it is never hit"
-            ),
-            Self::Disarmed => write!(f, "{ARMED}: 0, so no kprobe of the machine is hit"),
-            Self::FtraceOff => write!(
-                f,
-                "{FTRACE}: 0, so no probe of a function's entry is hit, and none was tried"
-            ),
-            Self::Paranoid(level) => write!(f, "{PARANOID}: {level}"),
+            Self::Waits => "taken, and armed when the module is loaded",
+            Self::NeverHit => "taken, but with no function there it is never hit",
+            Self::Disarmed => "0, so no kprobe of the machine is hit",
+            Self::FtraceOff => "0, so no probe of a function's entry is hit, and none was tried",
+            Self::Paranoid(level) => {
+                f.write_str(if *level < 0 { "-" } else { "" })?;
+                return level.unsigned_abs().fmt(f);
+            }
             Self::Capabilities {
                 bpf,
                 perfmon,
@@ -212,23 +243,24 @@ impl fmt::Display for Evidence {
             } => {
                 let has = |has: bool| if has { "yes" } else { "no" };
                 let (bpf, perfmon, sys_admin) = (has(*bpf), has(*perfmon), has(*sys_admin));
-                write!(
+                return write!(
                     f,
-                    "{CAPABILITIES}: CAP_BPF {bpf}, CAP_PERFMON {perfmon}, CAP_SYS_ADMIN {sys_admin}"
-                )
+                    "CAP_BPF {bpf}, CAP_PERFMON {perfmon}, CAP_SYS_ADMIN {sys_admin}"
+                );
             }
-            Self::Seccomp { filter: true } => write!(f, "{SECCOMP}: a seccomp filter is installed"),
-            Self::Seccomp { filter: false } => write!(f, "{SECCOMP}: no seccomp filter"),
+            Self::Seccomp { filter: true } => "a seccomp filter is installed",
+            Self::Seccomp { filter: false } => "no seccomp filter",
             Self::Lockdown {
                 confidentiality: true,
-            } => write!(f, "{LOCKDOWN}: confidentiality"),
+            } => "confidentiality",
             Self::Lockdown {
                 confidentiality: false,
-            } => write!(f, "{LOCKDOWN}: not confidentiality"),
+            } => "not confidentiality",
             Self::Open(question, errno) => {
-                let (source, asked) = question.text();
-                write!(f, "{source}: {}; {asked} stays open", ErrnoName(*errno))
+                let (errno, asked) = (ErrnoName(*errno), question.asked());
+                return write!(f, "{errno}; {asked} stays open");
             }
-        }
+        };
+        f.write_str(text)
     }
 }

@@ -6,9 +6,9 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, SecureComputingMode};
 
 use crate::cause::{Cause, remove_cause};
-use crate::error::{Error, Step};
+use crate::error::{Error, Failure, Step};
 use crate::evidence::{ARMED, Evidence, FTRACE, LOCKDOWN, PARANOID, Question};
-use crate::kallsyms::{Place, for_each_address};
+use crate::kallsyms::{Place, addresses};
 use crate::kernel::Kernel;
 use crate::kprobe_events::TraceEvent;
 use crate::mount::open_read;
@@ -74,15 +74,19 @@ impl Explanation {
     }
 
     /// Takes note of an answer, or of the question.
-    fn ask<T>(&mut self, question: Question, answer: Result<T, Errno>) -> Option<T> {
-        answer
-            .map_err(|errno| self.found(Evidence::Open(question, errno)))
-            .ok()
+    fn ask<'a, T>(&mut self, question: Question, answer: &'a Result<T, Errno>) -> Option<&'a T> {
+        match answer {
+            Ok(answer) => Some(answer),
+            Err(errno) => {
+                self.found(Evidence::Open(question, *errno));
+                None
+            }
+        }
     }
 
-    fn suggest(&mut self, text: fmt::Arguments<'_>) {
+    fn suggest(&mut self, kind: &str, place: &dyn fmt::Display) {
         // What does not fit is no probe.
-        if let Ok(text) = Buf::of(text) {
+        if let Ok(text) = Buf::of(format_args!("{kind}{place}")) {
             self.suggestions.push(Suggestion(text));
         }
     }
@@ -102,6 +106,8 @@ impl Kernel {
     /// It reads the whole of `/proc/kallsyms`, up to three times. A file that is not there is a question that stays open, and
     /// nothing is guessed in its place. Linux 4.1, as for the modes.
     #[must_use]
+    // Its locals are not to be in the frame of the caller, large as they are.
+    #[inline(never)]
     pub fn explain(&self, func: Target, opts: &KprobeOpts) -> Explanation {
         let mut explanation = Explanation {
             mode: opts.attach_mode,
@@ -109,185 +115,72 @@ impl Kernel {
             evidence: List::new(),
             suggestions: List::new(),
         };
+        let mut refusal = None;
         let mut was_tried = true;
-        match self.plan(func, opts) {
+        match Plan::new(self, func, opts) {
             Ok(plan) => {
                 explanation.mode = Some(plan.mode());
                 was_tried = !is_trial_harmful(&func, opts);
                 if was_tried {
-                    explanation.refusal = try_out(&plan).err();
+                    refusal = try_out(&plan).err();
                 }
             }
-            Err(error) => explanation.refusal = Some(error),
+            Err(failure) => refusal = Some(failure),
         }
-        if explanation
-            .refusal
-            .is_none_or(|error| error.step() != Step::Request)
-        {
-            self.survey(&mut explanation, &func, opts, was_tried);
+        if refusal.is_none_or(|failure| failure.step() != Step::Request) {
+            refusal = self.survey(&mut explanation, &func, opts, refusal, was_tried);
         }
+        explanation.refusal = refusal.map(|failure| failure.of(&func, opts));
         explanation
     }
 
+    /// Tells what the kernel shows. Answers the refusal of the trial with its true cause, or without a trial one that is foretold.
+    // As `explain`.
+    #[inline(never)]
     fn survey(
         &self,
         explanation: &mut Explanation,
         func: &Target,
         opts: &KprobeOpts,
+        mut refusal: Option<Failure>,
         was_tried: bool,
-    ) {
-        let symbols = match func.function() {
-            Some(_) => explanation.ask(Question::Symbols, Symbols::of(func)),
+    ) -> Option<Failure> {
+        let symbols = func.function().map(|_| Symbols::of(func));
+        let symbols = match &symbols {
+            Some(symbols) => explanation.ask(Question::Symbols, symbols),
             None => None,
         };
-        if let Some(symbols) = &symbols {
+        if let Some(symbols) = symbols {
             tell_symbols(explanation, func, symbols);
         }
-        let place = match symbols.and_then(|symbols| symbols.function) {
-            Some((function, _)) if opts.offset == 0 => Some(Place::In(function, 0)),
-            _ => explanation.ask(Question::Place, place(func, opts, symbols.as_ref())),
+        let place = match symbols.and_then(|symbols| symbols.function.as_ref()) {
+            Some((function, _)) if opts.offset == 0 => Ok(Place::In(*function, 0)),
+            _ => place(func, opts, symbols),
         };
-        let asks_place = func.as_address().is_some() || opts.offset != 0;
-        match place.filter(|_| asks_place) {
-            Some(Place::In(function, offset)) if func.as_address().is_some() => {
-                explanation.found(Evidence::AddressIn(function, offset));
-            }
-            Some(Place::In(function, offset)) if offset != opts.offset => {
-                explanation.found(Evidence::OffsetIn(function, offset));
-            }
-            Some(Place::Nowhere) => explanation.found(Evidence::NoFunctionThere),
-            // Of a name that is none, or of several functions, there is no one place.
-            Some(Place::Untold) if symbols.is_none_or(|symbols| symbols.functions == 1) => {
-                explanation.found(Evidence::Open(Question::Place, Errno::PERM));
-            }
-            _ => {}
-        }
+        let known = Case {
+            kernel: self,
+            func,
+            opts,
+            symbols,
+            place: explanation.ask(Question::Place, &place),
+        };
+        known.tell_place(explanation);
         if !was_tried {
-            let foretold =
-                symbols.and_then(|symbols| self.foretell(explanation.mode, func, &symbols));
-            explanation.refusal = foretold.map(|error| error.of(*func, opts));
+            refusal = known.foretell(explanation.mode);
         }
-        match explanation.refusal {
-            None => tell_if_hit(explanation, func, opts, symbols.as_ref(), place),
-            Some(error) => {
-                let cause = true_cause(error.cause(), func, symbols.as_ref(), place);
-                let cause = self.tell_why(explanation, cause, func, opts, symbols.as_ref(), place);
-                explanation.refusal = Some(error.with_cause(cause));
-                if !was_tried {
-                    explanation.found(Evidence::FtraceOff);
-                }
+        if let Some(failure) = &mut refusal {
+            let cause = known.true_cause(failure.cause());
+            *failure = failure.with_cause(known.tell_why(explanation, cause));
+            if !was_tried {
+                explanation.found(Evidence::FtraceOff);
             }
-        }
-        let is_missing = symbols.is_some_and(|symbols| symbols.functions == 0);
-        if is_missing {
-            suggest(explanation, func, opts);
-        }
-    }
-
-    /// Why an attach that was not tried would be refused, as far as the kernel shows.
-    fn foretell(
-        &self,
-        mode: Option<AttachMode>,
-        func: &Target,
-        symbols: &Symbols,
-    ) -> Option<Error> {
-        let refused = |errno, cause| Some(Error::new(Step::ResolveSymbol, errno, cause));
-        let waits = mode.is_some_and(AttachMode::uses_tracefs) && func.module().is_some();
-        if symbols.functions == 0 {
-            return if waits {
-                None
-            } else {
-                refused(Errno::NOENT, Cause::NoSuchFunction)
-            };
-        }
-        let is_protected = is_blacklisted(func, symbols.address()) == Ok(true)
-            || is_traceable(self.tracefs_dir(), func) == Ok(false);
-        if is_protected {
-            refused(Errno::INVAL, Cause::NotProbeable)
         } else {
-            None
+            known.tell_if_hit(explanation);
         }
-    }
-
-    /// It would not attach; what else is there to say of the cause? Answers the cause, which the rights of the process may correct.
-    fn tell_why(
-        &self,
-        explanation: &mut Explanation,
-        cause: Cause,
-        func: &Target,
-        opts: &KprobeOpts,
-        symbols: Option<&Symbols>,
-        place: Option<Place>,
-    ) -> Cause {
-        match cause {
-            Cause::NotProbeable => {
-                self.tell_protection(explanation, func, opts, symbols, place);
-                cause
-            }
-            Cause::NotUnique => {
-                let mut left = 3;
-                let told = for_each_address(func, |address| {
-                    if left > 0 {
-                        left -= 1;
-                        explanation.suggest(format_args!("{}{address:#x}", kind(opts)));
-                    }
-                });
-                if let Err(error) = told {
-                    explanation.found(Evidence::Open(Question::Place, error.errno()));
-                }
-                cause
-            }
-            Cause::NoPermission
-            | Cause::PerfEventParanoid
-            | Cause::Seccomp
-            | Cause::Lockdown
-            | Cause::NoTracefs
-            | Cause::NoKprobeEvents => tell_rights(explanation, cause),
-            _ => cause,
+        if known.has_functions(0) {
+            known.suggest(explanation);
         }
-    }
-
-    /// What the lists tell of why a function may not be probed: of the one where the probe would really be.
-    fn tell_protection(
-        &self,
-        explanation: &mut Explanation,
-        func: &Target,
-        opts: &KprobeOpts,
-        symbols: Option<&Symbols>,
-        place: Option<Place>,
-    ) {
-        let address = func
-            .as_address()
-            .or_else(|| symbols?.address()?.checked_add(opts.offset));
-        let function = match place {
-            Some(Place::In(function, _)) => function,
-            _ => *func,
-        };
-        let blacklisted = explanation.ask(Question::Blacklist, is_blacklisted(&function, address));
-        if blacklisted == Some(true) {
-            explanation.found(Evidence::Blacklisted);
-        }
-        let is_code = match symbols {
-            Some(symbols) => symbols.functions > 0 && !symbols.is_init,
-            None => function.function().is_some(),
-        };
-        if !is_code {
-            return;
-        }
-        let traceable = is_traceable(self.tracefs_dir(), &function);
-        match explanation.ask(Question::Traceable, traceable) {
-            Some(false) => explanation.found(Evidence::NotTraceable),
-            // Where the blacklist tells, nothing is to be tried: with ftrace off it would do harm.
-            Some(true)
-                if blacklisted != Some(true) && opts.offset == 0 && self.refuses_every_entry() =>
-            {
-                explanation.found(Evidence::EveryEntryRefused);
-                if !opts.retprobe {
-                    explanation.suggest(format_args!("{func}+8"));
-                }
-            }
-            _ => {}
-        }
+        refusal
     }
 
     /// Whether the PMU refuses the entry of a function that is on the path of a system call on every kernel.
@@ -300,13 +193,227 @@ impl Kernel {
     }
 }
 
+/// A probe that is looked into, and what is known of its place.
+struct Case<'a> {
+    kernel: &'a Kernel,
+    func: &'a Target,
+    opts: &'a KprobeOpts,
+    /// [`None`] for an address, and where that stayed open, as for the place.
+    symbols: Option<&'a Symbols>,
+    place: Option<&'a Place>,
+}
+
+impl Case<'_> {
+    /// Whether the name is known to stand for so many functions.
+    fn has_functions(&self, count: usize) -> bool {
+        self.symbols
+            .is_some_and(|symbols| symbols.functions == count)
+    }
+
+    /// The place, where it is not simply the entry of the function.
+    fn tell_place(&self, explanation: &mut Explanation) {
+        let is_address = self.func.as_address().is_some();
+        let offset = self.opts.offset;
+        if !is_address && offset == 0 {
+            return;
+        }
+        match self.place {
+            Some(Place::In(function, from_start)) if is_address => {
+                explanation.found(Evidence::AddressIn(*function, *from_start));
+            }
+            Some(Place::In(function, from_start)) if *from_start != offset => {
+                explanation.found(Evidence::OffsetIn(*function, *from_start));
+            }
+            Some(Place::Nowhere) => explanation.found(Evidence::NoFunctionThere),
+            // Of a name that is none, or of several functions, there is no one place.
+            Some(Place::Untold) if self.symbols.is_none() || self.has_functions(1) => {
+                explanation.found(Evidence::Open(Question::Place, Errno::PERM));
+            }
+            _ => {}
+        }
+    }
+
+    /// Why an attach that was not tried would be refused, as far as the kernel shows.
+    fn foretell(&self, mode: Option<AttachMode>) -> Option<Failure> {
+        let symbols = self.symbols?;
+        let func = self.func;
+        let waits = mode.is_some_and(AttachMode::uses_tracefs) && func.module().is_some();
+        let (errno, cause) = if symbols.functions == 0 {
+            if waits {
+                return None;
+            }
+            (Errno::NOENT, Cause::NoSuchFunction)
+        } else if is_blacklisted(func, symbols.address()) == Ok(true)
+            || is_traceable(self.kernel.tracefs_dir(), func) == Ok(false)
+        {
+            (Errno::INVAL, Cause::NotProbeable)
+        } else {
+            return None;
+        };
+        Some(Failure::new(Step::ResolveSymbol, errno, cause))
+    }
+
+    /// The true cause, where the kernel's errno means more than one thing and its symbols tell which.
+    fn true_cause(&self, cause: Cause) -> Cause {
+        let of_place = matches!(
+            cause,
+            Cause::NoSuchFunction
+                | Cause::ModuleNotLoaded
+                | Cause::NotProbeable
+                | Cause::NotFunctionEntry
+                | Cause::BadAddress
+        );
+        if !of_place {
+            return cause;
+        }
+        match (self.place, self.symbols) {
+            // EINVAL, at the entry of a function.
+            (Some(Place::In(_, 0)), _) if matches!(cause, Cause::NotFunctionEntry) => {
+                Cause::NotProbeable
+            }
+            // Before Linux 5.18 that is EINVAL, and for an offset ENOENT.
+            (Some(Place::Nowhere), _) => Cause::BadAddress,
+            (_, Some(symbols)) if symbols.functions == 0 && symbols.data.is_some() => {
+                Cause::NotProbeable
+            }
+            (_, Some(symbols)) if symbols.functions == 0 => {
+                if self.func.module().is_some() && !symbols.has_module {
+                    Cause::ModuleNotLoaded
+                } else {
+                    Cause::NoSuchFunction
+                }
+            }
+            _ => cause,
+        }
+    }
+
+    /// It would not attach; what else is there to say of the cause? Answers the cause, which the rights of the process may correct.
+    fn tell_why(&self, explanation: &mut Explanation, cause: Cause) -> Cause {
+        match cause {
+            Cause::NotProbeable => self.tell_protection(explanation),
+            Cause::NotUnique => {
+                let mut left = 3;
+                let told = addresses(self.func, &mut |address| {
+                    if left > 0 {
+                        left -= 1;
+                        explanation.suggest(kind(self.opts), &Target::address(address));
+                    }
+                });
+                if let Err(failure) = told {
+                    explanation.found(Evidence::Open(Question::Place, failure.errno()));
+                }
+            }
+            Cause::NoPermission
+            | Cause::PerfEventParanoid
+            | Cause::Seccomp
+            | Cause::Lockdown
+            | Cause::NoTracefs
+            | Cause::NoKprobeEvents => return tell_rights(explanation, cause),
+            _ => {}
+        }
+        cause
+    }
+
+    /// What the lists tell of why a function may not be probed: of the one where the probe would really be.
+    fn tell_protection(&self, explanation: &mut Explanation) {
+        let Self { func, opts, .. } = self;
+        let address = func
+            .as_address()
+            .or_else(|| self.symbols?.address()?.checked_add(opts.offset));
+        let function = match self.place {
+            Some(Place::In(function, _)) => function,
+            _ => func,
+        };
+        let blacklisted = is_blacklisted(function, address);
+        let blacklisted = explanation.ask(Question::Blacklist, &blacklisted) == Some(&true);
+        if blacklisted {
+            explanation.found(Evidence::Blacklisted);
+        }
+        let is_code = match self.symbols {
+            Some(symbols) => symbols.functions > 0 && !symbols.is_init,
+            None => function.function().is_some(),
+        };
+        if !is_code {
+            return;
+        }
+        let traceable = is_traceable(self.kernel.tracefs_dir(), function);
+        match explanation.ask(Question::Traceable, &traceable) {
+            Some(false) => explanation.found(Evidence::NotTraceable),
+            // Where the blacklist tells, nothing is to be tried: with ftrace off it would do harm.
+            Some(true) if !blacklisted && opts.offset == 0 && self.kernel.refuses_every_entry() => {
+                explanation.found(Evidence::EveryEntryRefused);
+                if !opts.retprobe {
+                    explanation.suggest("", &format_args!("{func}+8"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// It would attach; would it be hit?
+    fn tell_if_hit(&self, explanation: &mut Explanation) {
+        if explanation.mode.is_some_and(AttachMode::uses_tracefs) {
+            match self.symbols {
+                // Of a module that is loaded the kernel refuses it; of what is built in it waits for a module that never comes.
+                Some(symbols) if symbols.functions == 0 && symbols.has_module => {
+                    explanation.found(Evidence::NeverHit);
+                }
+                Some(symbols) if symbols.functions == 0 && self.func.module().is_some() => {
+                    explanation.found(Evidence::Waits);
+                }
+                None if self.func.as_address().is_some()
+                    && matches!(self.place, Some(Place::Nowhere)) =>
+                {
+                    explanation.found(Evidence::NeverHit);
+                }
+                _ => {}
+            }
+        }
+        if explanation.ask(Question::Armed, &number_in(ARMED)) == Some(&0) {
+            explanation.found(Evidence::Disarmed);
+        }
+        if may_be_by_ftrace(self.func, self.opts)
+            && explanation.ask(Question::Ftrace, &number_in(FTRACE)) == Some(&0)
+        {
+            explanation.found(Evidence::FtraceOff);
+        }
+    }
+
+    /// Probes that may have been meant by a name that is none.
+    fn suggest(&self, explanation: &mut Explanation) {
+        let kind = kind(self.opts);
+        if let Some(function) = self.symbols.and_then(|symbols| symbols.elsewhere.as_ref()) {
+            explanation.suggest(kind, function);
+            return;
+        }
+        let meant = Meant::by(self.func);
+        let Some(meant) = explanation.ask(Question::Symbols, &meant) else {
+            return;
+        };
+        if let Some(function) = &meant.syscall {
+            explanation.suggest(kind, function);
+            let call = self.func.function().unwrap_or_default();
+            let call = call.strip_prefix("sys_").unwrap_or(call);
+            let kind = if self.opts.retprobe {
+                "kretsyscall/"
+            } else {
+                "ksyscall/"
+            };
+            explanation.suggest(kind, &call);
+        }
+        for function in meant.iter() {
+            explanation.suggest(kind, function);
+        }
+    }
+}
+
 /// Opens the event of a plan, and closes and removes it again.
-fn try_out(plan: &Plan<'_>) -> Result<(), Error> {
+fn try_out(plan: &Plan<'_>) -> Result<(), Failure> {
     let (perf_event, event) = plan.open_event()?;
     drop(perf_event);
-    event.map_or(Ok(()), TraceEvent::remove).map_err(|errno| {
-        Error::new(Step::RemoveEvent, errno, remove_cause(errno)).of(plan.target, &plan.opts)
-    })
+    event
+        .map_or(Ok(()), TraceEvent::remove)
+        .map_err(|errno| Failure::new(Step::RemoveEvent, errno, remove_cause(errno)))
 }
 
 /// Whether a trial would do harm. With ftrace off, a probe of an entry that comes and goes makes ftrace lose count: the next one
@@ -323,8 +430,10 @@ const fn may_be_by_ftrace(func: &Target, opts: &KprobeOpts) -> bool {
 }
 
 fn tell_symbols(explanation: &mut Explanation, func: &Target, symbols: &Symbols) {
-    match (symbols.functions, symbols.function) {
-        (1, Some((function, address))) => explanation.found(Evidence::Function(function, address)),
+    match (symbols.functions, &symbols.function) {
+        (1, Some((function, address))) => {
+            explanation.found(Evidence::Function(*function, *address));
+        }
         (0, _) => explanation.found(Evidence::NoFunction),
         (functions, _) => explanation.found(Evidence::Functions(functions)),
     }
@@ -336,72 +445,41 @@ fn tell_symbols(explanation: &mut Explanation, func: &Target, symbols: &Symbols)
             loaded: symbols.has_module,
         });
     }
-    if let (0, Some(function)) = (symbols.functions, symbols.elsewhere) {
-        explanation.found(Evidence::Elsewhere(function));
+    if let (0, Some(function)) = (symbols.functions, &symbols.elsewhere) {
+        explanation.found(Evidence::Elsewhere(*function));
     }
     if symbols.is_init {
         explanation.found(Evidence::InitCode);
     }
 }
 
-/// It would attach; would it be hit?
-fn tell_if_hit(
-    explanation: &mut Explanation,
-    func: &Target,
-    opts: &KprobeOpts,
-    symbols: Option<&Symbols>,
-    place: Option<Place>,
-) {
-    if explanation.mode.is_some_and(AttachMode::uses_tracefs) {
-        match symbols {
-            // Of a module that is loaded the kernel refuses it; of what is built in it waits for a module that never comes.
-            Some(symbols) if symbols.functions == 0 && symbols.has_module => {
-                explanation.found(Evidence::NeverHit);
-            }
-            Some(symbols) if symbols.functions == 0 && func.module().is_some() => {
-                explanation.found(Evidence::Waits);
-            }
-            None if func.as_address().is_some() && place == Some(Place::Nowhere) => {
-                explanation.found(Evidence::NeverHit);
-            }
-            _ => {}
-        }
-    }
-    if explanation.ask(Question::Armed, number_in(ARMED)) == Some(0) {
-        explanation.found(Evidence::Disarmed);
-    }
-    if may_be_by_ftrace(func, opts)
-        && explanation.ask(Question::Ftrace, number_in(FTRACE)) == Some(0)
-    {
-        explanation.found(Evidence::FtraceOff);
-    }
-}
-
 /// The rights of this process, as far as they matter. Answers the cause: what the rights belie is the word of something else, such
 /// as a Linux security module.
 fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause {
-    let level = explanation.ask(Question::Paranoid, number_in(PARANOID));
+    let level = number_in(PARANOID);
+    let level = explanation.ask(Question::Paranoid, &level).copied();
     if let Some(level) = level {
         explanation.found(Evidence::Paranoid(level));
     }
     let capabilities = rustix::thread::capabilities(None);
-    if let Some(sets) = explanation.ask(Question::Capabilities, capabilities) {
+    if let Some(sets) = explanation.ask(Question::Capabilities, &capabilities) {
         explanation.found(Evidence::Capabilities {
             bpf: sets.effective.contains(CapabilitySet::BPF),
             perfmon: sets.effective.contains(CapabilitySet::PERFMON),
             sys_admin: sets.effective.contains(CapabilitySet::SYS_ADMIN),
         });
     }
-    let mode = explanation.ask(Question::Seccomp, rustix::thread::secure_computing_mode());
-    let filter = mode.map(|mode| mode != SecureComputingMode::Disabled);
+    let mode = rustix::thread::secure_computing_mode();
+    let mode = explanation.ask(Question::Seccomp, &mode);
+    let filter = mode.map(|mode| *mode != SecureComputingMode::Disabled);
     if let Some(filter) = filter {
         explanation.found(Evidence::Seccomp { filter });
     }
     let mut text = [0; 64];
     let read = open_read(rustix::fs::CWD, LOCKDOWN).and_then(|file| read_small(&file, &mut text));
-    let len = explanation.ask(Question::Lockdown, read);
+    let len = explanation.ask(Question::Lockdown, &read);
     let confidentiality =
-        len.map(|len| contains(text.get(..len).unwrap_or_default(), b"[confidentiality]"));
+        len.map(|len| contains(text.get(..*len).unwrap_or_default(), b"[confidentiality]"));
     if let Some(confidentiality) = confidentiality {
         explanation.found(Evidence::Lockdown { confidentiality });
     }
@@ -423,79 +501,8 @@ const fn true_denial(
     }
 }
 
-fn suggest(explanation: &mut Explanation, func: &Target, opts: &KprobeOpts) {
-    let kind = kind(opts);
-    let elsewhere = explanation
-        .evidence
-        .iter()
-        .find_map(|evidence| match evidence {
-            Evidence::Elsewhere(function) => Some(*function),
-            _ => None,
-        });
-    if let Some(function) = elsewhere {
-        explanation.suggest(format_args!("{kind}{function}"));
-        return;
-    }
-    let Some(meant) = explanation.ask(Question::Symbols, Meant::by(func)) else {
-        return;
-    };
-    if let Some(function) = meant.syscall {
-        explanation.suggest(format_args!("{kind}{function}"));
-        let call = func.function().unwrap_or_default();
-        let call = call.strip_prefix("sys_").unwrap_or(call);
-        let kind = if opts.retprobe {
-            "kretsyscall"
-        } else {
-            "ksyscall"
-        };
-        explanation.suggest(format_args!("{kind}/{call}"));
-    }
-    for function in meant.iter() {
-        explanation.suggest(format_args!("{kind}{function}"));
-    }
-}
-
 const fn kind(opts: &KprobeOpts) -> &'static str {
     if opts.retprobe { "kretprobe/" } else { "" }
-}
-
-/// The true cause, where the kernel's errno means more than one thing and its symbols tell which.
-fn true_cause(
-    cause: Cause,
-    func: &Target,
-    symbols: Option<&Symbols>,
-    place: Option<Place>,
-) -> Cause {
-    let of_place = matches!(
-        cause,
-        Cause::NoSuchFunction
-            | Cause::ModuleNotLoaded
-            | Cause::NotProbeable
-            | Cause::NotFunctionEntry
-            | Cause::BadAddress
-    );
-    if !of_place {
-        return cause;
-    }
-    match (place, symbols) {
-        // EINVAL, at the entry of a function.
-        (Some(Place::In(_, 0)), _) if matches!(cause, Cause::NotFunctionEntry) => {
-            Cause::NotProbeable
-        }
-        // Before Linux 5.18 that is EINVAL, and for an offset ENOENT.
-        (Some(Place::Nowhere), _) => Cause::BadAddress,
-        (_, Some(symbols)) if symbols.functions == 0 && symbols.data.is_some() => {
-            Cause::NotProbeable
-        }
-        (_, Some(symbols)) if symbols.functions == 0 => {
-            if func.module().is_some() && !symbols.has_module {
-                Cause::ModuleNotLoaded
-            } else {
-                Cause::NoSuchFunction
-            }
-        }
-        _ => cause,
-    }
 }
 
 /// At most `N` of something; what comes after is the less likely, and left out.
@@ -514,7 +521,7 @@ impl<T: Copy, const N: usize> List<T, N> {
     }
 
     fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().flatten()
+        self.0.iter().filter_map(Option::as_ref)
     }
 }
 
@@ -528,7 +535,14 @@ mod tests {
         symbols: Option<Symbols>,
         place: Option<Place>,
     ) {
-        let found = true_cause(cause, &func.parse().unwrap(), symbols.as_ref(), place);
+        let known = Case {
+            kernel: &Kernel::probe(),
+            func: &func.parse().unwrap(),
+            opts: &KprobeOpts::new(),
+            symbols: symbols.as_ref(),
+            place: place.as_ref(),
+        };
+        let found = known.true_cause(cause);
         assert_eq!(found, expected, "{cause} {func} {symbols:?} {place:?}");
     }
 

@@ -6,12 +6,12 @@ use core::ops::Range;
 use rustix::io::Errno;
 
 use crate::cause::{Cause, out_of};
-use crate::error::{Error, Step};
+use crate::error::{Error, Failure, Step};
 use crate::evidence::KALLSYMS;
 use crate::invalid::Invalid;
 use crate::mount::open_read;
 use crate::request::{KprobeOpts, Target};
-use crate::text::{LINE_LEN, for_each_line, words};
+use crate::text::{LINE_LEN, for_each_line, hexadecimal, words};
 
 /// A line of `/proc/kallsyms`. Its `Display` is the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,24 +31,15 @@ impl<'a> Symbol<'a> {
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let mut words = words(line);
-        let mut text = || core::str::from_utf8(words.next()?).ok();
-        let address = text()?;
-        // `from_str_radix` takes a sign.
-        if !address.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        let address = u64::from_str_radix(address, 16).ok()?;
-        let &[kind] = text()?.as_bytes() else {
+        let address = hexadecimal(words.next()?)?;
+        let &[kind] = words.next()? else {
             return None;
         };
-        let name = text()?;
+        let name = core::str::from_utf8(words.next()?).ok()?;
         let module = match words.next() {
             None => None,
-            Some(module) => Some(module.strip_prefix(b"[")?.strip_suffix(b"]")?),
-        };
-        let module = match module {
-            None => None,
-            Some(module) => Some(core::str::from_utf8(module).ok()?),
+            Some([b'[', module @ .., b']']) => Some(core::str::from_utf8(module).ok()?),
+            Some(_) => return None,
         };
         let end = words.next().is_none();
         (end && kind.is_ascii_graphic()).then_some(Self {
@@ -118,9 +109,11 @@ impl fmt::Display for Symbol<'_> {
 /// # }
 /// ```
 pub fn for_each_address(target: &Target, mut each: impl FnMut(u64)) -> Result<(), Error> {
-    let failed = |errno, cause| {
-        Error::new(Step::ResolveSymbol, errno, cause).of(*target, &KprobeOpts::new())
-    };
+    addresses(target, &mut each).map_err(|failure| failure.of(target, &KprobeOpts::new()))
+}
+
+/// [`for_each_address`], whose error has no target yet.
+pub(crate) fn addresses(target: &Target, each: &mut dyn FnMut(u64)) -> Result<(), Failure> {
     if target.as_address().is_some() {
         return Err(failed(Errno::NOENT, Cause::BadAddress));
     }
@@ -188,7 +181,11 @@ pub(crate) enum Place {
 }
 
 /// Finds the function at an address: the last that begins there or before, up to the next symbol.
-pub(crate) fn place_of(address: u64) -> Result<Place, Errno> {
+/// [`None`] is behind all addresses.
+pub(crate) fn place_of(address: Option<u64>) -> Result<Place, Errno> {
+    let Some(address) = address else {
+        return Ok(Place::Nowhere);
+    };
     let mut start = None;
     let mut function = None;
     let mut in_module = false;
@@ -232,22 +229,23 @@ pub(crate) fn place_of(address: u64) -> Result<Place, Errno> {
     Ok(next.map_or(Place::Untold, |_| inside))
 }
 
+fn failed(errno: Errno, cause: Cause) -> Failure {
+    Failure::new(Step::ResolveSymbol, errno, cause)
+}
+
 /// Refuses an offset that is beyond the function: every kernel takes it, and probes another one.
-pub(crate) fn check_offset(target: &Target, opts: &KprobeOpts) -> Result<(), Error> {
-    let failed = |errno, cause| Error::new(Step::ResolveSymbol, errno, cause).of(*target, opts);
+pub(crate) fn check_offset(target: &Target, opts: &KprobeOpts) -> Result<(), Failure> {
     let mut start = None;
-    for_each_address(target, |address| {
+    addresses(target, &mut |address| {
         // Of several the kernel would take the first, if it takes any.
         start.get_or_insert(address);
     })?;
     let address = start.and_then(|start| start.checked_add(opts.offset));
-    let place = address.map_or(Ok(Place::Nowhere), place_of);
+    let place = place_of(address);
     match place.map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))? {
         Place::In(_, offset) if offset == opts.offset => Ok(()),
         Place::Untold => Err(failed(Errno::NODATA, Cause::Unknown)),
-        _ => Err(Error::invalid(Invalid::OffsetBeyondFunction)
-            .at(Step::ResolveSymbol)
-            .of(*target, opts)),
+        _ => Err(Failure::invalid(Invalid::OffsetBeyondFunction).at(Step::ResolveSymbol)),
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::thread::CpuSet;
 
 use crate::cause::{Cause, bpf_cause, kprobe_events_cause, out_of};
 use crate::denied::{DUMMY_EVENT, perf_event_denied};
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::kprobe_events::open_kprobe_events;
 use crate::link::KprobeLink;
 use crate::mount::{Mount, open_read};
@@ -265,7 +265,7 @@ impl Kernel {
     /// [`Step::Request`](crate::Step::Request) for a request that contradicts itself or its mode;
     /// [`Step::ProbeKernel`](crate::Step::ProbeKernel) for one that this kernel does not serve.
     pub fn plan(&self, func: Target, opts: &KprobeOpts) -> Result<Plan<'_>, Error> {
-        Plan::new(self, func, opts)
+        Plan::new(self, func, opts).map_err(|failure| failure.of(&func, opts))
     }
 
     /// Attaches a loaded program to a kernel function: libbpf's `bpf_program__attach_kprobe_opts`.
@@ -280,7 +280,9 @@ impl Kernel {
         func: Target,
         opts: &KprobeOpts,
     ) -> Result<KprobeLink, Error> {
-        self.plan(func, opts)?.attach(prog)
+        Plan::new(self, func, opts)
+            .and_then(|plan| KprobeLink::attach(&plan, prog.as_fd()))
+            .map_err(|failure| failure.of(&func, opts))
     }
 
     pub(crate) fn tracefs_dir(&self) -> Option<BorrowedFd<'_>> {
@@ -316,7 +318,7 @@ pub fn attach_kprobe(
 ) -> Result<KprobeLink, Error> {
     // Before the first system call, of which probing makes some.
     request::check_request(&func, opts)
-        .map_err(|invalid| Error::invalid(invalid).of(func, opts))?;
+        .map_err(|invalid| Failure::invalid(invalid).of(&func, opts))?;
     Kernel::probe_with(&prog).attach_kprobe(prog, func, opts)
 }
 

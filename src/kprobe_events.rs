@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 use rustix::time::Timespec;
 
 use crate::cause::{Cause, cause, kprobe_events_cause};
-use crate::error::{Error, Step};
+use crate::error::{Failure, Step};
 use crate::event::{
     DEFINITION_LEN, Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal,
     error_log_errno, error_log_line, parse_id, profile_missed,
@@ -45,9 +45,9 @@ impl TraceEvent {
         tracefs: BorrowedFd<'_>,
         definition: &Definition,
         mode: AttachMode,
-    ) -> core::result::Result<Self, Error> {
+    ) -> core::result::Result<Self, Failure> {
         let Definition { name, target, opts } = definition;
-        let failed = |errno, cause| Error::new(Step::CreateEvent, errno, cause).of(*target, opts);
+        let failed = |errno, cause| Failure::new(Step::CreateEvent, errno, cause);
         // What it means once `kprobe_events` is open, going by the errno or a better one.
         let refused = |errno, told| {
             let cause = cause(Step::CreateEvent, told, mode, target, opts);

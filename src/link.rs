@@ -8,7 +8,7 @@ use rustix::path::Arg;
 
 use crate::cause::{Cause, cause, remove_cause};
 use crate::denied::denied;
-use crate::error::{Error, Step};
+use crate::error::{Error, Failure, Step};
 use crate::invalid::Invalid;
 use crate::kallsyms;
 use crate::kprobe_events::TraceEvent;
@@ -68,7 +68,7 @@ pub struct KprobeInfo {
 }
 
 impl KprobeLink {
-    pub(crate) fn attach(plan: &Plan<'_>, prog: BorrowedFd<'_>) -> Result<Self, Error> {
+    pub(crate) fn attach(plan: &Plan<'_>, prog: BorrowedFd<'_>) -> Result<Self, Failure> {
         let Plan {
             target, opts, bind, ..
         } = *plan;
@@ -119,8 +119,10 @@ impl KprobeLink {
         drop(fd);
         let removed = event.map_or(Ok(()), TraceEvent::remove);
         removed.map_err(|errno| {
-            let error = Error::new(Step::RemoveEvent, errno, remove_cause(errno));
-            request.map_or(error, |(target, opts)| error.of(target, &opts))
+            about(
+                request.as_ref(),
+                Failure::new(Step::RemoveEvent, errno, remove_cause(errno)),
+            )
         })
     }
 
@@ -189,16 +191,15 @@ impl KprobeLink {
             }
         }
         self.missed_in_profile()
+            .map_err(|errno| self.error(Step::LinkInfo, errno))
     }
 
-    fn missed_in_profile(&self) -> Result<Option<u64>, Error> {
+    fn missed_in_profile(&self) -> Result<Option<u64>, Errno> {
         let Some(event) = &self.event else {
             return Ok(None);
         };
         // tracefs is looked for anew, so that a link need not hold a third file descriptor for this.
-        Mount::tracefs()
-            .and_then(|tracefs| event.missed(tracefs.as_fd()))
-            .map_err(|errno| self.error(Step::LinkInfo, errno))
+        Mount::tracefs().and_then(|tracefs| event.missed(tracefs.as_fd()))
     }
 
     /// Pins the link into a bpf file system, where it stays attached without this process, until the pin is unlinked. Of the
@@ -212,7 +213,7 @@ impl KprobeLink {
     #[doc(alias = "bpf_link__pin")]
     pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
         self.check_pin()?;
-        pin(self.fd.as_fd(), path).map_err(|error| self.with_target(error))
+        pin(self.fd.as_fd(), path).map_err(|failure| about(self.request.as_ref(), failure))
     }
 
     /// Pins the link at a path below a directory of a bpf file system, which need not be mounted anywhere: `BPF_F_PATH_FD`.
@@ -225,12 +226,17 @@ impl KprobeLink {
     /// [`Step::Pin`]: as of [`pin`](Self::pin); or the kernel pins by path only.
     pub fn pin_at(&self, dir: impl AsFd, path: impl Arg) -> Result<(), Error> {
         self.check_pin()?;
-        pin_at(self.fd.as_fd(), dir.as_fd(), path).map_err(|error| self.with_target(error))
+        pin_at(self.fd.as_fd(), dir.as_fd(), path)
+            .map_err(|failure| about(self.request.as_ref(), failure))
     }
 
     fn check_pin(&self) -> Result<(), Error> {
-        check_pin(self.mode)
-            .map_err(|invalid| self.with_target(Error::invalid(invalid).at(Step::Pin)))
+        check_pin(self.mode).map_err(|invalid| {
+            about(
+                self.request.as_ref(),
+                Failure::invalid(invalid).at(Step::Pin),
+            )
+        })
     }
 
     /// Opens a link that was pinned, by this crate or another. Dropping it does not detach: the pin does, when it is
@@ -241,7 +247,7 @@ impl KprobeLink {
     /// [`Step::OpenProgram`]: there is no such pin, or it is not a link of a perf event.
     #[doc(alias = "bpf_link__open")]
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
-        let failed = |errno| Error::bpf(Step::OpenProgram, errno, Cause::Unknown);
+        let failed = |errno| Error::from(Failure::bpf(Step::OpenProgram, errno, Cause::Unknown));
         let fd = path.into_with_c_str(obj_get).map_err(failed)?;
         let info = sys::link_info(fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1]).map_err(failed)?;
         // Since Linux 6.6 it also tells a kprobe from the other perf events.
@@ -250,11 +256,7 @@ impl KprobeLink {
             0 | BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE
         );
         if info.link_type != BPF_LINK_TYPE_PERF_EVENT || !is_kprobe || !sys::is_link(fd.as_fd()) {
-            return Err(Error::new(
-                Step::OpenProgram,
-                Errno::INVAL,
-                Cause::WrongProgram,
-            ));
+            return Err(Failure::new(Step::OpenProgram, Errno::INVAL, Cause::WrongProgram).into());
         }
         Ok(Self {
             fd,
@@ -265,12 +267,18 @@ impl KprobeLink {
     }
 
     fn error(&self, step: Step, errno: Errno) -> Error {
-        self.with_target(Error::bpf(step, errno, Cause::Unknown))
+        about(
+            self.request.as_ref(),
+            Failure::bpf(step, errno, Cause::Unknown),
+        )
     }
+}
 
-    fn with_target(&self, error: Error) -> Error {
-        self.request
-            .map_or(error, |(target, opts)| error.of(target, &opts))
+/// The error of a link, which from a pin has no request.
+fn about(request: Option<&(Target, KprobeOpts)>, failure: Failure) -> Error {
+    match request {
+        Some((target, opts)) => failure.of(target, opts),
+        None => failure.into(),
     }
 }
 
@@ -296,7 +304,7 @@ impl AsFd for KprobeLink {
 
 impl Plan<'_> {
     /// Opens the event, to which no program is bound yet. What came before a failure is undone.
-    pub(crate) fn open_event(&self) -> Result<(OwnedFd, Option<TraceEvent>), Error> {
+    pub(crate) fn open_event(&self) -> Result<(OwnedFd, Option<TraceEvent>), Failure> {
         if self.opts.within_function && self.opts.offset != 0 {
             kallsyms::check_offset(&self.target, &self.opts)?;
         }
@@ -306,9 +314,8 @@ impl Plan<'_> {
             Event::Pmu { r#type, config } => {
                 let at = match (self.target.name_c_str(), self.target.as_address()) {
                     (Some(name), _) => {
-                        let offset = u32::try_from(self.opts.offset).map_err(|_| {
-                            Error::invalid(Invalid::OffsetTooLarge).of(self.target, &self.opts)
-                        })?;
+                        let offset = u32::try_from(self.opts.offset)
+                            .map_err(|_| Failure::invalid(Invalid::OffsetTooLarge))?;
                         KprobeAt::Symbol(name, offset)
                     }
                     (None, address) => KprobeAt::Address(address.unwrap_or_default()),
@@ -332,10 +339,10 @@ impl Plan<'_> {
         }
     }
 
-    fn failed(&self, step: Step, errno: Errno) -> Error {
+    fn failed(&self, step: Step, errno: Errno) -> Failure {
         let known = cause(step, errno, self.mode(), &self.target, &self.opts);
         let cause = known.map_or_else(|| denied(step, errno), |cause| settled(cause, &self.target));
-        Error::new(step, errno, cause).of(self.target, &self.opts)
+        Failure::new(step, errno, cause)
     }
 }
 

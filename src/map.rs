@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::cause::Cause;
-use crate::error::{Error, Step};
+use crate::error::{Error, Failure, Step};
 use crate::pin::pin;
 use crate::{prog, sys};
 
@@ -23,7 +23,8 @@ impl Array {
     ///
     /// [`Step::Map`]: no permission (`CAP_BPF`; `CAP_SYS_ADMIN` before Linux 5.8), no memory, no entries.
     pub fn create(entries: u32) -> Result<Self, Error> {
-        prog::with_memlock(Step::Map, Cause::Unknown, || sys::map_create_array(entries)).map(Self)
+        let create = || sys::map_create_array(entries);
+        Ok(Self(prog::with_memlock(Step::Map, Cause::Unknown, create)?))
     }
 
     /// The number at `index`.
@@ -52,7 +53,7 @@ impl Array {
     /// [`Step::Pin`]: the path is not in a bpf file system that is mounted, or taken.
     #[doc(alias = "bpf_map__pin")]
     pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
-        pin(self.as_fd(), path)
+        pin(self.as_fd(), path).map_err(Error::from)
     }
 
     /// Opens an array that was pinned, by this crate or another. Linux 4.13.
@@ -67,13 +68,12 @@ impl Array {
             Ok(sys::is_array(fd.as_fd())?.then_some(fd))
         });
         let fd = opened.map_err(map_failed)?;
-        fd.map(Self)
-            .ok_or(Error::new(Step::Map, Errno::INVAL, Cause::Unknown))
+        fd.map(Self).ok_or_else(|| map_failed(Errno::INVAL))
     }
 }
 
 fn map_failed(errno: Errno) -> Error {
-    Error::bpf(Step::Map, errno, Cause::Unknown)
+    Failure::bpf(Step::Map, errno, Cause::Unknown).into()
 }
 
 impl AsFd for Array {

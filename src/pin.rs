@@ -9,13 +9,13 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::cause::Cause;
-use crate::error::{Error, Step};
+use crate::error::{Failure, Step};
 use crate::invalid::Invalid;
 use crate::sys;
 use crate::text::Buf;
 
 /// Pins an object. Of the path at most the last directory is made, and taken away again if that was in vain.
-pub(crate) fn pin(object: BorrowedFd<'_>, path: impl Arg) -> Result<(), Error> {
+pub(crate) fn pin(object: BorrowedFd<'_>, path: impl Arg) -> Result<(), Failure> {
     let pinned = path.into_with_c_str(|path| {
         Ok(Parent::of(path).map_or(Err(NOT_BPFFS), |parent| parent.pin(path, object)))
     });
@@ -27,7 +27,7 @@ pub(crate) fn pin_at(
     object: BorrowedFd<'_>,
     dir: BorrowedFd<'_>,
     path: impl Arg,
-) -> Result<(), Error> {
+) -> Result<(), Failure> {
     let magic = rustix::fs::fstatfs(dir).map_err(pin_failed)?.f_type;
     if magic != BPFFS_MAGIC {
         return Err(pin_failed(NOT_BPFFS));
@@ -35,16 +35,16 @@ pub(crate) fn pin_at(
     let pinned = path.into_with_c_str(|path| sys::obj_pin_at(dir, path, object));
     pinned.map_err(|errno| match errno {
         // Everything else about it is in order.
-        Errno::INVAL => Error::invalid(Invalid::PinAtDirectory).at(Step::Pin),
+        Errno::INVAL => Failure::invalid(Invalid::PinAtDirectory).at(Step::Pin),
         errno => pin_failed(errno),
     })
 }
 
-fn pin_failed(errno: Errno) -> Error {
+fn pin_failed(errno: Errno) -> Failure {
     match errno {
-        NOT_BPFFS => Error::invalid(Invalid::PinOutsideBpffs).at(Step::Pin),
-        Errno::EXIST => Error::bpf(Step::Pin, errno, Cause::EventExists),
-        errno => Error::bpf(Step::Pin, errno, Cause::Unknown),
+        NOT_BPFFS => Failure::invalid(Invalid::PinOutsideBpffs).at(Step::Pin),
+        Errno::EXIST => Failure::bpf(Step::Pin, errno, Cause::EventExists),
+        errno => Failure::bpf(Step::Pin, errno, Cause::Unknown),
     }
 }
 

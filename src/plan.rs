@@ -5,7 +5,7 @@ use core::fmt;
 
 use rustix::fd::AsFd;
 
-use crate::error::{Error, Step};
+use crate::error::{Error, Failure, Step};
 use crate::event::{Definition, EventName, EventPath, ID_LEN, IdPath, Removal};
 use crate::invalid::Invalid;
 use crate::kernel::Kernel;
@@ -109,8 +109,8 @@ impl<'k> Plan<'k> {
         kernel: &'k Kernel,
         target: Target,
         opts: &KprobeOpts,
-    ) -> Result<Self, Error> {
-        let mode = select(kernel, &target, opts).map_err(|error| error.of(target, opts))?;
+    ) -> Result<Self, Failure> {
+        let mode = select(kernel, &target, opts)?;
         let features = kernel.features();
         let event = if mode.uses_tracefs() {
             let name = EventName::new(kernel.group(), kernel.next_event(), &target);
@@ -211,9 +211,9 @@ impl<'k> Plan<'k> {
     /// [`Step::Pin`](crate::Step::Pin): the mode has no link, or one that cannot be pinned.
     pub fn can_pin(&self) -> Result<(), Error> {
         check_pin(self.mode).map_err(|invalid| {
-            Error::invalid(invalid)
+            Failure::invalid(invalid)
                 .at(Step::Pin)
-                .of(self.target, &self.opts)
+                .of(&self.target, &self.opts)
         })
     }
 
@@ -225,31 +225,31 @@ impl<'k> Plan<'k> {
     /// The kernel's refusal, with the step at which it came; what the steps before had made is undone.
     pub fn attach(self, prog: impl AsFd) -> Result<KprobeLink, Error> {
         KprobeLink::attach(&self, prog.as_fd())
+            .map_err(|failure| failure.of(&self.target, &self.opts))
     }
 }
 
 /// The one place that chooses: an explicit mode is checked and never replaced; else it is the first that the request and the
 /// kernel leave.
-fn select(kernel: &Kernel, target: &Target, opts: &KprobeOpts) -> Result<AttachMode, Error> {
-    request::check_request(target, opts).map_err(Error::invalid)?;
-    if let Some(mode) = opts.attach_mode {
-        return unmet(kernel, mode, opts).map_or(Ok(mode), Err);
-    }
-    let fit = |mode: &AttachMode| request::check_mode(*mode, opts).is_ok();
+fn select(kernel: &Kernel, target: &Target, opts: &KprobeOpts) -> Result<AttachMode, Failure> {
+    request::check_request(target, opts).map_err(Failure::invalid)?;
+    let features = kernel.features();
+    let modes = match &opts.attach_mode {
+        Some(mode) => core::slice::from_ref(mode),
+        None => &AttachMode::ALL[..],
+    };
     let mut first_unmet = None;
-    for mode in AttachMode::ALL.into_iter().filter(fit) {
-        match unmet(kernel, mode, opts) {
-            None => return Ok(mode),
-            Some(error) => first_unmet = first_unmet.or(Some(error)),
+    for mode in modes {
+        if request::check_mode(*mode, opts).is_err() {
+            continue;
         }
+        let Some((need, support)) = features.unmet(*mode, opts.retprobe) else {
+            return Ok(*mode);
+        };
+        first_unmet = first_unmet.or(Failure::unmet(*mode, need, support));
     }
     // LegacyLink carries whatever a request has, so there always was one.
-    Err(first_unmet.unwrap_or(Error::invalid(Invalid::CookieWithoutLink)))
-}
-
-fn unmet(kernel: &Kernel, mode: AttachMode, opts: &KprobeOpts) -> Option<Error> {
-    let (need, support) = kernel.features().unmet(mode, opts.retprobe)?;
-    Error::unmet(mode, need, support)
+    Err(first_unmet.unwrap_or(Failure::invalid(Invalid::CookieWithoutLink)))
 }
 
 /// One system call of a plan. What only the calls before it will tell (a file descriptor, an event's id) it has not.

@@ -5,6 +5,7 @@ use core::str::FromStr;
 
 use crate::invalid::Invalid;
 use crate::request::{self, AttachMode, KprobeOpts, Target};
+use crate::text::{self, split};
 
 /// A target with its options, as one line of text.
 ///
@@ -97,16 +98,8 @@ impl Probe {
             .filter(|(kind, _)| is_kind(kind))
             .unwrap_or((b"", head));
         let place_at = head.len() - place.len();
-        match kind {
-            b"" if place_at == 0 => {}
-            b"kprobe" => {}
-            b"kretprobe" => opts.retprobe = true,
-            b"ksyscall" | b"kretsyscall" | b"kprobe.multi" | b"kretprobe.multi"
-            | b"kprobe.session" => {
-                return Err(ParseError::new(0, Invalid::KindNotServed));
-            }
-            [b'?', ..] => return Err(ParseError::new(0, Invalid::AutoloadMark)),
-            _ => return Err(ParseError::new(0, Invalid::UnknownKind)),
+        if place_at > 0 {
+            opts.retprobe |= is_return(kind).map_err(|invalid| ParseError::new(0, invalid))?;
         }
         let (name, offset) = split(place, b'+').unwrap_or((place, b""));
         let target = Target::from_bytes(name).map_err(|error| error.from(place_at))?;
@@ -172,6 +165,24 @@ impl fmt::Display for Probe {
     }
 }
 
+/// Whether a kind of probe is that of a return.
+fn is_return(kind: &[u8]) -> Result<bool, Invalid> {
+    const KINDS: [(&str, Result<bool, Invalid>); 7] = [
+        ("kprobe", Ok(false)),
+        ("kretprobe", Ok(true)),
+        ("ksyscall", Err(Invalid::KindNotServed)),
+        ("kretsyscall", Err(Invalid::KindNotServed)),
+        ("kprobe.multi", Err(Invalid::KindNotServed)),
+        ("kretprobe.multi", Err(Invalid::KindNotServed)),
+        ("kprobe.session", Err(Invalid::KindNotServed)),
+    ];
+    match KINDS.iter().find(|(name, _)| name.as_bytes() == kind) {
+        Some((_, is_return)) => *is_return,
+        None if kind.starts_with(b"?") => Err(Invalid::AutoloadMark),
+        None => Err(Invalid::UnknownKind),
+    }
+}
+
 /// An option of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
@@ -184,14 +195,15 @@ enum Key {
 
 impl Key {
     fn from_name(name: &[u8]) -> Option<Self> {
-        Some(match name {
-            b"offset" => Self::Offset,
-            b"cookie" => Self::Cookie,
-            b"mode" => Self::Mode,
-            b"maxactive" => Self::Maxactive,
-            b"retprobe" => Self::Retprobe,
-            _ => return None,
-        })
+        const KEYS: [(&str, Key); 5] = [
+            ("offset", Key::Offset),
+            ("cookie", Key::Cookie),
+            ("mode", Key::Mode),
+            ("maxactive", Key::Maxactive),
+            ("retprobe", Key::Retprobe),
+        ];
+        let (_, key) = KEYS.iter().find(|(key, _)| key.as_bytes() == name)?;
+        Some(*key)
     }
 
     /// `key=value`, or the flag.
@@ -227,9 +239,9 @@ impl KprobeOpts {
             Key::Cookie => self.bpf_cookie = number(value)?,
             Key::Mode => {
                 let mode = AttachMode::ALL
-                    .into_iter()
+                    .iter()
                     .find(|mode| mode.name().as_bytes() == value);
-                self.attach_mode = Some(mode.ok_or(ParseError::new(0, Invalid::UnknownMode))?);
+                self.attach_mode = Some(*mode.ok_or(ParseError::new(0, Invalid::UnknownMode))?);
             }
             Key::Maxactive => {
                 self.maxactive = u32::try_from(number(value)?)
@@ -281,13 +293,6 @@ impl Given {
     }
 }
 
-/// The two sides of the first `separator`.
-fn split(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
-    let at = text.iter().position(|byte| *byte == separator)?;
-    let (before, rest) = text.split_at_checked(at)?;
-    Some((before, rest.get(1..)?))
-}
-
 /// A number as in C: decimal, hexadecimal after `0x`, octal after `0`; no sign, no blanks, nothing after it.
 pub(crate) fn number(text: &[u8]) -> Result<u64, ParseError> {
     let (digits, base) = match text {
@@ -296,22 +301,7 @@ pub(crate) fn number(text: &[u8]) -> Result<u64, ParseError> {
         [b'0', digits @ ..] if !digits.is_empty() => (digits, 8),
         digits => (digits, 10),
     };
-    let start = text.len() - digits.len();
-    if digits.is_empty() {
-        return Err(ParseError::new(start, Invalid::EmptyNumber));
-    }
-    let mut value = 0_u64;
-    for (index, byte) in digits.iter().enumerate() {
-        let at = start + index;
-        let digit = char::from(*byte)
-            .to_digit(base)
-            .ok_or(ParseError::new(at, Invalid::NotADigit))?;
-        value = value
-            .checked_mul(u64::from(base))
-            .and_then(|value| value.checked_add(u64::from(digit)))
-            .ok_or(ParseError::new(at, Invalid::NumberTooLarge))?;
-    }
-    Ok(value)
+    text::number(digits, base).map_err(|error| error.from(text.len() - digits.len()))
 }
 
 /// A place in a text that is not as it must be. With the text it can be [shown](Self::in_text), a caret under the byte.
@@ -355,7 +345,7 @@ impl core::error::Error for ParseError {}
 
 impl From<ParseError> for crate::Error {
     fn from(error: ParseError) -> Self {
-        Self::invalid(error.invalid)
+        crate::error::Failure::invalid(error.invalid).into()
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit};
 
 use crate::cause::Cause;
 use crate::denied::has_capabilities;
-use crate::error::{Error, Step};
+use crate::error::{Error, Failure, Step};
 use crate::sys;
 
 /// A loaded program of type `BPF_PROG_TYPE_KPROBE`.
@@ -25,7 +25,7 @@ impl Program {
     ///
     /// [`Step::OpenProgram`]: there is no such pin, it may not be opened, or it is not a kprobe program.
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
-        Self::opened(path.into_with_c_str(obj_get))
+        Ok(Self::opened(path.into_with_c_str(obj_get))?)
     }
 
     /// Opens a loaded program by its id, as `bpftool prog` lists it. Linux 4.13, `CAP_SYS_ADMIN`.
@@ -34,13 +34,13 @@ impl Program {
     ///
     /// [`Step::OpenProgram`]: there is no such program, or it is not a kprobe program.
     pub fn open_id(id: u32) -> Result<Self, Error> {
-        Self::opened(sys::prog_get_fd_by_id(id))
+        Ok(Self::opened(sys::prog_get_fd_by_id(id))?)
     }
 
-    fn opened(fd: Result<OwnedFd, Errno>) -> Result<Self, Error> {
-        let failed = |errno| Error::bpf(Step::OpenProgram, errno, Cause::WrongProgram);
+    fn opened(fd: Result<OwnedFd, Errno>) -> Result<Self, Failure> {
+        let failed = |errno| Failure::bpf(Step::OpenProgram, errno, Cause::WrongProgram);
         let fd = fd.map_err(|errno| match errno {
-            Errno::NOENT => Error::new(Step::OpenProgram, errno, Cause::Unknown),
+            Errno::NOENT => Failure::new(Step::OpenProgram, errno, Cause::Unknown),
             errno => failed(errno),
         })?;
         let (prog_type, _) = sys::prog_info(fd.as_fd()).map_err(failed)?;
@@ -51,11 +51,11 @@ impl Program {
     }
 
     /// Loads the two instructions `r0 = 0; exit`, to ask the kernel about attaching them.
-    pub(crate) fn load_nop(expected_attach_type: u32) -> Result<Self, Error> {
+    pub(crate) fn load_nop(expected_attach_type: u32) -> Result<Self, Failure> {
         const NOP: [u64; 2] = [insn::mov_imm(insn::R0, 0), insn::exit()];
         let mut load = Load::new(&NOP, c"GPL");
         load.expected_attach_type = expected_attach_type;
-        load.load()
+        load.loaded()
     }
 
     /// The program's id. Linux 4.13.
@@ -66,7 +66,7 @@ impl Program {
     pub fn id(&self) -> Result<u32, Error> {
         sys::prog_info(self.as_fd())
             .map(|(_, id)| id)
-            .map_err(|errno| Error::bpf(Step::OpenProgram, errno, Cause::Unknown))
+            .map_err(|errno| Failure::bpf(Step::OpenProgram, errno, Cause::Unknown).into())
     }
 }
 
@@ -156,6 +156,10 @@ impl<'a> Load<'a> {
     /// [`Step::LoadProgram`]: `EPERM` without `CAP_BPF` and `CAP_PERFMON` (`CAP_SYS_ADMIN` before Linux 5.8), `EACCES` or
     /// `EINVAL` where the verifier refuses the program, `E2BIG` for too many instructions, `ENOSPC` for too small a log.
     pub fn load(self) -> Result<Program, Error> {
+        Ok(self.loaded()?)
+    }
+
+    fn loaded(self) -> Result<Program, Failure> {
         let Self {
             insns,
             license,
@@ -200,11 +204,11 @@ pub(crate) fn with_memlock(
     step: Step,
     cause: Cause,
     mut create: impl FnMut() -> Result<OwnedFd, Errno>,
-) -> Result<OwnedFd, Error> {
+) -> Result<OwnedFd, Failure> {
     let failed = |errno| match errno {
         // The verifier's word, not a missing permission.
-        Errno::ACCESS if step == Step::LoadProgram => Error::new(step, errno, cause),
-        errno => Error::bpf(step, errno, cause),
+        Errno::ACCESS if step == Step::LoadProgram => Failure::new(step, errno, cause),
+        errno => Failure::bpf(step, errno, cause),
     };
     match create() {
         Err(Errno::PERM) => {}
@@ -233,7 +237,7 @@ pub(crate) fn with_memlock(
         let limited = limit.maximum.is_some() && may_use_bpf();
         match errno {
             // With what BPF takes at hand, it was the limit.
-            Errno::PERM if limited => Error::new(step, errno, Cause::MemlockLimit),
+            Errno::PERM if limited => Failure::new(step, errno, Cause::MemlockLimit),
             errno => failed(errno),
         }
     })

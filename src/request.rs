@@ -7,6 +7,7 @@ use core::str::FromStr;
 
 use crate::invalid::Invalid;
 use crate::probe::ParseError;
+use crate::text::split;
 
 /// The longest name that any kernel takes, with its module prefix: `KSYM_NAME_LEN - 1` since Linux 6.1 (commit
 /// b8a94bfb3395). Earlier kernels stop at 127 and answer `E2BIG`.
@@ -193,6 +194,8 @@ enum Place {
 struct Symbol {
     bytes: [u8; MAX_SYMBOL_LEN + 1],
     len: usize,
+    /// Where the function begins: behind the colon, if there is one.
+    function: usize,
 }
 
 impl Target {
@@ -232,12 +235,9 @@ impl Target {
     }
 
     fn from_name(name: &[u8]) -> Result<Self, ParseError> {
-        match name.iter().position(|byte| *byte == b':') {
+        match split(name, b':') {
             None => Self::join(None, name),
-            Some(colon) => {
-                let (module, function) = name.split_at(colon);
-                Self::join(Some(module), function.get(1..).unwrap_or_default())
-            }
+            Some((module, function)) => Self::join(Some(module), function),
         }
     }
 
@@ -254,6 +254,7 @@ impl Target {
         let mut symbol = Symbol {
             bytes: [0; MAX_SYMBOL_LEN + 1],
             len: start + function.len(),
+            function: start,
         };
         if symbol.len > MAX_SYMBOL_LEN {
             return Err(ParseError::new(MAX_SYMBOL_LEN, Invalid::NameTooLong));
@@ -268,20 +269,24 @@ impl Target {
     /// The name of the function, without its module.
     #[must_use]
     pub fn function(&self) -> Option<&str> {
-        let name = self.name()?;
-        Some(name.split_once(':').map_or(name, |(_, function)| function))
+        self.name_from(|symbol| symbol.bytes.get(symbol.function..symbol.len))
     }
 
     /// The name of the module.
     #[must_use]
     pub fn module(&self) -> Option<&str> {
-        self.name()?.split_once(':').map(|(module, _)| module)
+        self.name_from(|symbol| symbol.bytes.get(..symbol.function.checked_sub(1)?))
     }
 
     /// `function` or `module:function`.
     pub(crate) fn name(&self) -> Option<&str> {
+        self.name_from(|symbol| symbol.bytes.get(..symbol.len))
+    }
+
+    /// A part of the name.
+    fn name_from(&self, part: fn(&Symbol) -> Option<&[u8]>) -> Option<&str> {
         match &self.0 {
-            Place::Symbol(symbol) => core::str::from_utf8(symbol.bytes.get(..symbol.len)?).ok(),
+            Place::Symbol(symbol) => core::str::from_utf8(part(symbol)?).ok(),
             Place::Address(_) => None,
         }
     }

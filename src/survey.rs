@@ -9,7 +9,9 @@ use crate::evidence::{BLACKLIST, FILTER};
 use crate::kallsyms::{Code, Place, Symbol, for_each_symbol, place_of};
 use crate::mount::open_read;
 use crate::request::{KprobeOpts, Target};
-use crate::text::{Buf, LINE_LEN, contains, for_each_line, read_small, words};
+use crate::text::{
+    Buf, LINE_LEN, contains, decimal, for_each_line, hexadecimal, read_small, split, words,
+};
 
 /// What `/proc/kallsyms` has under the name of a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,8 +33,8 @@ pub(crate) struct Symbols {
 impl Symbols {
     /// The address of the first function, unless the kernel hides it.
     pub(crate) fn address(&self) -> Option<u64> {
-        let (_, address) = self.function?;
-        (address != 0).then_some(address)
+        let (_, address) = self.function.as_ref()?;
+        (*address != 0).then_some(*address)
     }
 
     /// Looks for a function by its name.
@@ -46,24 +48,24 @@ impl Symbols {
             if symbol.is(target) {
                 found.functions += 1;
                 kind = symbol.kind;
-                found.function = found
-                    .function
-                    .or_else(|| Some((symbol.target()?, symbol.address)));
+                if found.function.is_none() {
+                    found.function = symbol.target().map(|target| (target, symbol.address));
+                }
             } else if target.function() == Some(symbol.name) {
-                if symbol.is_function() {
-                    found.elsewhere = found.elsewhere.or_else(|| symbol.target());
-                } else {
+                if !symbol.is_function() {
                     found.data = found.data.or(Some(symbol.kind));
+                } else if found.elsewhere.is_none() {
+                    found.elsewhere = symbol.target();
                 }
             }
         })?;
         // What is built in has no module's name in kallsyms.
         found.has_module |= target.module().is_some_and(is_loaded);
-        if let (1, Some((function, address @ 1..))) = (found.functions, found.function) {
-            found.is_init = code.init.contains(&address);
+        if let (1, Some((function, address @ 1..))) = (found.functions, &found.function) {
+            found.is_init = code.init.contains(address);
             // Linux 7.3 says of some data that it is code; but it is behind all of the kernel's.
-            if function.module().is_none() && code.end != 0 && address >= code.end && !found.is_init
-            {
+            let is_behind = code.end != 0 && *address >= code.end && !found.is_init;
+            if is_behind && function.module().is_none() {
                 found.functions = 0;
                 found.function = None;
                 found.data = Some(kind);
@@ -83,9 +85,7 @@ pub(crate) fn place(
     let Some(start) = target.as_address().or_else(|| only?.address()) else {
         return Ok(Place::Untold);
     };
-    start
-        .checked_add(opts.offset)
-        .map_or(Ok(Place::Nowhere), place_of)
+    place_of(start.checked_add(opts.offset))
 }
 
 /// Names that may have been meant, the likeliest first.
@@ -112,7 +112,9 @@ impl Meant {
                 return;
             }
             if is_syscall(symbol.name, call) {
-                meant.syscall = meant.syscall.or_else(|| symbol.target());
+                if meant.syscall.is_none() {
+                    meant.syscall = symbol.target();
+                }
             } else if let Some(distance) = likeness(wanted.as_bytes(), symbol.name.as_bytes()) {
                 meant.add(distance, symbol);
             }
@@ -121,27 +123,23 @@ impl Meant {
     }
 
     fn add(&mut self, distance: u32, symbol: &Symbol<'_>) {
-        let Some(target) = symbol.target() else {
-            return;
-        };
-        let mut new = Some((distance, target));
+        let mut new = symbol.target().map(|target| (distance, target));
         if self.best.contains(&new) {
             return;
         }
+        let distance = |slot: &Option<(u32, Target)>| match slot {
+            Some((distance, _)) => *distance,
+            None => u32::MAX,
+        };
         for slot in &mut self.best {
-            let is_nearer = match (&new, &*slot) {
-                (Some((new, _)), Some((old, _))) => new < old,
-                (Some(_), None) => true,
-                (None, _) => false,
-            };
-            if is_nearer {
+            if distance(&new) < distance(slot) {
                 core::mem::swap(slot, &mut new);
             }
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Target> {
-        self.best.iter().flatten().map(|(_, target)| *target)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Target> {
+        self.best.iter().map_while(|slot| Some(&slot.as_ref()?.1))
     }
 }
 
@@ -222,10 +220,9 @@ pub(crate) fn is_blacklisted(target: &Target, address: Option<u64>) -> Result<bo
     let file = open_read(CWD, BLACKLIST)?;
     let mut found = false;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
-        let hits = blacklist_line(line).is_some_and(|(range, name)| {
-            address.map_or(target.function() == Some(name), |address| {
-                range.contains(&address)
-            })
+        let hits = blacklist_line(line).is_some_and(|(range, name)| match address {
+            Some(address) => range.contains(&address),
+            None => target.function().map(str::as_bytes) == Some(name),
         });
         found |= hits;
     })?;
@@ -233,12 +230,11 @@ pub(crate) fn is_blacklisted(target: &Target, address: Option<u64>) -> Result<bo
 }
 
 /// `0xSTART-0xEND`, a tab and the name.
-fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &str)> {
+fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &[u8])> {
     let mut words = words(line);
-    let (start, end) = core::str::from_utf8(words.next()?).ok()?.split_once('-')?;
-    let hex = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
-    let name = core::str::from_utf8(words.next()?).ok()?;
-    Some((hex(start)?..hex(end)?, name))
+    let (start, end) = split(words.next()?, b'-')?;
+    let hex = |text: &[u8]| hexadecimal(text.strip_prefix(b"0x")?);
+    Some((hex(start)?..hex(end)?, words.next()?))
 }
 
 /// Whether ftrace can trace a function, by `available_filter_functions`; what it cannot the kernel lets nobody probe.
@@ -277,8 +273,11 @@ fn is_loaded(module: &str) -> bool {
 pub(crate) fn number_in(path: &str) -> Result<i32> {
     let mut text = [0; 32];
     let len = read_small(&open_read(CWD, path)?, &mut text)?;
-    let text = core::str::from_utf8(text.get(..len).unwrap_or_default());
-    let number = text.ok().and_then(|text| text.trim_ascii().parse().ok());
+    let text = text.get(..len).unwrap_or_default().trim_ascii();
+    let number = match text {
+        [b'-', digits @ ..] => decimal::<i32>(digits).map(|number| -number),
+        digits => decimal(digits),
+    };
     number.ok_or(Errno::INVAL)
 }
 
@@ -318,7 +317,11 @@ mod tests {
         let (range, name) = blacklist_line(line).unwrap();
         assert_eq!(
             (range.start, range.end, name),
-            (0xffff_ffff_8100_0000, 0xffff_ffff_8100_0010, "asm_exc_nmi")
+            (
+                0xffff_ffff_8100_0000,
+                0xffff_ffff_8100_0010,
+                &b"asm_exc_nmi"[..]
+            )
         );
         for line in ["", "0x1-0x2", "1-2 f", "0x1 f", "0x1-0xg f"] {
             assert!(blacklist_line(line.as_bytes()).is_none(), "{line}");

@@ -7,7 +7,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::cause::{Cause, kprobe_events_cause, out_of, remove_cause};
-use crate::error::{Error, Step};
+use crate::error::{Error, Failure, Step};
 use crate::event::EventLine;
 use crate::kprobe_events::{open_kprobe_events, remove};
 use crate::mount::{Mount, open_read};
@@ -78,7 +78,10 @@ pub fn sweep(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
         })?;
         // What is read after a removal has moved up, so that some of it is passed over: once more, then.
         if removed == before {
-            return first_failure.map_or(Ok(Swept { removed, in_use }), Err);
+            return match first_failure {
+                Some(failure) => Err(failure.into()),
+                None => Ok(Swept { removed, in_use }),
+            };
         }
     }
 }
@@ -121,10 +124,11 @@ pub fn sweep_dry_run(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Erro
             }
         }
     })?;
-    asked.map(|()| swept)
+    asked?;
+    Ok(swept)
 }
 
-fn open_tracefs() -> Result<Mount, Error> {
+fn open_tracefs() -> Result<Mount, Failure> {
     Mount::tracefs().map_err(|errno| failed(errno, Cause::NoTracefs))
 }
 
@@ -132,7 +136,7 @@ fn open_tracefs() -> Result<Mount, Error> {
 fn for_each_of_ours(
     tracefs: &Mount,
     each: &mut dyn FnMut(&EventLine<'_>, BorrowedFd<'_>),
-) -> Result<(), Error> {
+) -> Result<(), Failure> {
     let file = open_read(tracefs.as_fd(), "kprobe_events")
         .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
@@ -143,6 +147,6 @@ fn for_each_of_ours(
     .map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))
 }
 
-fn failed(errno: Errno, cause: Cause) -> Error {
-    Error::new(Step::RemoveEvent, errno, cause)
+fn failed(errno: Errno, cause: Cause) -> Failure {
+    Failure::new(Step::RemoveEvent, errno, cause)
 }

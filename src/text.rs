@@ -1,10 +1,12 @@
 //! Text without an allocator: a buffer to write into, and lines read from a file. Overflow is an error, never a cut.
 
-use core::fmt;
-use core::str::FromStr;
+use core::fmt::{self, Write};
 
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, Result};
+
+use crate::invalid::Invalid;
+use crate::probe::ParseError;
 
 /// Text of at most `N` bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,8 +26,14 @@ impl<const N: usize> Buf<N> {
     /// The text of `value`, if it fits.
     pub(crate) fn of(value: impl fmt::Display) -> core::result::Result<Self, fmt::Error> {
         let mut buf = Self::new();
-        fmt::write(&mut buf, format_args!("{value}"))?;
+        write!(buf, "{value}")?;
         Ok(buf)
+    }
+
+    /// What `write!` calls.
+    pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
+        let (bytes, len) = (&mut self.bytes[..], &mut self.len);
+        Cursor { bytes, len }.write_fmt(text)
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -43,9 +51,19 @@ impl<const N: usize> Buf<N> {
     }
 }
 
-impl<const N: usize> fmt::Write for Buf<N> {
+/// A [`Buf`] of any size, to write into.
+struct Cursor<'a> {
+    bytes: &'a mut [u8],
+    len: &'a mut usize,
+}
+
+impl Write for Cursor<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.bytes().try_for_each(|byte| self.push(byte))
+        let end = *self.len + text.len();
+        let free = self.bytes.get_mut(*self.len..end).ok_or(fmt::Error)?;
+        free.copy_from_slice(text.as_bytes());
+        *self.len = end;
+        Ok(())
     }
 }
 
@@ -56,11 +74,49 @@ impl<const N: usize> fmt::Debug for Buf<N> {
 }
 
 /// A decimal number, and nothing else.
-pub(crate) fn decimal<T: FromStr>(text: &[u8]) -> Option<T> {
-    if !text.iter().all(u8::is_ascii_digit) {
-        return None;
+pub(crate) fn decimal<T: TryFrom<u64>>(text: &[u8]) -> Option<T> {
+    T::try_from(number(text, 10).ok()?).ok()
+}
+
+/// A hexadecimal number without a prefix, and nothing else.
+pub(crate) fn hexadecimal(text: &[u8]) -> Option<u64> {
+    number(text, 16).ok()
+}
+
+/// A number of digits alone, or what is wrong with it.
+pub(crate) fn number(text: &[u8], base: u8) -> core::result::Result<u64, ParseError> {
+    if text.is_empty() {
+        return Err(ParseError::new(0, Invalid::EmptyNumber));
     }
-    core::str::from_utf8(text).ok()?.parse().ok()
+    let mut value = 0_u64;
+    for (at, byte) in text.iter().enumerate() {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => base,
+        };
+        if digit >= base {
+            return Err(ParseError::new(at, Invalid::NotADigit));
+        }
+        value = value
+            .checked_mul(base.into())
+            .and_then(|value| value.checked_add(digit.into()))
+            .ok_or(ParseError::new(at, Invalid::NumberTooLarge))?;
+    }
+    Ok(value)
+}
+
+/// The two sides of the first `separator`.
+pub(crate) fn split_str(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|byte| byte == separator)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
+}
+
+/// The two sides of the first `separator`.
+pub(crate) fn split(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|byte| *byte == separator)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
 /// The words of a line.
@@ -71,11 +127,11 @@ pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Whether a text has a part somewhere.
 pub(crate) fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
+    (0..text.len()).any(|at| text.get(at..).unwrap_or_default().starts_with(part))
 }
 
-/// The whole of a file of at most `N` bytes.
-pub(crate) fn read_small<const N: usize>(file: &OwnedFd, buffer: &mut [u8; N]) -> Result<usize> {
+/// The whole of a file that is smaller than the buffer.
+pub(crate) fn read_small(file: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
     let mut len = 0;
     loop {
         let free = buffer.get_mut(len..).unwrap_or_default();
@@ -109,15 +165,14 @@ pub(crate) fn for_each_line<const N: usize>(
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
         };
-        let end = filled + read;
+        let end = N.min(filled + read);
         let mut rest = buffer.get(..end).unwrap_or_default();
-        while let Some(newline) = rest.iter().position(|byte| *byte == b'\n') {
-            let (line, after) = rest.split_at(newline);
+        while let Some((line, after)) = split(rest, b'\n') {
             if !too_long {
                 each(line);
             }
             too_long = false;
-            rest = after.get(1..).unwrap_or_default();
+            rest = after;
         }
         if read == 0 {
             if !rest.is_empty() && !too_long {
@@ -130,7 +185,7 @@ pub(crate) fn for_each_line<const N: usize>(
             too_long = true;
             filled = 0;
         } else {
-            buffer.copy_within(end - filled..end, 0);
+            buffer.copy_within(end.saturating_sub(filled)..end, 0);
         }
     }
 }

@@ -68,6 +68,28 @@ pub(crate) enum Usage<'a> {
     EmptyRun,
 }
 
+/// The commands by their names.
+const COMMANDS: [(&CStr, Command); 11] = [
+    (c"features", Command::Features),
+    (c"plan", Command::Plan),
+    (c"attach", Command::Attach),
+    (c"count", Command::Count),
+    (c"explain", Command::Explain),
+    (c"sweep", Command::Sweep),
+    (c"help", Command::Help),
+    (c"--help", Command::Help),
+    (c"-h", Command::Help),
+    (c"--version", Command::Version),
+    (c"-V", Command::Version),
+];
+
+impl Command {
+    fn of(name: &CStr) -> Option<Self> {
+        let (_, command) = COMMANDS.iter().find(|(known, _)| *known == name)?;
+        Some(*command)
+    }
+}
+
 /// The commands about probes.
 const OF_PROBES: [Command; 4] = [
     Command::Plan,
@@ -102,19 +124,16 @@ const OPTIONS: [(&str, &[Command]); 10] = [
 
 impl<'a> Args<'a> {
     pub(crate) fn parse(start: &'a Start) -> Result<Self, Usage<'a>> {
-        let mut args = start.args().enumerate().skip(1);
-        let (_, name) = args.next().ok_or(Usage::NoCommand)?;
-        let command = match name.to_bytes() {
-            b"features" => Command::Features,
-            b"plan" => Command::Plan,
-            b"attach" => Command::Attach,
-            b"count" => Command::Count,
-            b"explain" => Command::Explain,
-            b"sweep" => Command::Sweep,
-            b"help" | b"--help" | b"-h" => Command::Help,
-            b"--version" | b"-V" => Command::Version,
-            [b'-', ..] => return Err(Usage::UnknownOption(name)),
-            _ => return Err(Usage::UnknownCommand(name)),
+        let name = start.arg(1).ok_or(Usage::NoCommand)?;
+        let mut index = 1;
+        let mut next = || {
+            index += 1;
+            start.arg(index)
+        };
+        let command = match (Command::of(name), name.to_bytes()) {
+            (Some(command), _) => command,
+            (None, [b'-', ..]) => return Err(Usage::UnknownOption(name)),
+            (None, _) => return Err(Usage::UnknownCommand(name)),
         };
         let mut parsed = Self {
             command,
@@ -130,20 +149,19 @@ impl<'a> Args<'a> {
             dry_run: false,
             run: None,
         };
-        while let Some((_, arg)) = args.next() {
-            match arg.to_bytes_with_nul() {
-                b"--\0" => {
-                    let (index, _) = args.next().ok_or(Usage::EmptyRun)?;
+        while let Some(arg) = next() {
+            match (arg.to_bytes_with_nul(), Command::of(arg)) {
+                (b"--\0", _) => {
+                    next().ok_or(Usage::EmptyRun)?;
                     parsed.run = Some(index);
                     break;
                 }
-                b"--help\0" | b"-h\0" => parsed.command = Command::Help,
-                b"--version\0" | b"-V\0" => parsed.command = Command::Version,
-                [b'-', b'-', option @ ..] => {
-                    let mut next = || args.next().map(|(_, arg)| arg);
+                // Help and version, wherever they stand.
+                ([b'-', ..], Some(command)) => parsed.command = command,
+                ([b'-', b'-', option @ ..], None) => {
                     parsed.option(arg, option, &mut next)?;
                 }
-                [b'-', _, ..] => return Err(Usage::UnknownOption(arg)),
+                ([b'-', ..], None) => return Err(Usage::UnknownOption(arg)),
                 _ => parsed.push_probe(arg)?,
             }
         }
@@ -171,8 +189,8 @@ impl<'a> Args<'a> {
             ),
             None => (option.strip_suffix(b"\0").unwrap_or(option), None),
         };
-        let (name, commands) = OPTIONS
-            .into_iter()
+        let (name, commands) = *OPTIONS
+            .iter()
             .find(|(name, _)| name.as_bytes() == given)
             .ok_or(Usage::UnknownOption(arg))?;
         if !commands.contains(&self.command)
@@ -281,18 +299,22 @@ impl core::fmt::Display for SharedOptions<'_> {
 
 /// Seconds, with at most nine digits after a point.
 fn seconds(text: &CStr) -> Option<Duration> {
-    let text = text.to_str().ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
-        return None;
+    let mut parts = text.to_bytes().splitn(2, |byte| *byte == b'.');
+    let whole = decimal(parts.next()?)?;
+    let fraction = parts.next().unwrap_or(b"0");
+    let missing_digits = 9_usize.checked_sub(fraction.len())?;
+    let nanos = (0..missing_digits).fold(decimal(fraction)?, |number, _| number * 10);
+    Some(Duration::from_nanos(whole * 1_000_000_000 + nanos))
+}
+
+/// A decimal number of 32 bits, and nothing else.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let mut number = 0_u32;
+    for byte in digits {
+        let digit = byte.is_ascii_digit().then(|| byte - b'0')?;
+        number = number.checked_mul(10)?.checked_add(digit.into())?;
     }
-    let scale = 10_u32.pow(9 - u32::try_from(fraction.len()).ok()?);
-    let whole: u32 = whole.parse().ok()?;
-    Some(Duration::new(
-        whole.into(),
-        fraction.parse::<u32>().ok()? * scale,
-    ))
+    (!digits.is_empty()).then_some(number.into())
 }
 
 impl core::fmt::Display for Usage<'_> {

@@ -17,6 +17,8 @@ use crate::session::{self, Attached, Session, announce, probe_fields};
 /// # Errors
 ///
 /// Something failed, and has been reported; nothing is left behind.
+// Its locals are not to be in the frame of every command.
+#[inline(never)]
 pub(crate) fn run(args: &Args<'_>, out: &mut Output, mut hold: Hold<'_>) -> Result<u8, ()> {
     session::check(args, out)?;
     let program = open(args.program.unwrap_or_default()).map_err(|error| {

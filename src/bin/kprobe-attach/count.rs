@@ -22,6 +22,8 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// Something failed, and has been reported; nothing is left behind.
+// Its locals are not to be in the frame of every command.
+#[inline(never)]
 pub(crate) fn run(
     args: &Args<'_>,
     out: &mut Output,

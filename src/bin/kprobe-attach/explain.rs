@@ -14,6 +14,8 @@ use crate::output::{Json, Lossy, OrNull, Output};
 /// # Errors
 ///
 /// Nobody takes the output.
+// Its locals are not to be in the frame of every command.
+#[inline(never)]
 pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, fmt::Error> {
     let kernel = Kernel::probe();
     let mut status = 0;

@@ -11,6 +11,8 @@ use crate::output::{Json, OrNull, Output};
 /// # Errors
 ///
 /// Nobody takes the output.
+// Its locals are not to be in the frame of every command.
+#[inline(never)]
 pub(crate) fn run(out: &mut Output, json: bool) -> Result<u8, fmt::Error> {
     let kernel = Kernel::probe();
     let uname = rustix::system::uname();

@@ -130,21 +130,35 @@ pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Json<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        write!(Escape(f), "{}", self.0)?;
-        f.write_char('"')
+        json(&self.0, f)
     }
+}
+
+fn json(text: &dyn fmt::Display, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("\"")?;
+    write!(Escape(f), "{text}")?;
+    f.write_str("\"")
 }
 
 struct Escape<'a, 'f>(&'a mut fmt::Formatter<'f>);
 
 impl Write for Escape<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|char| match char {
-            '"' | '\\' => write!(self.0, "\\{char}"),
-            '\0'..='\u{1f}' => write!(self.0, "\\u{:04x}", u32::from(char)),
-            char => self.0.write_char(char),
-        })
+        let mut done = 0;
+        for (at, byte) in text.bytes().enumerate() {
+            if !matches!(byte, b'"' | b'\\' | 0..=0x1f) {
+                continue;
+            }
+            self.0.write_str(text.get(done..at).unwrap_or_default())?;
+            done = if byte < 0x20 {
+                write!(self.0, "\\u{:04x}", u64::from(byte))?;
+                at + 1
+            } else {
+                self.0.write_str("\\")?;
+                at
+            };
+        }
+        self.0.write_str(text.get(done..).unwrap_or_default())
     }
 }
 
@@ -154,13 +168,20 @@ pub(crate) struct Lossy<'a>(pub(crate) &'a CStr);
 
 impl fmt::Display for Lossy<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.to_bytes().utf8_chunks() {
-            f.write_str(chunk.valid())?;
-            if !chunk.invalid().is_empty() {
-                f.write_char('\u{fffd}')?;
-            }
+        let mut rest = self.0.to_bytes();
+        loop {
+            let error = match core::str::from_utf8(rest) {
+                Ok(text) => return f.write_str(text),
+                Err(error) => error,
+            };
+            let valid = rest.get(..error.valid_up_to()).unwrap_or_default();
+            f.write_str(core::str::from_utf8(valid).unwrap_or_default())?;
+            f.write_str("\u{fffd}")?;
+            let Some(len) = error.error_len() else {
+                return Ok(());
+            };
+            rest = rest.get(valid.len() + len..).unwrap_or_default();
         }
-        Ok(())
     }
 }
 

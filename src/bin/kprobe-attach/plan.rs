@@ -40,9 +40,9 @@ fn print(
         write!(out, r#"{{"probe":{},"#, Json(text))?;
         probe_fields(out, probe, plan.mode())?;
         write!(out, r#","steps":"#)?;
-        steps(out, plan.steps())?;
+        steps(out, &mut plan.steps())?;
         write!(out, r#","detach":"#)?;
-        steps(out, plan.detach_steps())?;
+        steps(out, &mut plan.detach_steps())?;
         return writeln!(out, "}}");
     }
     writeln!(out, "# {text}: attach, mode {}\n{plan}", plan.mode())?;
@@ -51,9 +51,9 @@ fn print(
         .try_for_each(|step| writeln!(out, "{step}"))
 }
 
-fn steps<'p>(out: &mut Output, steps: impl Iterator<Item = Syscall<'p>>) -> fmt::Result {
+fn steps(out: &mut Output, steps: &mut dyn Iterator<Item = Syscall<'_>>) -> fmt::Result {
     for (index, step) in steps.enumerate() {
-        let before = if index == 0 { '[' } else { ',' };
+        let before = if index == 0 { "[" } else { "," };
         write!(out, "{before}{}", Json(step))?;
     }
     out.write_char(']')

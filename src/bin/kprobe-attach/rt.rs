@@ -93,11 +93,11 @@ impl Start {
         unsafe { *self.stack }
     }
 
-    /// The arguments, the program's name first.
-    pub(crate) fn args(&self) -> impl Iterator<Item = &CStr> {
-        let args = self.argv().iter().filter(|arg| !arg.is_null());
+    /// One of the arguments; the first is the program's name.
+    pub(crate) fn arg(&self, index: usize) -> Option<&CStr> {
+        let arg = self.argv().get(index).filter(|arg| !arg.is_null())?;
         // SAFETY: each of argv is a string that lives as long as the process.
-        args.map(|arg| unsafe { CStr::from_ptr(*arg) })
+        Some(unsafe { CStr::from_ptr(*arg) })
     }
 
     fn argv(&self) -> &[*const c_char] {
@@ -167,7 +167,7 @@ impl Start {
     /// they would keep what is detached here alive. A child that cannot become the command says so and ends with 127 if
     /// there is no such command, else with 126.
     pub(crate) fn spawn(&self, first: usize, signals: &Signals) -> Result<Pid, Errno> {
-        let command = self.args().nth(first).unwrap_or_default();
+        let command = self.arg(first).unwrap_or_default();
         let (closed_by_exec, held_until_exec) = pipe_with(PipeFlags::CLOEXEC)?;
         // SAFETY: clone with no new stack is fork(2): the child has a copy of everything, and shares nothing.
         let pid = unsafe { arch::syscall5(__NR_clone, [SIGCHLD as usize, 0, 0, 0, 0]) };

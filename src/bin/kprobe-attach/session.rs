@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-use kprobe_attach::fd::AsFd;
+use kprobe_attach::fd::{AsFd, BorrowedFd};
 use kprobe_attach::map::Array;
 use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, Probe};
 
@@ -50,12 +50,11 @@ impl<'a> Session<'a> {
         for_all(args, out, &mut |_, index, probe| {
             let text = args.probe(index);
             let (program, counter) = load(text, probe)?;
-            let link = kernel.attach_kprobe(program, probe.target, &probe.opts)?;
             if let Some(slot) = session.attached.get_mut(index) {
                 *slot = Some(Attached {
                     text,
                     probe: *probe,
-                    link,
+                    link: attach(kernel, program.as_fd(), probe)?,
                     counter,
                 });
             }
@@ -66,7 +65,7 @@ impl<'a> Session<'a> {
 
     /// The probes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Attached<'a>> {
-        self.attached.iter().flatten()
+        self.attached.iter().filter_map(Option::as_ref)
     }
 
     /// Detaches every probe, says so, and ends the command. Answers its exit status.
@@ -95,6 +94,10 @@ impl<'a> Session<'a> {
         let status = hold.finish();
         all.map(|()| status)
     }
+}
+
+fn attach(kernel: &Kernel, program: BorrowedFd<'_>, probe: &Probe) -> Result<KprobeLink, Error> {
+    kernel.attach_kprobe(program, probe.target, &probe.opts)
 }
 
 /// Reads every probe, so that what is wrong with the request is refused before the kernel is asked anything.
