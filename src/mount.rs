@@ -18,7 +18,8 @@ const MAX_MOUNT_POINT_LEN: usize = 255;
 ///
 /// It is looked for where it usually is, then in the mount table of the calling thread. Where it is not mounted, or something else
 /// is mounted over it, it is mounted where nobody sees it: that is in no mount table, and gone with the file descriptor. Linux 5.2 has such mounts (`fsopen(2)`); for an older kernel
-/// a short-lived child process mounts it in a mount namespace of its own. Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the
+/// a short-lived child process mounts it in a mount namespace of its own, which takes a root directory that is a mount point, and is
+/// not for a process that has a new PID namespace waiting for its first child (`unshare(2)`, `CLONE_NEWPID`). Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the
 /// initial user namespace; of sysfs in that of the network namespace, with a sysfs that is already mounted in full sight.
 #[derive(Debug)]
 pub struct Mount {
@@ -37,7 +38,7 @@ struct FileSystem {
     automount: Option<&'static str>,
 }
 
-/// The automount in debugfs is deprecated, and Linux 7.3 complains in its log, so a mount out of sight is preferred to it.
+/// The automount in debugfs is deprecated, and since Linux 6.17 (commit 9ba817fb7c6a) the kernel complains in its log, so a mount out of sight is preferred to it.
 const TRACEFS: FileSystem = FileSystem {
     name: c"tracefs",
     magic: TRACEFS_MAGIC,
@@ -65,7 +66,8 @@ impl Mount {
     /// # Errors
     ///
     /// The errno of mounting it out of sight: `EPERM` without `CAP_SYS_ADMIN`, or in a user namespace; `ENODEV` where the kernel
-    /// is built without it.
+    /// is built without it; `EMFILE`, `ENFILE` or `ENOMEM`. Before Linux 5.2 also what a fork may meet (`EAGAIN`, `ENOSPC`), `EINVAL`
+    /// after `chroot(2)` to what is no mount point, and `EINTR` if the child was killed.
     pub fn tracefs() -> Result<Self> {
         Self::open(&TRACEFS)
     }
