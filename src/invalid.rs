@@ -126,7 +126,7 @@ impl Invalid {
             Self::PinWithoutLink => "only a link can be pinned",
             Self::PinOfTraceEvent => "a pinned link would leave its tracefs event behind",
             Self::PinOutsideBpffs => {
-                "a pin goes into a bpf file system that is mounted (mount -t bpf bpf /sys/fs/bpf): one out of sight would end with this process, and the pin with it"
+                "a pin goes into a bpf file system that is mounted (mount -t bpf -o mode=0700 bpf /sys/fs/bpf): one out of sight would end with this process, and the pin with it"
             }
             Self::PinAtDirectory => "this kernel pins by path only",
         }

@@ -157,7 +157,8 @@ pub struct Kernel {
 impl Kernel {
     /// Probes the running kernel, with programs of two instructions loaded for the purpose.
     ///
-    /// It cannot fail: what a probe could not tell is [`Support::Unknown`] and has its errno.
+    /// It cannot fail: what a probe could not tell is [`Support::Unknown`] and has its errno. Where tracefs or sysfs is not mounted
+    /// it is [mounted out of sight](Mount), before Linux 5.2 by a child process.
     #[must_use]
     pub fn probe() -> Self {
         Self::probe_for(None)

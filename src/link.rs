@@ -177,7 +177,7 @@ impl KprobeLink {
     }
 
     /// How often the probe was hit without the program being run: from the link (Linux 6.7), or for a tracefs event from
-    /// `kprobe_profile`. [`None`] where the kernel does not say.
+    /// `kprobe_profile`, for which tracefs is [looked for anew](Mount::tracefs). [`None`] where the kernel does not say.
     ///
     /// # Errors
     ///
@@ -216,7 +216,8 @@ impl KprobeLink {
         pin(self.fd.as_fd(), path).map_err(|failure| about(self.request.as_ref(), failure))
     }
 
-    /// Pins the link at a path below a directory of a bpf file system, which need not be mounted anywhere: `BPF_F_PATH_FD`.
+    /// Pins the link at a path that starts from a directory of a bpf file system, which need not be mounted anywhere:
+    /// `BPF_F_PATH_FD`. A path from the root goes by that, as with `openat(2)`.
     ///
     /// The pins of a [`Mount`] that is mounted nowhere end with it, and so do the links, unless it is mounted meanwhile
     /// (`move_mount(2)`) or its file descriptor handed on. Nothing is made but the pin. Linux 6.5 (commit cb8edce28073).

@@ -1,7 +1,6 @@
 //! Pins: names in a bpf file system that keep a BPF object alive.
 
 use core::ffi::CStr;
-use core::fmt;
 
 use rustix::fd::BorrowedFd;
 use rustix::fs::Mode;
@@ -12,14 +11,30 @@ use crate::cause::Cause;
 use crate::error::{Failure, Step};
 use crate::invalid::Invalid;
 use crate::sys;
-use crate::text::Buf;
 
 /// Pins an object. Of the path at most the last directory is made, and taken away again if that was in vain.
 pub(crate) fn pin(object: BorrowedFd<'_>, path: impl Arg) -> Result<(), Failure> {
-    let pinned = path.into_with_c_str(|path| {
-        Ok(Parent::of(path).map_or(Err(NOT_BPFFS), |parent| parent.pin(path, object)))
-    });
-    pinned.and_then(|pinned| pinned).map_err(pin_failed)
+    let pinned = path.into_with_c_str(|path| pin_path(object, path));
+    pinned.map_err(pin_failed)
+}
+
+fn pin_path(object: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+    let mut buffer = [0; PATH_MAX];
+    let dir = dir_of(path, &mut buffer)?;
+    let made = is_bpffs(dir) == Err(Errno::NOENT);
+    if made {
+        // Nothing is made elsewhere: where no bpf file system is mounted there is another one's directory.
+        check_bpffs(dir_of(dir, &mut [0; PATH_MAX])?)?;
+        rustix::fs::mkdir(dir, Mode::RWXU)?;
+    } else {
+        check_bpffs(dir)?;
+    }
+    let pinned = sys::obj_pin(path, object);
+    if made && pinned.is_err() {
+        // Best effort: the pin's own failure is what matters.
+        let _ = rustix::fs::rmdir(dir);
+    }
+    pinned
 }
 
 /// Pins an object below a directory: Linux 6.5 (commit cb8edce28073).
@@ -51,57 +66,34 @@ fn pin_failed(errno: Errno) -> Failure {
 /// The path is not in a bpf file system: libbpf's errno for it.
 const NOT_BPFFS: Errno = Errno::INVAL;
 
-/// The directory that a pin goes into.
-struct Parent {
-    path: Buf<PATH_MAX>,
-}
-
 /// `PATH_MAX` of `include/uapi/linux/limits.h`.
 const PATH_MAX: usize = 4096;
 
-impl Parent {
-    fn of(path: &CStr) -> Result<Self, fmt::Error> {
-        let path = path.to_bytes();
-        let end = path.iter().rposition(|byte| *byte == b'/');
-        let parent = match end {
-            None => &b"."[..],
-            Some(0) => b"/",
-            Some(end) => path.get(..end).unwrap_or_default(),
-        };
-        let mut path = Buf::new();
-        for byte in parent {
-            path.push(*byte)?;
-        }
-        Ok(Self { path })
+/// The directory of a path.
+fn dir_of<'a>(path: &CStr, buffer: &'a mut [u8; PATH_MAX]) -> Result<&'a CStr, Errno> {
+    let path = path.to_bytes();
+    let dir = match path.iter().rposition(|byte| *byte == b'/') {
+        None => &b"."[..],
+        Some(0) => b"/",
+        Some(end) => path.get(..end).unwrap_or_default(),
+    };
+    for (to, from) in buffer.iter_mut().zip(dir) {
+        *to = *from;
     }
-
-    /// Pins, making the directory if need be, and taking it away again if that was in vain.
-    fn pin(&self, path: &CStr, link: BorrowedFd<'_>) -> Result<(), Errno> {
-        let parent = self.path.as_bytes();
-        let (made, in_bpffs) = match is_bpffs(parent) {
-            Err(Errno::NOENT) => {
-                rustix::fs::mkdir(parent, Mode::RWXU)?;
-                (true, is_bpffs(parent))
-            }
-            in_bpffs => (false, in_bpffs),
-        };
-        let pinned = in_bpffs.and_then(|in_bpffs| {
-            if in_bpffs {
-                sys::obj_pin(path, link)
-            } else {
-                Err(NOT_BPFFS)
-            }
-        });
-        if made && pinned.is_err() {
-            // Best effort: the pin's own failure is what matters.
-            let _ = rustix::fs::rmdir(parent);
-        }
-        pinned
-    }
+    // Without a NUL left it was too long.
+    CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::NAMETOOLONG)
 }
 
 #[allow(clippy::cast_lossless, reason = "From is not const")]
 const BPFFS_MAGIC: i64 = linux_raw_sys::general::BPF_FS_MAGIC as i64;
+
+fn check_bpffs(dir: &CStr) -> Result<(), Errno> {
+    if is_bpffs(dir)? {
+        Ok(())
+    } else {
+        Err(NOT_BPFFS)
+    }
+}
 
 /// Whether a path is in a bpf file system.
 pub(crate) fn is_bpffs(path: impl Arg) -> Result<bool, Errno> {

@@ -360,14 +360,14 @@ fn attach_holds_a_pinned_program_or_pins_its_links() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn count_pins_counters_and_reads_them_again() {
     const DIR: &str = "/sys/fs/bpf/counters";
-    let pin = |args: &[&str]| run(&[&["count", "--json", "--pin", DIR], args].concat());
-    let read = || json(&pin(&[]).stdout);
+    let count = |args: &[&str]| run(&[&["count", "--json", "--pin", DIR], args].concat());
+    let read = || json(&count(&[]).stdout);
     clean(|| {
-        let empty = pin(&[]);
+        let empty = count(&[]);
         assert_eq!(empty.status.code(), Some(1));
         assert_eq!(json(&empty.stdout)[0]["error"]["errno"], "ENOENT");
 
-        let output = pin(&[
+        let output = count(&[
             "kprobe/vfs_unlink",
             "kretprobe/vfs_unlink,cookie=9",
             "--cookie=7",
@@ -405,9 +405,14 @@ fn count_pins_counters_and_reads_them_again() {
         assert!(text(&table.stdout).starts_with("PROBE"), "{table:?}");
 
         // A name that is taken: nothing of the others stays either.
-        let output = pin(&["vfs_mkdir", "vfs_unlink"]);
+        let output = count(&["vfs_mkdir", "vfs_unlink"]);
         assert_eq!(output.status.code(), Some(1));
-        assert_eq!(json(&output.stdout)[0]["error"]["cause"], "event-exists");
+        let error = &json(&output.stdout)[0]["error"];
+        assert_eq!(error["cause"], "event-exists");
+        assert!(
+            error["message"].as_str().unwrap().starts_with(DIR),
+            "{error}"
+        );
         assert_eq!(read().len(), 2);
         assert_eq!(std::fs::read_dir(DIR).unwrap().count(), 4);
 
@@ -422,6 +427,15 @@ fn count_pins_counters_and_reads_them_again() {
             };
             hits(false) > hits(true) + 2
         });
+        let gone = read().into_iter().find(|count| count["retprobe"] == true);
+        assert!(gone.unwrap()["mode"].is_null());
+
+        // What others have pinned under such names is none of it.
+        pin_other(&Counter::new(), DIR);
+        assert_eq!(read().len(), 2);
+        let output = run(&["count", "--pin", "/tmp"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("no bpf file system"));
         std::fs::remove_dir_all(DIR).unwrap();
         super::wait_until(|| {
             !std::fs::read_to_string(super::KPROBES)
@@ -433,6 +447,12 @@ fn count_pins_counters_and_reads_them_again() {
         let output = run(&["count", "--pin", DIR, wrong, FUNCTION]);
         assert_eq!(output.status.code(), Some(2), "{wrong}");
     }
+}
+
+/// Pins an array that says of no probe, and a program, as if they were counters.
+fn pin_other(counter: &Counter, dir: &str) {
+    counter.counters.pin(&*format!("{dir}/hits_array")).unwrap();
+    pin(&counter.program, &format!("{dir}/hits_program"));
 }
 
 /// What a link tells of misses: nothing before Linux 6.6 or 6.7.

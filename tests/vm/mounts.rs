@@ -147,7 +147,7 @@ fn a_refused_private_namespace_leaves_nothing() {
             unmount(TRACEFS);
             unmount("/sys/kernel/debug");
             // The child meets the first refusal, this process the second.
-            for syscall in [libc::SYS_mount, libc::SYS_clone] {
+            for syscall in [libc::SYS_mount, libc::SYS_dup3, libc::SYS_clone] {
                 without_fsopen(|| {
                     with_filter(syscall, None, Errno::PERM, || {
                         assert_eq!(Mount::tracefs().unwrap_err(), Errno::PERM);
@@ -302,9 +302,16 @@ fn a_pin_in_a_file_system_out_of_sight_is_made_where_asked_and_ends_with_it() {
             let kernel = Kernel::probe();
             let counter = Counter::new();
             let link = counter.attach(&kernel, function(), &KprobeOpts::new());
-            let error = link.pin("/sys/fs/bpf/probe").unwrap_err();
-            assert_eq!((error.step(), error.errno()), (Step::Pin, Errno::INVAL));
-            assert!(error.to_string().contains("mounted"), "{error}");
+            // The second would need a directory, which sysfs does not let anybody make; the third could have one.
+            for path in [
+                "/sys/fs/bpf/probe",
+                "/sys/fs/bpf/dir/probe",
+                "/tmp/dir/probe",
+            ] {
+                let error = link.pin(path).unwrap_err();
+                assert_eq!((error.step(), error.errno()), (Step::Pin, Errno::INVAL));
+                assert!(error.to_string().contains("mounted"), "{error}");
+            }
             let bpffs = Mount::bpffs().unwrap();
             assert_eq!(bpffs.path(), None);
             let pinned = link.pin_at(&bpffs, "probe");

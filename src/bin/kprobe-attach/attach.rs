@@ -83,7 +83,7 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
     let pinned = pin.as_ref().map(|pin| Lossy(pin.as_c_str()));
     if args.json {
         write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))?;
-        probe_fields(out, probe, mode)?;
+        probe_fields(out, probe, Some(mode))?;
         return writeln!(
             out,
             r#","link_id":{},"pinned":{}}}"#,

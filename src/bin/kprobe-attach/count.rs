@@ -10,7 +10,7 @@ use kprobe_attach::{AttachMode, Error, Kernel, Probe};
 
 use crate::args::Args;
 use crate::hold::Hold;
-use crate::output::{Blanks, Json, Lossy, OrNull, Output, report, report_unread};
+use crate::output::{Blanks, Json, Lossy, OrNull, Output, report, report_pin, report_unread};
 use crate::pin::{Pinned, for_each_counter, labelled_counter, pin_all};
 use crate::session::{self, Attached, Session, announce, probe_fields};
 
@@ -106,6 +106,9 @@ fn up(out: &mut Output, probes: usize) {
 const MIN_WIDTH: usize = 8;
 const MAX_WIDTH: usize = 60;
 
+/// The width of that column where the probes come one by one.
+const PINNED_WIDTH: usize = 24;
+
 /// The width of a row beside the column of probes.
 const ROW: usize = 2 + 11 + 2 + 12 + 2 + 8;
 
@@ -130,40 +133,37 @@ fn print(args: &Args<'_>, out: &mut Output, session: &Session<'_>) -> Result<(),
         let hits = hits.map_err(|error| report(out, Some(text), args, &error))?;
         // What cannot be read just now the kernel does not say.
         let missed = link.missed().unwrap_or(None);
-        let counts = (link.mode(), hits, missed);
+        let counts = (Some(link.mode()), hits, missed);
         print_counts(args, out, width, text, probe, counts)?;
     }
     out.flush().map_err(|fmt::Error| ())
 }
 
-/// Prints what is counted by the probes that are pinned in a directory.
+/// Prints what is counted by the probes that are pinned in a directory; one whose link's pin is gone has no mode any more.
 fn print_pinned(args: &Args<'_>, out: &mut Output, dir: &CStr) -> Result<u8, ()> {
     out.stay_live(false);
-    let mut width = MIN_WIDTH;
     let mut all = Ok(0);
-    let measured = for_each_counter(dir, &mut |pinned| {
-        if let Ok(pinned) = pinned {
-            width = width.max(pinned.text.as_c_str().count_bytes());
-        }
-    });
-    measured.map_err(|errno| report_unread(out, args, dir, errno))?;
-    let width = width.min(MAX_WIDTH);
-    print_head(args, out, width)?;
+    print_head(args, out, PINNED_WIDTH)?;
     let read = for_each_counter(dir, &mut |pinned| {
-        let counted = pinned.and_then(|pinned| Ok((pinned.counter.get(0)?, pinned)));
-        let printed = match counted {
-            Ok((
-                hits,
-                Pinned {
-                    text, probe, link, ..
-                },
-            )) => {
-                let missed = link.and_then(|link| link.missed().unwrap_or(None));
-                let counts = (AttachMode::Link, hits, missed);
-                print_counts(args, out, width, text.as_c_str(), &probe, counts)
+        let printed = match pinned {
+            Ok(Pinned {
+                text,
+                probe,
+                counter,
+                link,
+            }) => {
+                let text = text.as_c_str();
+                counter
+                    .get(0)
+                    .map_err(|error| report(out, Some(text), args, &error))
+                    .and_then(|hits| {
+                        let missed = link.as_ref().and_then(|link| link.missed().unwrap_or(None));
+                        let counts = (link.map(|link| link.mode()), hits, missed);
+                        print_counts(args, out, PINNED_WIDTH, text, &probe, counts)
+                    })
             }
-            Err(error) => {
-                report(out, None, args, &error);
+            Err((path, error)) => {
+                report_pin(out, None, args, path.as_c_str(), &error);
                 Err(())
             }
         };
@@ -188,7 +188,7 @@ fn print_counts(
     width: usize,
     text: &CStr,
     probe: &Probe,
-    (mode, hits, missed): (AttachMode, u64, Option<u64>),
+    (mode, hits, missed): (Option<AttachMode>, u64, Option<u64>),
 ) -> Result<(), ()> {
     let printed = if args.json {
         write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))
@@ -196,7 +196,8 @@ fn print_counts(
             .and_then(|()| writeln!(out, r#","hits":{hits},"missed":{}}}"#, OrNull(missed)))
     } else {
         let missed: &dyn Display = missed.as_ref().map_or(&"-", |missed| missed);
-        row(out, text, width, &mode, &hits, missed)
+        let mode: &dyn Display = mode.as_ref().map_or(&"-", |mode| mode);
+        row(out, text, width, mode, &hits, missed)
     };
     printed.map_err(|fmt::Error| ())
 }

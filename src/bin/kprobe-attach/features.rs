@@ -114,10 +114,10 @@ fn mount_row(out: &mut Output, name: &str, mount: Result<&Mount, Errno>) -> fmt:
 const fn why_not_mounted(errno: Errno) -> &'static str {
     match errno {
         Errno::PERM => {
-            "not mounted, and to mount it out of sight takes CAP_SYS_ADMIN in the initial user namespace"
+            "not found mounted, and to mount it out of sight takes CAP_SYS_ADMIN in the initial user namespace"
         }
-        Errno::NODEV => "not mounted, and this kernel is built without it",
-        _ => "not mounted, and it cannot be mounted out of sight",
+        Errno::NODEV => "not found mounted, and this kernel is built without it",
+        _ => "not found mounted, and it cannot be mounted out of sight",
     }
 }
 

@@ -220,14 +220,35 @@ pub(crate) fn report(out: &mut Output, probe: Option<&CStr>, args: &Args<'_>, er
     }
 }
 
-/// Reports why pins cannot be read: a line of JSON, or a message.
-pub(crate) fn report_unread(out: &mut Output, args: &Args<'_>, dir: &CStr, errno: Errno) {
-    let (dir, errno_name) = (Lossy(dir), ErrnoName(errno));
-    let text = format_args!("{dir}: {errno_name}: no pins to be read there");
+/// Reports what is wrong with a pin: a line of JSON, or a message.
+pub(crate) fn report_pin(
+    out: &mut Output,
+    probe: Option<&CStr>,
+    args: &Args<'_>,
+    path: &CStr,
+    error: &Error,
+) {
+    let path = Lossy(path);
     if args.json {
-        report_json(out, None, (Step::OpenProgram, errno, Cause::Unknown), &text);
+        let kind = (error.step(), error.errno(), error.cause());
+        report_json(out, probe, kind, &format_args!("{path}: {error}"));
     } else {
-        message(text);
+        message(format_args!("{path}: {error}"));
+    }
+}
+
+/// Reports why no pins can be read in a directory: a line of JSON, or a message.
+pub(crate) fn report_unread(out: &mut Output, args: &Args<'_>, dir: &CStr, errno: Errno) {
+    let (dir, name) = (Lossy(dir), ErrnoName(errno));
+    let why = match errno {
+        Errno::INVAL => "this is in no bpf file system",
+        _ => "there are no pins to be read",
+    };
+    if args.json {
+        let kind = (Step::OpenProgram, errno, Cause::Unknown);
+        report_json(out, None, kind, &format_args!("{dir}: {name}: {why}"));
+    } else {
+        message(format_args!("{dir}: {name}: {why}"));
     }
 }
 
@@ -248,10 +269,14 @@ fn has_more_to_explain(error: &Error) -> bool {
 pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: ParseError) {
     if json {
         let allowed = error.invalid.allowed();
-        let text = format_args!("{error}; allowed: {allowed}");
-        let error = Error::from(error);
-        let kind = (error.step(), error.errno(), error.cause());
-        report_json(out, Some(probe), kind, &text);
+        let kind = Error::from(error);
+        let kind = (kind.step(), kind.errno(), kind.cause());
+        report_json(
+            out,
+            Some(probe),
+            kind,
+            &format_args!("{error}; allowed: {allowed}"),
+        );
     } else {
         message(format_args!(
             "not a probe:\n{}",

@@ -9,11 +9,12 @@ use core::mem::MaybeUninit;
 
 use kprobe_attach::map::Array;
 use kprobe_attach::{AttachMode, Errno, ErrnoName, Error, KprobeLink, KprobeOpts, Probe};
+use linux_raw_sys::general::BPF_FS_MAGIC;
 use rustix::fs::{Mode, OFlags, RawDir};
 
 use crate::args::Args;
 use crate::attach::print_all;
-use crate::output::{Lossy, Output, message, report};
+use crate::output::{Lossy, Output, message, report_pin};
 use crate::session::{Attached, Session};
 
 /// Pins every probe below `dir` and says so, or pins none.
@@ -27,8 +28,8 @@ pub(crate) fn pin_all(
     let mut pinned = 0;
     let mut all = Ok(());
     for attached in session.iter() {
-        if let Err(error) = attached.pin(dir) {
-            report(out, Some(attached.text), args, &error);
+        if let Err((path, error)) = attached.pin(dir) {
+            report_pin(out, Some(attached.text), args, path.as_c_str(), &error);
             all = Err(());
             break;
         }
@@ -49,13 +50,19 @@ pub(crate) fn pin_all(
 
 impl Attached<'_> {
     /// Pins the link, and the counter if there is one, or neither.
-    fn pin(&self, dir: &CStr) -> Result<(), Error> {
+    fn pin(&self, dir: &CStr) -> Result<(), (Text, Error)> {
         let link = of_link(dir, &self.probe);
-        self.link.pin(link.as_c_str())?;
-        let counted = self.counter.as_ref().map_or(Ok(()), |counter| {
-            counter.pin(of_counter(dir, &self.probe).as_c_str())
-        });
-        counted.inspect_err(|_| unlink(&link))
+        if let Err(error) = self.link.pin(link.as_c_str()) {
+            return Err((link, error));
+        }
+        if let Some(counter) = &self.counter {
+            let path = of_counter(dir, &self.probe);
+            if let Err(error) = counter.pin(path.as_c_str()) {
+                unlink(&link);
+                return Err((path, error));
+            }
+        }
+        Ok(())
     }
 
     fn unpin(&self, dir: &CStr) {
@@ -205,39 +212,58 @@ pub(crate) struct Pinned {
 }
 
 impl Pinned {
-    fn open(dir: &CStr, name: &CStr) -> Result<Self, Error> {
-        let name = Lossy(name);
-        let counter = Text::path(dir, format_args!("{COUNTER}{name}"));
-        let counter = Array::open_pinned(counter.as_c_str())?;
+    /// Opens the counter of a link, by the name of the link's pin. [`None`] for somebody else's pin that has such a name.
+    fn open(dir: &CStr, name: &[u8]) -> Result<Option<Self>, (Text, Error)> {
+        let mut path = Text::path(dir, format_args!("{COUNTER}"));
+        path.push_all(name);
+        let counter = match Array::open_pinned(path.as_c_str()) {
+            Ok(counter) => counter,
+            Err(error) if error.errno() == Errno::INVAL => return Ok(None),
+            Err(error) => return Err((path, error)),
+        };
         let text = label(&counter);
-        Ok(Self {
-            probe: Probe::from_bytes(text.as_c_str().to_bytes())?,
+        let Ok(probe) = Probe::from_bytes(text.as_c_str().to_bytes()) else {
+            return Ok(None);
+        };
+        let mut path = Text::path(dir, format_args!(""));
+        path.push_all(name);
+        let link = match KprobeLink::open_pinned(path.as_c_str()) {
+            Ok(link) => Some(link),
+            Err(error) if error.errno() == Errno::NOENT => None,
+            Err(error) => return Err((path, error)),
+        };
+        Ok(Some(Self {
             text,
+            probe,
             counter,
-            link: KprobeLink::open_pinned(Text::path(dir, format_args!("{name}")).as_c_str()).ok(),
-        })
+            link,
+        }))
     }
 }
 
-/// Calls `each` with every counter that is pinned in a directory.
+/// Calls `each` with every counter that is pinned in a directory, or with why one cannot be opened.
 ///
 /// # Errors
 ///
-/// The directory cannot be read.
+/// The directory cannot be read, or is in no bpf file system: `EINVAL`.
 pub(crate) fn for_each_counter(
     dir: &CStr,
-    each: &mut dyn FnMut(Result<Pinned, Error>),
+    each: &mut dyn FnMut(Result<Pinned, (Text, Error)>),
 ) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty())?;
+    if rustix::fs::fstatfs(&fd)?.f_type != i64::from(BPF_FS_MAGIC) {
+        return Err(Errno::INVAL);
+    }
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut entries = RawDir::new(fd, &mut buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
-        let name = entry.file_name().to_bytes_with_nul();
-        let link = name.strip_prefix(COUNTER.as_bytes());
-        if let Some(link) = link.and_then(|link| CStr::from_bytes_with_nul(link).ok()) {
-            each(Pinned::open(dir, link));
+        let name = entry.file_name().to_bytes();
+        if let Some(link) = name.strip_prefix(COUNTER.as_bytes()) {
+            if let Some(pinned) = Pinned::open(dir, link).transpose() {
+                each(pinned);
+            }
         }
     }
     Ok(())

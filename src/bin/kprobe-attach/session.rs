@@ -9,7 +9,7 @@ use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, Probe};
 
 use crate::args::{Args, MAX_PROBES};
 use crate::hold::Hold;
-use crate::output::{Json, Output, message, report, report_text};
+use crate::output::{Json, OrNull, Output, message, report, report_text};
 
 /// A probe that is attached.
 #[derive(Debug)]
@@ -163,15 +163,20 @@ pub(crate) fn announce(args: &Args<'_>) {
     }
 }
 
-/// The fields of JSON that describe a probe.
-pub(crate) fn probe_fields(out: &mut Output, probe: &Probe, mode: AttachMode) -> fmt::Result {
+/// The fields of JSON that describe a probe; one that is not attached any more has no mode.
+pub(crate) fn probe_fields(
+    out: &mut Output,
+    probe: &Probe,
+    mode: Option<AttachMode>,
+) -> fmt::Result {
     let Probe { target, opts } = probe;
     write!(
         out,
-        r#""function":{},"offset":{},"retprobe":{},"mode":"{mode}","cookie":{}"#,
+        r#""function":{},"offset":{},"retprobe":{},"mode":{},"cookie":{}"#,
         Json(target),
         opts.offset,
         opts.retprobe,
+        OrNull(mode.map(Json)),
         opts.bpf_cookie
     )
 }
