@@ -13,6 +13,10 @@ usage: ci/run.sh COMMAND
   fmt lint unit build  cargo fmt --check; clippy and doc without warnings; host tests; release build
   asan                 the host tests with an address sanitizer
   nolibc               the release program is static, needs no libc and is small
+  msrv                 Rust 1.85 builds it, and so it does with the oldest dependencies
+  package              the package holds what it must and builds, and docs.rs can show it
+  deny                 licences, sources and versions of the dependencies; not among `test`
+  semver [TAG]         the public surface against the last release, or TAG; not among `test`
   arch                 other targets build, and the program runs on their kernels
   fuzz [SECONDS | --runs N]
                        each fuzz target for SECONDS (8), or N times
@@ -41,6 +45,8 @@ die() {
 . ci/vm.sh
 # shellcheck source=ci/arch.sh
 . ci/arch.sh
+# shellcheck source=ci/release.sh
+. ci/release.sh
 # shellcheck source=ci/initramfs.sh
 . ci/initramfs.sh
 
@@ -243,7 +249,7 @@ cmd_demo() {
 
 # Each stage is a run of its own (`set -e` does not work inside a condition); a failed one does not stop the others.
 cmd_test() {
-    local stage stages=(fmt lint unit asan build nolibc arch) start status times=()
+    local stage stages=(fmt lint unit asan build nolibc msrv package arch) start status times=()
     [[ ! -e fuzz/Cargo.toml ]] || stages+=(fuzz)
     stages+=(initramfs vm)
     mkdir -p target/stages
@@ -268,7 +274,7 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 case ${1:-} in
     '' | -h | --help | help) usage ;;
     all) cmd_test ;;
-    fmt | lint | unit | asan | build | nolibc | arch | fuzz | vm | initramfs | soak | vm-run | demo | test)
+    fmt | lint | unit | asan | build | nolibc | msrv | package | deny | semver | arch | fuzz | vm | initramfs | soak | vm-run | demo | test)
         command=cmd_$1
         shift
         "$command" "$@"
