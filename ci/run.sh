@@ -13,11 +13,17 @@ usage: ci/run.sh COMMAND
   fmt lint unit build  cargo fmt --check; clippy and doc without warnings; host tests; release build
   asan                 the host tests with an address sanitizer
   nolibc               the release program is static, needs no libc and is small
+  msrv                 Rust 1.85 builds it, and so it does with the oldest dependencies
+  package              the package holds what it must and builds, and docs.rs can show it
+  deny                 licences, sources and versions of the dependencies; not among `test`
+  semver [TAG]         the public surface against the last release, or TAG; not among `test`
   arch                 other targets build, and the program runs on their kernels
   fuzz [SECONDS | --runs N]
                        each fuzz target for SECONDS (8), or N times
   vm [KERNEL...]       the tests on real kernels in virtual machines: those of ci/kernels.txt, or those named
                        (KPROBE_ATTACH_FILTER='NAME...': only tests whose name contains NAME)
+  initramfs [KERNEL...]
+                       the program where nothing is mounted: as /init, beside an init, and across switch_root
   soak [CYCLES [KERNEL...]]
                        20,000 cycles of attaching and detaching, or so many, on each kernel, and all sorts of them at once;
                        with the default it takes about an hour on two cores
@@ -39,6 +45,10 @@ die() {
 . ci/vm.sh
 # shellcheck source=ci/arch.sh
 . ci/arch.sh
+# shellcheck source=ci/release.sh
+. ci/release.sh
+# shellcheck source=ci/initramfs.sh
+. ci/initramfs.sh
 
 # need PACKAGE...: Debian packages, installed where missing.
 need() {
@@ -239,16 +249,16 @@ cmd_demo() {
 
 # Each stage is a run of its own (`set -e` does not work inside a condition); a failed one does not stop the others.
 cmd_test() {
-    local stage stages=(fmt lint unit asan build nolibc arch) start status times=()
+    local stage stages=(fmt lint unit asan build nolibc msrv package arch) start status times=()
     [[ ! -e fuzz/Cargo.toml ]] || stages+=(fuzz)
-    stages+=(vm)
+    stages+=(initramfs vm)
     mkdir -p target/stages
     rm -f target/stages/*
     for stage in "${stages[@]}"; do
         printf '\n=== %s\n' "$stage"
         start=$SECONDS status=ok
         ci/run.sh "$stage" 2>&1 | tee "target/stages/$stage" || status=FAILED
-        times+=("$(printf '%-7s %-6s %4d s' "$stage" "$status" $((SECONDS - start)))")
+        times+=("$(printf '%-9s %-6s %4d s' "$stage" "$status" $((SECONDS - start)))")
         # A stage that fails without a failed test counts as one.
         if [[ $status = FAILED ]] && ! grep -qE '^[0-9]+ passed, [1-9][0-9]* failed$' "target/stages/$stage"; then
             echo '0 passed, 1 failed' >>"target/stages/$stage"
@@ -264,7 +274,7 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 case ${1:-} in
     '' | -h | --help | help) usage ;;
     all) cmd_test ;;
-    fmt | lint | unit | asan | build | nolibc | arch | fuzz | vm | soak | vm-run | demo | test)
+    fmt | lint | unit | asan | build | nolibc | msrv | package | deny | semver | arch | fuzz | vm | initramfs | soak | vm-run | demo | test)
         command=cmd_$1
         shift
         "$command" "$@"

@@ -5,6 +5,7 @@ cache=${KPROBE_ATTACH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kprobe-attach}
 vm_dir=target/vm            # logs
 vm_tests=$vm_dir/tests-bin  # link to the static test binary
 vm_timeout=${KPROBE_ATTACH_TIMEOUT:-600}
+cpu0_hotplug=cpu0_hotplug   # CPU 0 can go offline (x86 before 6.5, on an Intel)
 vm_modules='dummy nlmon'    # for tests that load a module: small, without dependencies
 
 # Scratch space, on the file system of the cache: only what is complete is moved into it.
@@ -200,27 +201,33 @@ initramfs() {
     (cd "$root" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$output"
 }
 
-# boot INITRD CONSOLE_LOG OUTPUT [PARAMETER]: runs the machine; OUTPUT is a file or - for stdout, PARAMETER is one more for the
-# kernel. Returns the status that the guest's init handed over.
-boot() {
-    local initrd=$1 console=$2 output=$3 parameter=${4:-} verdict status=0 machine
-    verdict=$(mktemp -p "$scratch")
-    if [[ $output = - ]]; then output=stdio; else output=file,path=$output; fi
+# machine INITRD CONSOLE_LOG OUTPUT VERDICT PARAMETERS: runs it; OUTPUT and VERDICT are chardevs of QEMU's, PARAMETERS more for the
+# kernel. Returns QEMU's status.
+machine() {
+    local initrd=$1 console=$2 output=$3 verdict=$4 machine
     # thread=single: with a thread a CPU, code that one CPU patches (kprobes, jump labels) may run stale on another
     # (QEMU before 8.1), and the kernel dies of an int3 that it no longer knows. It boots faster, too.
     # -cx16: with it the emulated kmalloc double-faults now and then.
     # no_timer_check: under load the emulated timer misses the kernel's deadline.
-    # cpu0_hotplug, GenuineIntel: CPU 0 can go offline (before 6.5, Intel only).
     case $arch in
-        amd64) machine=(x86_64 -cpu 'max,-cx16,vendor=GenuineIntel' -smp 2 -append 'console=ttyS0 no_timer_check cpu0_hotplug') ;;
+        amd64) machine=(x86_64 -cpu 'max,-cx16,vendor=GenuineIntel' -smp 2 -append 'console=ttyS0 no_timer_check') ;;
         arm64) machine=(aarch64 -M virt -cpu cortex-a57 -append 'console=ttyAMA0') ;;
         riscv64) machine=(riscv64 -M virt -append 'console=ttyS0') ;;
     esac
-    machine[-1]+=" quiet panic=-1 oops=panic $parameter"
+    machine[-1]+=" quiet panic=-1 oops=panic $5"
     timeout --foreground "$vm_timeout" "qemu-system-${machine[0]}" "${machine[@]:1}" -accel tcg,thread=single -m 1024 \
         -nodefaults -display none -no-reboot -kernel "$kernel_dir/vmlinuz" -initrd "$initrd" -serial "file:$console" \
-        -chardev "$output,id=output" -chardev "file,path=$verdict,id=verdict" \
-        -device pci-serial-2x,chardev1=output,chardev2=verdict </dev/null || status=$?
+        -chardev "$output,id=output" -chardev "$verdict,id=verdict" \
+        -device pci-serial-2x,chardev1=output,chardev2=verdict </dev/null
+}
+
+# boot INITRD CONSOLE_LOG OUTPUT [PARAMETERS]: runs the machine; OUTPUT is a file or - for stdout. Returns the status that the
+# guest's init handed over.
+boot() {
+    local initrd=$1 console=$2 output=$3 parameters=${4:-} verdict status=0
+    verdict=$(mktemp -p "$scratch")
+    if [[ $output = - ]]; then output=stdio; else output=file,path=$output; fi
+    machine "$initrd" "$console" "$output" "file,path=$verdict" "$parameters" || status=$?
     if [[ $status -eq 124 ]]; then
         note "kernel $kernel: stopped after $vm_timeout s"
     elif [[ $status -eq 0 ]]; then
@@ -253,7 +260,7 @@ vm_job() {
     local status=0
     vm_prepare "$1"
     initramfs "$scratch/initrd" "$2"
-    boot "$scratch/initrd" "$scratch/console" - || status=$?
+    boot "$scratch/initrd" "$scratch/console" - "$cpu0_hotplug" || status=$?
     [[ $status -ne 124 && $status -ne 125 ]] || cat "$scratch/console" >&2
     return "$status"
 }
@@ -276,12 +283,12 @@ boot_name() {
 # vm_test KERNEL BOOT: runs the tests of that boot in the machine; prints the verdict line, and on failure what is needed to see
 # why. Leaves the numbers in NAME.count; a machine that fails counts at least one failure.
 vm_test() {
-    local name log console parameter= start=$SECONDS status=0 passed failed verdict=ok
+    local name log console parameters=$cpu0_hotplug start=$SECONDS status=0 passed failed verdict=ok
     name=$(boot_name "$@") log=$vm_dir/$name.log console=$vm_dir/$name.console
-    [[ $2 = ordinary ]] || parameter=lockdown=$2
+    [[ $2 = ordinary ]] || parameters+=" lockdown=$2"
     vm_prepare "$1"
     initramfs "$scratch/$name.initrd"
-    boot "$scratch/$name.initrd" "$console" "$log" "$parameter" || status=$?
+    boot "$scratch/$name.initrd" "$console" "$log" "$parameters" || status=$?
     read -r passed failed < <(sed -n 's/^test result:.* \([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' "$log" | tail -n 1) || passed=0 failed=0
     if [[ $status -ne 0 ]]; then
         verdict=FAILED

@@ -11,13 +11,13 @@ use crate::evidence::{ARMED, Evidence, FTRACE, LOCKDOWN, PARANOID, Question};
 use crate::kallsyms::{Place, addresses};
 use crate::kernel::Kernel;
 use crate::kprobe_events::TraceEvent;
+use crate::mount::open_read;
 use crate::plan::Plan;
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
 use crate::survey::{Meant, Symbols, is_blacklisted, is_traceable, number_in, place};
 use crate::sys;
 use crate::sys::KprobeAt;
 use crate::text::{Buf, contains, read_small};
-use crate::tracefs::open_read;
 
 /// A probe that may be tried instead, as its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

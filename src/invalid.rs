@@ -76,6 +76,8 @@ pub enum Invalid {
     PinOfTraceEvent,
     /// A pin that is not in a bpf file system.
     PinOutsideBpffs,
+    /// A pin below a directory, on a kernel that pins by path only.
+    PinAtDirectory,
 }
 
 impl Invalid {
@@ -125,7 +127,8 @@ impl Invalid {
             StructTail => "an unknown field is not zero",
             PinWithoutLink => "only a link can be pinned",
             PinOfTraceEvent => "a pinned link would leave its tracefs event behind",
-            PinOutsideBpffs => "a pin goes into a bpf file system",
+            PinOutsideBpffs => "a pin goes into a bpf file system that is mounted (mount -t bpf -o mode=0700 bpf /sys/fs/bpf): one out of sight would end with this process, and the pin with it",
+            PinAtDirectory => "this kernel pins by path only",
         }
     }
 
@@ -163,6 +166,9 @@ impl Invalid {
             Self::PinWithoutLink | Self::PinOfTraceEvent => "a pin in the mode link",
             Self::PinOutsideBpffs => {
                 "a path below a mount of type bpf, such as /sys/fs/bpf, with at most one directory to be made"
+            }
+            Self::PinAtDirectory => {
+                "a pin by its path, or Linux 6.5 to pin below a directory that is held open"
             }
         }
     }

@@ -9,9 +9,9 @@ use crate::cause::{Cause, out_of};
 use crate::error::{Error, Failure, Step};
 use crate::evidence::KALLSYMS;
 use crate::invalid::Invalid;
+use crate::mount::open_read;
 use crate::request::{KprobeOpts, Target};
 use crate::text::{LINE_LEN, for_each_line, hexadecimal, words};
-use crate::tracefs::open_read;
 
 /// A line of `/proc/kallsyms`. Its `Display` is the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

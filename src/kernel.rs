@@ -1,6 +1,7 @@
 //! What there is: the features of the running kernel, as far as this process may use them, found by asking for each.
 //!
-//! No probe has a side effect: none creates an event, arms a probe, or leaves anything open but the tracefs directory.
+//! No probe has a side effect: none creates an event, arms a probe, or leaves anything open but the directories of tracefs and
+//! sysfs.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,13 +15,13 @@ use crate::denied::{DUMMY_EVENT, perf_event_denied};
 use crate::error::{Error, Failure};
 use crate::kprobe_events::open_kprobe_events;
 use crate::link::KprobeLink;
+use crate::mount::{Mount, open_read};
 use crate::plan::{Need, Plan};
 use crate::prog::Program;
 use crate::request::{self, AttachMode, KprobeOpts, Target};
 use crate::sys;
 use crate::sys::uapi::{BPF_TRACE_KPROBE_MULTI, BPF_TRACE_KPROBE_SESSION};
-use crate::text::{Buf, decimal, read_small};
-use crate::tracefs::{Tracefs, open_read};
+use crate::text::{decimal, read_small};
 
 /// Whether a feature is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct Features {
     pub kprobe_pmu: Support,
     /// The type of the kprobe PMU: 6, and 8 since Linux 6.5.
     pub pmu_type: u32,
+    /// The type that sysfs has for it, as a cross-check; the one that is used is the verified one.
+    pub pmu_type_in_sysfs: Option<u32>,
     /// The bit of `config` that makes a return probe: always 0 so far. [`None`] where sysfs says something unreadable.
     pub retprobe_bit: Option<u8>,
     /// `BPF_LINK_CREATE` of a perf event, with a cookie: Linux 5.15 (commit b89fbfbb854c).
@@ -134,7 +137,7 @@ impl Features {
     }
 }
 
-/// The running kernel, probed once: its [`Features`], and the tracefs directory if there is one.
+/// The running kernel, probed once: its [`Features`], and its tracefs and sysfs where they are to be had.
 ///
 /// To attach many probes, probe once and use [`Kernel::attach_kprobe`]: an attach by the PMU is then two system calls, and in
 /// the mode [`Link`](AttachMode::Link) the close of the event's own file descriptor.
@@ -143,7 +146,8 @@ impl Features {
 #[derive(Debug)]
 pub struct Kernel {
     features: Features,
-    tracefs: Option<Tracefs>,
+    tracefs: Result<Mount, Errno>,
+    sysfs: Result<Mount, Errno>,
     /// The random part of the event group.
     group: u64,
     /// The number of the next event name.
@@ -153,7 +157,8 @@ pub struct Kernel {
 impl Kernel {
     /// Probes the running kernel, with programs of two instructions loaded for the purpose.
     ///
-    /// It cannot fail: what a probe could not tell is [`Support::Unknown`] and has its errno.
+    /// It cannot fail: what a probe could not tell is [`Support::Unknown`] and has its errno. Where tracefs or sysfs is not mounted
+    /// it is [mounted out of sight](Mount), before Linux 5.2 by a child process.
     #[must_use]
     pub fn probe() -> Self {
         Self::probe_for(None)
@@ -167,22 +172,22 @@ impl Kernel {
 
     fn probe_for(prog: Option<BorrowedFd<'_>>) -> Self {
         let (perf_event, cpu) = probe_perf_event();
+        let sysfs = Mount::sysfs();
+        let sysfs_dir = sysfs.as_ref().ok().map(AsFd::as_fd);
+        let pmu_type_in_sysfs = sysfs_dir.and_then(sysfs_pmu_type);
         let (kprobe_pmu, pmu_type) = match perf_event {
-            Support::Yes => probe_kprobe_pmu(cpu),
+            Support::Yes => probe_kprobe_pmu(cpu, pmu_type_in_sysfs),
             Support::No(reason) | Support::Unknown(reason) => (Support::Unknown(reason), 0),
         };
-        let (tracefs, dir) = match Tracefs::open() {
-            Ok(tracefs) => (Support::Yes, Some(tracefs)),
-            Err(errno) => (Support::no(errno, Cause::NoTracefs), None),
-        };
+        let tracefs = Mount::tracefs();
         let group = random();
         // A kernel may be built without file locks.
-        let open_and_lock = |tracefs: &Tracefs| {
-            let file = open_kprobe_events(tracefs.dir.as_fd())?;
+        let open_and_lock = |tracefs: &Mount| {
+            let file = open_kprobe_events(tracefs.as_fd())?;
             sys::lock_byte(file.as_fd(), group >> 1)
         };
-        let kprobe_events = match &dir {
-            Some(tracefs) => match open_and_lock(tracefs) {
+        let kprobe_events = match &tracefs {
+            Ok(tracefs) => match open_and_lock(tracefs) {
                 Ok(()) => Support::Yes,
                 // A kernel that is locked down since boot has not made the files of tracefs.
                 Err(Errno::NOENT) if kprobe_pmu == LOCKED_DOWN => {
@@ -190,23 +195,28 @@ impl Kernel {
                 }
                 Err(errno) => Support::no(errno, kprobe_events_cause(errno)),
             },
-            None => tracefs,
+            Err(errno) => Support::no(*errno, Cause::NoTracefs),
         };
         let features = Features {
             perf_event,
             cpu,
             kprobe_pmu,
             pmu_type,
-            retprobe_bit: probe_retprobe_bit(),
+            pmu_type_in_sysfs,
+            retprobe_bit: sysfs_dir.map_or(Some(0), probe_retprobe_bit),
             perf_link: probe_perf_link(prog),
-            tracefs,
+            tracefs: match &tracefs {
+                Ok(_) => Support::Yes,
+                Err(errno) => Support::no(*errno, Cause::NoTracefs),
+            },
             kprobe_events,
             kprobe_multi: probe_multi(BPF_TRACE_KPROBE_MULTI),
             kprobe_session: probe_multi(BPF_TRACE_KPROBE_SESSION),
         };
         Self {
             features,
-            tracefs: dir,
+            tracefs,
+            sysfs,
             group,
             next_event: AtomicU32::new(0),
         }
@@ -217,7 +227,8 @@ impl Kernel {
     pub const fn with_features(features: Features) -> Self {
         Self {
             features,
-            tracefs: None,
+            tracefs: Err(Errno::NOENT),
+            sysfs: Err(Errno::NOENT),
             group: 0,
             next_event: AtomicU32::new(0),
         }
@@ -229,10 +240,22 @@ impl Kernel {
         self.features
     }
 
-    /// Where tracefs is mounted; [`None`] where there is none, or one that was mounted out of sight.
-    #[must_use]
-    pub fn tracefs_path(&self) -> Option<&str> {
-        self.tracefs.as_ref()?.path.as_ref().map(Buf::as_str)
+    /// The tracefs that was found, or mounted where nobody sees it, and is held for as long as this value.
+    ///
+    /// # Errors
+    ///
+    /// There is none to be had, by the errno of [`Mount::tracefs`].
+    pub fn tracefs(&self) -> Result<&Mount, Errno> {
+        self.tracefs.as_ref().map_err(|errno| *errno)
+    }
+
+    /// The sysfs that was found, or mounted where nobody sees it, and is held for as long as this value.
+    ///
+    /// # Errors
+    ///
+    /// There is none to be had, by the errno of [`Mount::sysfs`]. Nothing but the cross-check of the PMU is lost then.
+    pub fn sysfs(&self) -> Result<&Mount, Errno> {
+        self.sysfs.as_ref().map_err(|errno| *errno)
     }
 
     /// Decides how a program would be attached, and with which system calls, without making one. What each mode and option
@@ -264,7 +287,7 @@ impl Kernel {
     }
 
     pub(crate) fn tracefs_dir(&self) -> Option<BorrowedFd<'_>> {
-        self.tracefs.as_ref().map(|tracefs| tracefs.dir.as_fd())
+        self.tracefs.as_ref().ok().map(AsFd::as_fd)
     }
 
     pub(crate) const fn group(&self) -> u64 {
@@ -327,11 +350,12 @@ fn first_allowed_cpu() -> Option<u32> {
 
 /// The kprobe PMU, told from every other by two refusals: of a name longer than any symbol (E2BIG; the uprobe PMU says
 /// ENAMETOOLONG of a path like it), and of a name at an invalid address (EFAULT). Needs no sysfs.
-fn probe_kprobe_pmu(cpu: u32) -> (Support, u32) {
+///
+/// What sysfs says is tried last, for a kernel that has it nowhere near the others.
+fn probe_kprobe_pmu(cpu: u32, in_sysfs: Option<u32>) -> (Support, u32) {
     let mut tried = Support::no(Errno::NOENT, Cause::NoKprobePmu);
     // 8 since Linux 6.5, 6 before; the rest in case a kernel has more named PMUs than those of today.
-    let by_sysfs = core::iter::once_with(sysfs_pmu_type).flatten();
-    for r#type in [8, 6, 7].into_iter().chain(9..=15).chain(by_sysfs) {
+    for r#type in [8, 6, 7].into_iter().chain(9..=15).chain(in_sysfs) {
         match is_kprobe_pmu(r#type, cpu) {
             Ok(true) if is_locked_down(r#type, cpu) => {
                 return (LOCKED_DOWN, r#type);
@@ -381,22 +405,26 @@ fn is_locked_down(r#type: u32, cpu: u32) -> bool {
 }
 
 /// A file of the kprobe PMU in sysfs, read into `text`.
-fn read_sysfs_pmu<'a>(file: &str, text: &'a mut [u8; 32]) -> Result<&'a [u8], Errno> {
-    let path = format_args!("/sys/bus/event_source/devices/kprobe/{file}");
-    let path = Buf::<64>::of(path)?;
-    let file = open_read(rustix::fs::CWD, path.as_str())?;
+fn read_sysfs_pmu<'a>(
+    sysfs: BorrowedFd<'_>,
+    path: &str,
+    text: &'a mut [u8; 32],
+) -> Result<&'a [u8], Errno> {
+    let file = open_read(sysfs, path)?;
     let len = read_small(&file, text)?;
     Ok(text.get(..len).unwrap_or_default())
 }
 
-/// The type as sysfs has it, where it is mounted, for a kernel that has it nowhere near the others.
-fn sysfs_pmu_type() -> Option<u32> {
-    parse_pmu_type(read_sysfs_pmu("type", &mut [0; 32]).ok()?)
+/// The type as sysfs has it.
+fn sysfs_pmu_type(sysfs: BorrowedFd<'_>) -> Option<u32> {
+    let path = "bus/event_source/devices/kprobe/type";
+    parse_pmu_type(read_sysfs_pmu(sysfs, path, &mut [0; 32]).ok()?)
 }
 
-/// The retprobe bit: 0 without sysfs, as on every kernel so far; what sysfs says where it is mounted.
-fn probe_retprobe_bit() -> Option<u8> {
-    match read_sysfs_pmu("format/retprobe", &mut [0; 32]) {
+/// The retprobe bit: what sysfs says, and 0 without it, as on every kernel so far.
+fn probe_retprobe_bit(sysfs: BorrowedFd<'_>) -> Option<u8> {
+    let path = "bus/event_source/devices/kprobe/format/retprobe";
+    match read_sysfs_pmu(sysfs, path, &mut [0; 32]) {
         Ok(text) => parse_retprobe_format(text),
         Err(Errno::NOENT | Errno::NOTDIR) => Some(0),
         Err(_) => None,

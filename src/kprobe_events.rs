@@ -13,11 +13,11 @@ use crate::event::{
     DEFINITION_LEN, Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal,
     error_log_errno, error_log_line, parse_id, profile_missed,
 };
+use crate::mount::open_read;
 use crate::request::AttachMode;
 use crate::survey::settled;
 use crate::sys;
 use crate::text::{Buf, LINE_LEN, contains, for_each_line};
-use crate::tracefs::open_read;
 
 /// Opens `kprobe_events` for one line at a time. Never with `O_TRUNC`: that deletes every event of the machine.
 const KPROBE_EVENTS_FLAGS: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::CLOEXEC);

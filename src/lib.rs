@@ -62,6 +62,8 @@ mod kernel;
 mod kprobe_events;
 mod link;
 pub mod map;
+mod mount;
+mod pin;
 mod plan;
 mod probe;
 pub mod prog;
@@ -70,7 +72,6 @@ mod survey;
 mod sweep;
 mod sys;
 mod text;
-mod tracefs;
 
 pub use cause::Cause;
 pub use error::{ErrnoName, Error, Step};
@@ -80,6 +81,7 @@ pub use explain::{Explanation, Suggestion};
 pub use invalid::Invalid;
 pub use kernel::{Features, Kernel, Reason, Support, attach_kprobe};
 pub use link::{KprobeInfo, KprobeLink};
+pub use mount::Mount;
 pub use plan::{Need, Plan, Syscall};
 pub use probe::{InText, ParseError, Probe};
 pub use request::{AttachMode, KprobeOpts, MAX_MAXACTIVE, MAX_SYMBOL_LEN, Target};
@@ -90,5 +92,5 @@ pub use sweep::{Swept, sweep, sweep_dry_run};
 #[cfg(fuzzing)]
 pub mod fuzz {
     pub use crate::kernel::{parse_pmu_type, parse_retprobe_format};
-    pub use crate::tracefs::mount_point;
+    pub use crate::mount::mount_point;
 }

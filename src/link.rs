@@ -1,10 +1,8 @@
 //! The plan carried out: a [`KprobeLink`] is a program attached, and detaches it when dropped.
 
 use core::ffi::CStr;
-use core::fmt;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -14,6 +12,8 @@ use crate::error::{Error, Failure, Step};
 use crate::invalid::Invalid;
 use crate::kallsyms;
 use crate::kprobe_events::TraceEvent;
+use crate::mount::Mount;
+use crate::pin::{pin, pin_at};
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
 use crate::prog::obj_get;
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
@@ -21,8 +21,6 @@ use crate::survey::settled;
 use crate::sys;
 use crate::sys::KprobeAt;
 use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE};
-use crate::text::Buf;
-use crate::tracefs::Tracefs;
 
 /// A program attached to a kernel function. Dropping it detaches; [`detach`](Self::detach) does too, and says whether all
 /// of it worked.
@@ -179,7 +177,7 @@ impl KprobeLink {
     }
 
     /// How often the probe was hit without the program being run: from the link (Linux 6.7), or for a tracefs event from
-    /// `kprobe_profile`. [`None`] where the kernel does not say.
+    /// `kprobe_profile`, for which tracefs is [looked for anew](Mount::tracefs). [`None`] where the kernel does not say.
     ///
     /// # Errors
     ///
@@ -201,7 +199,7 @@ impl KprobeLink {
             return Ok(None);
         };
         // tracefs is looked for anew, so that a link need not hold a third file descriptor for this.
-        Tracefs::open().and_then(|tracefs| event.missed(tracefs.dir.as_fd()))
+        Mount::tracefs().and_then(|tracefs| event.missed(tracefs.as_fd()))
     }
 
     /// Pins the link into a bpf file system, where it stays attached without this process, until the pin is unlinked. Of the
@@ -210,28 +208,36 @@ impl KprobeLink {
     /// # Errors
     ///
     /// [`Step::Pin`]: the mode has no link; or the link is of a tracefs event, which nobody would remove after the pin is
-    /// gone; or the path is not in a bpf file system, or taken.
+    /// gone; or the path is not in a bpf file system that is mounted, or taken. None is mounted for it: in one that is mounted out
+    /// of sight the pin would be gone with the file descriptor. Who wants that asks for [`pin_at`](Self::pin_at).
     #[doc(alias = "bpf_link__pin")]
     pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
-        let refused = |invalid| {
+        self.check_pin()?;
+        pin(self.fd.as_fd(), path).map_err(|failure| about(self.request.as_ref(), failure))
+    }
+
+    /// Pins the link at a path that starts from a directory of a bpf file system, which need not be mounted anywhere:
+    /// `BPF_F_PATH_FD`. A path from the root goes by that, as with `openat(2)`.
+    ///
+    /// The pins of a [`Mount`] that is mounted nowhere end with it, and so do the links, unless it is mounted meanwhile
+    /// (`move_mount(2)`) or its file descriptor handed on. Nothing is made but the pin. Linux 6.5 (commit cb8edce28073).
+    ///
+    /// # Errors
+    ///
+    /// [`Step::Pin`]: as of [`pin`](Self::pin); or the kernel pins by path only.
+    pub fn pin_at(&self, dir: impl AsFd, path: impl Arg) -> Result<(), Error> {
+        self.check_pin()?;
+        pin_at(self.fd.as_fd(), dir.as_fd(), path)
+            .map_err(|failure| about(self.request.as_ref(), failure))
+    }
+
+    fn check_pin(&self) -> Result<(), Error> {
+        check_pin(self.mode).map_err(|invalid| {
             about(
                 self.request.as_ref(),
                 Failure::invalid(invalid).at(Step::Pin),
             )
-        };
-        check_pin(self.mode).map_err(refused)?;
-        let pinned = path.into_with_c_str(|path| {
-            let Ok(parent) = Parent::of(path) else {
-                return Ok(Err(refused(Invalid::PinOutsideBpffs)));
-            };
-            Ok(parent
-                .pin(path, self.fd.as_fd())
-                .map_err(|errno| match errno {
-                    NOT_BPFFS => refused(Invalid::PinOutsideBpffs),
-                    errno => self.error(Step::Pin, errno),
-                }))
-        });
-        pinned.map_err(|errno| self.error(Step::Pin, errno))?
+        })
     }
 
     /// Opens a link that was pinned, by this crate or another. Dropping it does not detach: the pin does, when it is
@@ -262,11 +268,10 @@ impl KprobeLink {
     }
 
     fn error(&self, step: Step, errno: Errno) -> Error {
-        let cause = match (step, errno) {
-            (Step::Pin, Errno::EXIST) => Cause::EventExists,
-            _ => Cause::Unknown,
-        };
-        about(self.request.as_ref(), Failure::bpf(step, errno, cause))
+        about(
+            self.request.as_ref(),
+            Failure::bpf(step, errno, Cause::Unknown),
+        )
     }
 }
 
@@ -349,62 +354,4 @@ pub(crate) const fn check_pin(mode: AttachMode) -> Result<(), Invalid> {
         AttachMode::LegacyLink => Err(Invalid::PinOfTraceEvent),
         AttachMode::Perf | AttachMode::Legacy => Err(Invalid::PinWithoutLink),
     }
-}
-
-/// The path is not in a bpf file system: libbpf's errno for it.
-const NOT_BPFFS: Errno = Errno::INVAL;
-
-/// The directory that a pin goes into.
-struct Parent {
-    path: Buf<PATH_MAX>,
-}
-
-/// `PATH_MAX` of `include/uapi/linux/limits.h`.
-const PATH_MAX: usize = 4096;
-
-impl Parent {
-    fn of(path: &CStr) -> Result<Self, fmt::Error> {
-        let path = path.to_bytes();
-        let end = path.iter().rposition(|byte| *byte == b'/');
-        let parent = match end {
-            None => &b"."[..],
-            Some(0) => b"/",
-            Some(end) => path.get(..end).unwrap_or_default(),
-        };
-        let mut path = Buf::new();
-        for byte in parent {
-            path.push(*byte)?;
-        }
-        Ok(Self { path })
-    }
-
-    /// Pins, making the directory if need be, and taking it away again if that was in vain.
-    fn pin(&self, path: &CStr, link: BorrowedFd<'_>) -> Result<(), Errno> {
-        let parent = self.path.as_bytes();
-        let (made, in_bpffs) = match is_bpffs(parent) {
-            Err(Errno::NOENT) => {
-                rustix::fs::mkdir(parent, Mode::RWXU)?;
-                (true, is_bpffs(parent))
-            }
-            in_bpffs => (false, in_bpffs),
-        };
-        let pinned = in_bpffs.and_then(|in_bpffs| {
-            if in_bpffs {
-                sys::obj_pin(path, link)
-            } else {
-                Err(NOT_BPFFS)
-            }
-        });
-        if made && pinned.is_err() {
-            // Best effort: the pin's own failure is what matters.
-            let _ = rustix::fs::rmdir(parent);
-        }
-        pinned
-    }
-}
-
-/// Whether a path is in a bpf file system.
-pub(crate) fn is_bpffs(path: impl Arg) -> Result<bool, Errno> {
-    let magic = rustix::fs::statfs(path)?.f_type;
-    Ok(magic == i64::from(linux_raw_sys::general::BPF_FS_MAGIC))
 }

@@ -64,8 +64,8 @@ impl fmt::Display for Need {
 /// ```
 /// # use kprobe_attach::{AttachMode, Features, Kernel, KprobeOpts, Support, Target};
 /// # let features = Features {
-/// #     perf_event: Support::Yes, cpu: 0, kprobe_pmu: Support::Yes, pmu_type: 8, retprobe_bit: Some(0),
-/// #     perf_link: Support::Yes, tracefs: Support::Yes, kprobe_events: Support::Yes,
+/// #     perf_event: Support::Yes, cpu: 0, kprobe_pmu: Support::Yes, pmu_type: 8, pmu_type_in_sysfs: Some(8),
+/// #     retprobe_bit: Some(0), perf_link: Support::Yes, tracefs: Support::Yes, kprobe_events: Support::Yes,
 /// #     kprobe_multi: Support::Yes, kprobe_session: Support::Yes,
 /// # };
 /// # let kernel = Kernel::with_features(features);

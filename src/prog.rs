@@ -73,7 +73,7 @@ impl Program {
 /// `BPF_OBJ_GET`, with a path outside of a bpf file system told from one that may not be opened (both are `EACCES`).
 pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd, Errno> {
     sys::obj_get(path).map_err(|errno| match errno {
-        Errno::ACCESS if !crate::link::is_bpffs(path).unwrap_or(true) => Errno::INVAL,
+        Errno::ACCESS if !crate::pin::is_bpffs(path).unwrap_or(true) => Errno::INVAL,
         errno => errno,
     })
 }
@@ -260,7 +260,7 @@ fn vdso_version() -> Option<u32> {
 }
 
 fn open_proc(path: &str) -> Option<OwnedFd> {
-    let file = crate::tracefs::open_read(rustix::fs::CWD, path).ok()?;
+    let file = crate::mount::open_read(rustix::fs::CWD, path).ok()?;
     let magic = rustix::fs::fstatfs(&file).ok()?.f_type;
     (magic == i64::from(linux_raw_sys::general::PROC_SUPER_MAGIC)).then_some(file)
 }

@@ -7,11 +7,11 @@ use rustix::io::{Errno, Result};
 use crate::cause::Cause;
 use crate::evidence::{BLACKLIST, FILTER};
 use crate::kallsyms::{Code, Place, Symbol, for_each_symbol, place_of};
+use crate::mount::open_read;
 use crate::request::{KprobeOpts, Target};
 use crate::text::{
     Buf, LINE_LEN, contains, decimal, for_each_line, hexadecimal, read_small, split, words,
 };
-use crate::tracefs::open_read;
 
 /// What `/proc/kallsyms` has under the name of a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use crate::cause::{Cause, kprobe_events_cause, out_of, remove_cause};
 use crate::error::{Error, Failure, Step};
 use crate::event::EventLine;
 use crate::kprobe_events::{open_kprobe_events, remove};
+use crate::mount::{Mount, open_read};
 use crate::sys::{is_byte_locked, lock_byte, unlock_byte};
 use crate::text::{LINE_LEN, for_each_line};
-use crate::tracefs::{Tracefs, open_read};
 
 /// How many events of this crate's a sweep has met; one with several probes, which this crate does not make, more than once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct Swept {
 /// ```
 pub fn sweep(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
     let tracefs = open_tracefs()?;
-    let kprobe_events = open_kprobe_events(tracefs.dir.as_fd())
+    let kprobe_events = open_kprobe_events(tracefs.as_fd())
         .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?;
     let mut removed = 0;
     loop {
@@ -128,16 +128,16 @@ pub fn sweep_dry_run(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Erro
     Ok(swept)
 }
 
-fn open_tracefs() -> Result<Tracefs, Failure> {
-    Tracefs::open().map_err(|errno| failed(errno, Cause::NoTracefs))
+fn open_tracefs() -> Result<Mount, Failure> {
+    Mount::tracefs().map_err(|errno| failed(errno, Cause::NoTracefs))
 }
 
 /// Calls `each` with every event in a group of ours, and the file that lists it.
 fn for_each_of_ours(
-    tracefs: &Tracefs,
+    tracefs: &Mount,
     each: &mut dyn FnMut(&EventLine<'_>, BorrowedFd<'_>),
 ) -> Result<(), Failure> {
-    let file = open_read(tracefs.dir.as_fd(), "kprobe_events")
+    let file = open_read(tracefs.as_fd(), "kprobe_events")
         .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
         if let Some(event) = EventLine::parse(line).filter(EventLine::is_ours) {

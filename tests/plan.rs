@@ -13,6 +13,7 @@ fn kernel() -> Kernel {
         cpu: 3,
         kprobe_pmu: Support::Yes,
         pmu_type: 9,
+        pmu_type_in_sysfs: Some(9),
         retprobe_bit: Some(2),
         perf_link: Support::Yes,
         tracefs: Support::Yes,

@@ -27,6 +27,7 @@ fn features([pmu, link, tracefs]: [bool; 3], missing: Support) -> Features {
         cpu: 0,
         kprobe_pmu: support(pmu, Cause::NoKprobePmu),
         pmu_type: 8,
+        pmu_type_in_sysfs: Some(8),
         retprobe_bit: Some(0),
         perf_link: support(link, Cause::NoPerfLink),
         tracefs: support(tracefs, Cause::NoTracefs),

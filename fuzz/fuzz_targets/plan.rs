@@ -124,6 +124,7 @@ fn features(input: &Input<'_>) -> Features {
         cpu: input.cpu,
         kprobe_pmu,
         pmu_type: input.pmu_type,
+        pmu_type_in_sysfs: None,
         retprobe_bit: input.retprobe_bit,
         perf_link,
         tracefs,

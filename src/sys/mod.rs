@@ -1,5 +1,5 @@
-//! The one unsafe room of the library: `bpf(2)`, `perf_event_open(2)` and the one `ioctl` between them, made by hand; and of
-//! `fcntl(2)` the locks that rustix leaves out.
+//! The one unsafe room of the library: `bpf(2)`, `perf_event_open(2)` and the one `ioctl` between them, made by hand; of
+//! `fcntl(2)` the locks that rustix leaves out; and a child process that mounts.
 //!
 //! Outward everything is safe: file descriptors are borrowed or owned, strings are `&CStr`, buffers are slices.
 //!
@@ -27,17 +27,22 @@ use core::mem::{size_of, size_of_val};
 use core::ptr;
 
 use linux_raw_sys::general::{
-    __NR_bpf, __NR_fcntl, __NR_perf_event_open, F_OFD_GETLK, F_OFD_SETLK,
+    __NR_bpf, __NR_clone, __NR_exit_group, __NR_fcntl, __NR_perf_event_open, __NR_rt_sigprocmask,
+    __WALL, CLONE_FILES, CLONE_NEWNS, F_OFD_GETLK, F_OFD_SETLK, SIG_SETMASK,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use rustix::io::{Errno, Result};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{DupFlags, Errno, Result};
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::process::{Pid, WaitOptions};
 
 use uapi::{
-    BPF_BTF_LOAD, BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM,
-    BPF_MAP_TYPE_ARRAY, BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, BPF_PERF_EVENT,
-    BPF_PROG_BIND_MAP, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD, BPF_TASK_FD_QUERY, BtfLoad, F_UNLCK,
-    F_WRLCK, Flock, GetFdById, LinkCreateKprobeMulti, LinkCreatePerfEvent, LinkInfoPerfKprobe,
-    LinkUpdate, MapCreate, MapElem, Obj, ObjGetInfo, PERF_ATTR_DISABLED, PERF_ATTR_EXCLUDE_KERNEL,
+    BPF_BTF_LOAD, BPF_F_PATH_FD, BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_MAP_CREATE,
+    BPF_MAP_LOOKUP_ELEM, BPF_MAP_TYPE_ARRAY, BPF_MAP_UPDATE_ELEM, BPF_OBJ_GET,
+    BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, BPF_PERF_EVENT, BPF_PROG_BIND_MAP, BPF_PROG_GET_FD_BY_ID,
+    BPF_PROG_LOAD, BPF_TASK_FD_QUERY, BtfLoad, F_UNLCK, F_WRLCK, Flock, GetFdById,
+    LinkCreateKprobeMulti, LinkCreatePerfEvent, LinkInfoPerfKprobe, LinkUpdate, MapCreate, MapElem,
+    MapInfo, Obj, ObjAt, ObjGetInfo, PERF_ATTR_DISABLED, PERF_ATTR_EXCLUDE_KERNEL,
     PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC, PerfEventAttr, ProgBindMap, ProgInfo, ProgLoad,
     TaskFdQuery,
 };
@@ -272,6 +277,89 @@ pub(crate) fn is_byte_locked(file: BorrowedFd<'_>, byte: u64) -> Result<bool> {
     Ok(lock.l_type != F_UNLCK)
 }
 
+/// Mounts a file system in a mount namespace that is a child's own and ends with it, and makes `dir` its root directory, which
+/// stays usable. A child that dies of a signal may not have come to that, and one that dies between two certain system calls leaves a
+/// file descriptor open.
+///
+/// The child is a fork(2) that shares the file descriptors (`CLONE_FILES`), so `dir` is replaced for this process too, and it
+/// has every signal kept back, so that no handler runs in it. That it ends is told to nobody: no SIGCHLD, and no `wait(2)`
+/// without `__WALL`, so that a process that waits for children of its own does not meet it.
+pub(crate) fn mount_privately(fs_type: &CStr, dir: &mut OwnedFd) -> Result<()> {
+    let every_signal = u64::MAX;
+    let mut old_mask = 0;
+    set_signal_mask(every_signal, Some(&mut old_mask))?;
+    let flags = (CLONE_FILES | CLONE_NEWNS) as usize;
+    // SAFETY: clone with no new stack and no CLONE_VM is fork(2): the child has a copy of all memory. It makes system calls and
+    // nothing else, whatever other threads held when it was forked (rustix is not built on libc, or this crate does not compile), and
+    // leaves this function by exit_group(2) alone. The file descriptors are shared; what it opens it closes.
+    let pid = match result(unsafe { arch::syscall5(__NR_clone, [flags, 0, 0, 0, 0]) }) {
+        Ok(0) => {
+            let errno = mount_over_root(fs_type, dir).err();
+            exit_group(errno.map_or(0, Errno::raw_os_error));
+        }
+        pid => pid,
+    };
+    let status = pid.map(|pid| wait_for_clone(i32::try_from(pid).unwrap_or_default()));
+    // It was this mask a moment ago, so setting it cannot fail.
+    let _ = set_signal_mask(old_mask, None);
+    match status? {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw_os_error(errno)),
+    }
+}
+
+/// Mounts a file system over the root of a namespace that nobody else is in, and makes `dir` its root directory.
+fn mount_over_root(fs_type: &CStr, dir: &mut OwnedFd) -> Result<()> {
+    // A root that is not of this namespace, as after chroot(2) to that of another process, is refused (EINVAL); the next call would
+    // change it instead (before commit 12f147ddd6de).
+    let read_only = MountFlags::BIND | MountFlags::RDONLY;
+    rustix::mount::mount_remount(c"/", read_only, c"")?;
+    // Or the mount would appear wherever the root's mount is shared to.
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change(c"/", private)?;
+    rustix::mount::mount(fs_type, c"/", fs_type, MountFlags::empty(), None)?;
+    // The root of a process is below what is mounted over it, but going up from it is not.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mounted = rustix::fs::open(c"/..", flags, Mode::empty())?;
+    rustix::io::dup3(&mounted, dir, DupFlags::CLOEXEC)
+}
+
+/// Waits for a child of clone(2), and answers its exit status. A signal's victim has none: 0.
+fn wait_for_clone(pid: i32) -> i32 {
+    let options = WaitOptions::from_bits_retain(__WALL);
+    loop {
+        match rustix::process::waitpid(Pid::from_raw(pid), options) {
+            Ok(ended) => {
+                return ended
+                    .and_then(|(_, status)| status.exit_status())
+                    .unwrap_or(0);
+            }
+            Err(Errno::INTR) => {}
+            // Another thread waits for children of every kind. What the child did shows.
+            Err(_) => return 0,
+        }
+    }
+}
+
+/// `rt_sigprocmask(2)`: which signals this thread keeps back.
+fn set_signal_mask(mask: u64, old: Option<&mut u64>) -> Result<()> {
+    let old = old.map_or(0, |old| ptr::from_mut(old).expose_provenance());
+    let new = ptr::from_ref(&mask).expose_provenance();
+    let args = [SIG_SETMASK as usize, new, old, size_of::<u64>(), 0];
+    // SAFETY: a sigset of the kernel is 64 bits on the architectures served; the new one is read, and the old one written to
+    // where a `&mut u64` is, or nowhere.
+    result(unsafe { arch::syscall5(__NR_rt_sigprocmask, args) }).map(drop)
+}
+
+/// Ends the process.
+fn exit_group(status: i32) -> ! {
+    loop {
+        let status = usize::try_from(status).unwrap_or_default();
+        // SAFETY: takes a number and does not come back.
+        unsafe { arch::syscall5(__NR_exit_group, [status, 0, 0, 0, 0]) };
+    }
+}
+
 /// `BPF_LINK_CREATE` of a perf event. Without one, target -1 asks whether the kernel has perf links: EBADF is yes.
 pub(crate) fn link_create_perf_event(
     prog: BorrowedFd<'_>,
@@ -386,6 +474,33 @@ pub(crate) fn map_create_array(entries: u32) -> Result<OwnedFd> {
     unsafe { bpf_fd(BPF_MAP_CREATE, &mut attr) }
 }
 
+/// Whether a file descriptor is such a map as [`map_create_array`] makes, unless it is no map at all.
+pub(crate) fn is_array(fd: BorrowedFd<'_>) -> Result<bool> {
+    let mut info = MapInfo::default();
+    let len = size_of_val(&info);
+    // SAFETY: the struct is all zeros, so the kernel has no address to write to, whatever kind of object it is.
+    unsafe { obj_get_info(fd, &mut info, len) }?;
+    let MapInfo {
+        r#type,
+        id: _,
+        key_size,
+        value_size,
+    } = info;
+    Ok((r#type, key_size, value_size) == (BPF_MAP_TYPE_ARRAY, 4, 8))
+}
+
+/// `BPF_MAP_UPDATE_ELEM` in a map made by [`map_create_array`].
+pub(crate) fn map_update(map: &crate::map::Array, key: u32, value: u64) -> Result<()> {
+    let mut attr = MapElem {
+        map_fd: fd_u32(map.as_fd()),
+        key: address(&key),
+        value: address(&value),
+        ..MapElem::default()
+    };
+    // SAFETY: the attribute of this command. The keys of an `Array` are the u32, and its values the u64, that are read.
+    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
+}
+
 /// `BPF_MAP_LOOKUP_ELEM` in a map made by [`map_create_array`].
 pub(crate) fn map_lookup(map: &crate::map::Array, key: u32) -> Result<u64> {
     let mut value = 0_u64;
@@ -395,8 +510,8 @@ pub(crate) fn map_lookup(map: &crate::map::Array, key: u32) -> Result<u64> {
         value: address_mut(&mut value),
         ..MapElem::default()
     };
-    // SAFETY: the attribute of this command. An `Array` is only made from `map_create_array`, so its keys are the u32 that
-    // is read and its values the u64 that is written.
+    // SAFETY: the attribute of this command. An `Array` is only made from `map_create_array`, or of what `is_array`, so its keys
+    // are the u32 that is read and its values the u64 that is written; and the command refuses what is no map.
     unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
     Ok(value)
 }
@@ -414,6 +529,19 @@ pub(crate) fn obj_pin(path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
         pathname: address(path),
         bpf_fd: fd_u32(fd),
         file_flags: 0,
+    };
+    // SAFETY: the attribute of this command; the path is read up to its NUL.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.map(drop)
+}
+
+/// `BPF_OBJ_PIN` below a directory. `EINVAL`: the kernel does not know `BPF_F_PATH_FD`.
+pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
+    let mut attr = ObjAt {
+        pathname: address(path),
+        bpf_fd: fd_u32(fd),
+        file_flags: BPF_F_PATH_FD,
+        path_fd: fd_u32(dir),
+        pad: 0,
     };
     // SAFETY: the attribute of this command; the path is read up to its NUL.
     unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.map(drop)

@@ -21,6 +21,7 @@ macro_rules! layout {
 
 pub(super) const BPF_MAP_CREATE: u32 = 0;
 pub(super) const BPF_MAP_LOOKUP_ELEM: u32 = 1;
+pub(super) const BPF_MAP_UPDATE_ELEM: u32 = 2;
 pub(super) const BPF_PROG_LOAD: u32 = 5;
 pub(super) const BPF_OBJ_PIN: u32 = 6;
 pub(super) const BPF_OBJ_GET: u32 = 7;
@@ -31,6 +32,9 @@ pub(super) const BPF_TASK_FD_QUERY: u32 = 20;
 pub(super) const BPF_LINK_CREATE: u32 = 28;
 pub(super) const BPF_LINK_UPDATE: u32 = 29;
 pub(super) const BPF_PROG_BIND_MAP: u32 = 35;
+
+/// Linux 6.5 (commit cb8edce28073)
+pub(super) const BPF_F_PATH_FD: u32 = 1 << 14;
 
 pub(crate) const BPF_PROG_TYPE_KPROBE: u32 = 2;
 pub(super) const BPF_MAP_TYPE_ARRAY: u32 = 2;
@@ -177,6 +181,29 @@ pub(super) struct Obj {
     pub(super) file_flags: u32,
 }
 layout!(Obj: 16 { pathname @ 0, bpf_fd @ 8, file_flags @ 12 });
+
+/// `BPF_OBJ_PIN` below a directory
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ObjAt {
+    pub(super) pathname: u64,
+    pub(super) bpf_fd: u32,
+    pub(super) file_flags: u32,
+    pub(super) path_fd: u32,
+    pub(super) pad: u32,
+}
+layout!(ObjAt: 24 { pathname @ 0, bpf_fd @ 8, file_flags @ 12, path_fd @ 16, pad @ 20 });
+
+/// The first fields of `struct bpf_map_info`, in Linux 4.13 and every later one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MapInfo {
+    pub(super) r#type: u32,
+    pub(super) id: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+}
+layout!(MapInfo: 16 { r#type @ 0, id @ 4, key_size @ 8, value_size @ 12 });
 
 /// `BPF_PROG_GET_FD_BY_ID`
 #[repr(C)]

@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use kprobe_attach::AttachMode;
 use serde_json::Value;
 
+use super::mounts::{unmount, with_own_mounts};
 use super::{Counter, FUNCTION, clean, link::pin, promised, unlink};
 
 pub(crate) fn program() -> Command {
@@ -345,13 +346,170 @@ fn attach_holds_a_pinned_program_or_pins_its_links() {
             std::fs::remove_dir("/sys/fs/bpf/pins").unwrap();
         } else {
             assert_eq!(output.status.code(), Some(1));
-            assert_eq!(json(&output.stdout)[0]["error"]["step"], "pin");
+            assert_eq!(json(&output.stdout)[0]["error"]["cause"], "no-perf-link");
             assert!(!std::fs::exists("/sys/fs/bpf/pins").unwrap());
         }
         let gone = run(&["attach", "--program", "/sys/fs/bpf/none", FUNCTION]);
         assert_eq!(gone.status.code(), Some(1));
         assert!(text(&gone.stderr).contains("open-program: ENOENT: there is no such pin"));
         std::fs::remove_file(PIN).unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn count_pins_counters_and_reads_them_again() {
+    const DIR: &str = "/sys/fs/bpf/counters";
+    let count = |args: &[&str]| run(&[&["count", "--json", "--pin", DIR], args].concat());
+    let read = || json(&count(&[]).stdout);
+    clean(|| {
+        let empty = count(&[]);
+        assert_eq!(empty.status.code(), Some(1));
+        assert_eq!(json(&empty.stdout)[0]["error"]["errno"], "ENOENT");
+
+        let output = count(&[
+            "kprobe/vfs_unlink",
+            "kretprobe/vfs_unlink,cookie=9",
+            "--cookie=7",
+        ]);
+        if !promised().contains(&AttachMode::Link) {
+            assert_eq!(output.status.code(), Some(1));
+            let error = &json(&output.stdout)[0]["error"];
+            assert_eq!(error["cause"], "no-perf-link");
+            assert!(error["message"].as_str().unwrap().contains("Linux 5.15"));
+            assert!(!std::fs::exists(DIR).unwrap());
+            return;
+        }
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let pinned = json(&output.stdout);
+        assert_eq!(pinned[0]["pinned"], format!("{DIR}/kprobe_vfs_unlink"));
+        assert!(pinned[0]["link_id"].is_u64());
+        unlink(3);
+        let mut counts = read();
+        counts.sort_by_key(|count| count["cookie"].as_u64());
+        let [entry, exit] = &counts[..] else {
+            panic!("{counts:?}");
+        };
+        // What the options add stands in the text.
+        assert_eq!(entry["probe"], "kprobe/vfs_unlink,cookie=0x7,mode=link");
+        assert_eq!(exit["probe"], "kretprobe/vfs_unlink,cookie=9");
+        for (count, retprobe, cookie) in [(entry, false, 7), (exit, true, 9)] {
+            assert_eq!(count["function"], FUNCTION);
+            assert_eq!(count["retprobe"], retprobe);
+            assert_eq!(count["cookie"], cookie);
+            assert_eq!(count["mode"], "link");
+            assert_eq!(count["hits"], 3);
+            assert_eq!(count["missed"], pinned_missed());
+        }
+        let table = run(&["count", "--pin", DIR]);
+        assert!(text(&table.stdout).starts_with("PROBE"), "{table:?}");
+
+        // A name that is taken: nothing of the others stays either.
+        let output = count(&["vfs_mkdir", "vfs_unlink"]);
+        assert_eq!(output.status.code(), Some(1));
+        let error = &json(&output.stdout)[0]["error"];
+        assert_eq!(error["cause"], "event-exists");
+        assert!(
+            error["message"].as_str().unwrap().starts_with(DIR),
+            "{error}"
+        );
+        assert_eq!(read().len(), 2);
+        assert_eq!(std::fs::read_dir(DIR).unwrap().count(), 4);
+
+        // Without its pin a link is gone, and its counter stands still.
+        std::fs::remove_file(format!("{DIR}/kretprobe_vfs_unlink")).unwrap();
+        super::wait_until(|| {
+            unlink(1);
+            let counts = read();
+            let hits = |retprobe| {
+                let count = counts.iter().find(|count| count["retprobe"] == retprobe);
+                count.unwrap()["hits"].as_u64().unwrap()
+            };
+            hits(false) > hits(true) + 2
+        });
+        let gone = read().into_iter().find(|count| count["retprobe"] == true);
+        assert!(gone.unwrap()["mode"].is_null());
+
+        // What others have pinned under such names is none of it.
+        pin_other(&Counter::new(), DIR);
+        assert_eq!(read().len(), 2);
+        let output = run(&["count", "--pin", "/tmp"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("no bpf file system"));
+        std::fs::remove_dir_all(DIR).unwrap();
+        super::wait_until(|| {
+            !std::fs::read_to_string(super::KPROBES)
+                .unwrap()
+                .contains(FUNCTION)
+        });
+    });
+    for wrong in ["--for=1", "--interval=1"] {
+        let output = run(&["count", "--pin", DIR, wrong, FUNCTION]);
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+    }
+}
+
+/// Pins an array that says of no probe, and a program, as if they were counters.
+fn pin_other(counter: &Counter, dir: &str) {
+    counter.counters.pin(&*format!("{dir}/hits_array")).unwrap();
+    pin(&counter.program, &format!("{dir}/hits_program"));
+}
+
+/// What a link tells of misses: nothing before Linux 6.6 or 6.7.
+fn pinned_missed() -> Value {
+    if super::kernel_name() == "6.1" {
+        Value::Null
+    } else {
+        0.into()
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn features_tells_how_each_thing_was_found() {
+    let features = || json(&run(&["features", "--json"]).stdout).remove(0);
+    let mounted = features();
+    let pmu = &mounted["kprobe_pmu"];
+    assert_eq!(pmu["found"], "type");
+    assert_eq!(pmu["sysfs_type"], pmu["type"]);
+    assert_eq!(mounted["sysfs"]["path"], "/sys");
+    assert_eq!(mounted["bpffs"]["path"], "/sys/fs/bpf");
+    with_own_mounts(|| {
+        unmount("/sys/kernel/tracing");
+        unmount("/sys/kernel/debug");
+        unmount("/sys/fs/bpf");
+        unmount("/sys");
+        let detached = features();
+        for file_system in ["tracefs", "sysfs", "bpffs"] {
+            let found = &detached[file_system];
+            assert_eq!(found["support"], "yes", "{file_system}");
+            assert!(
+                found["path"].is_null() && found["detached"] == true,
+                "{found}"
+            );
+        }
+        assert_eq!(detached["kprobe_pmu"], mounted["kprobe_pmu"]);
+        let shown = run(&["features"]);
+        let shown = text(&shown.stdout);
+        assert!(
+            shown.contains("verified by its refusals and in sysfs"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("tracefs          yes      not mounted"),
+            "{shown}"
+        );
+        // In a user namespace none of them is to be had, and it says why.
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "-r"]).arg(program().get_program());
+        let output = unshare.args(["features", "--json"]).output().unwrap();
+        let denied = json(&output.stdout).remove(0);
+        for file_system in ["tracefs", "sysfs", "bpffs"] {
+            let denied = &denied[file_system];
+            assert_eq!(denied["support"], "no", "{file_system}");
+            assert_eq!(denied["errno"], "EPERM", "{file_system}");
+            assert!(denied["why"].as_str().unwrap().contains("CAP_SYS_ADMIN"));
+        }
     });
 }
 

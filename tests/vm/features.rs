@@ -3,9 +3,9 @@
 use std::fs;
 
 use kprobe_attach::{AttachMode, Cause, Errno, Kernel, KprobeOpts, Step, Support};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-use rustix::thread::{CapabilitySet, UnshareFlags};
+use rustix::thread::CapabilitySet;
 
+use super::mounts::{unmount, with_own_mounts};
 use super::{Counter, Switch, clean, function, in_thread, kernel_name, promised, unlink};
 
 #[test]
@@ -19,20 +19,6 @@ fn the_probed_modes_are_the_promised_ones() {
     for mode in AttachMode::ALL {
         assert!(!matches!(kernel.mode(mode), Support::Unknown(_)), "{mode}");
     }
-}
-
-#[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
-fn the_pmu_found_without_sysfs_is_the_one_in_sysfs() {
-    let features = Kernel::probe().features();
-    let dir = "/sys/bus/event_source/devices/kprobe";
-    let sysfs = fs::read_to_string(format!("{dir}/type")).unwrap();
-    assert_eq!(format!("{}\n", features.pmu_type), sysfs);
-    let sysfs = fs::read_to_string(format!("{dir}/format/retprobe")).unwrap();
-    assert_eq!(
-        format!("config:{}\n", features.retprobe_bit.unwrap()),
-        sysfs
-    );
 }
 
 #[test]
@@ -62,93 +48,6 @@ fn a_callers_program_answers_as_well_as_an_own_one() {
         .map(|fd| (fd, file));
         let (fd, _file) = file.unwrap();
         assert_eq!(Kernel::probe_with(&fd).features(), features);
-    });
-}
-
-/// Runs a test in a thread with mounts of its own.
-pub(crate) fn with_own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    in_thread(|| {
-        #[allow(
-            deprecated,
-            reason = "this thread shares no memory with another that is changed by it"
-        )]
-        rustix::thread::unshare(UnshareFlags::FS | UnshareFlags::NEWNS).unwrap();
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", private).unwrap();
-        test()
-    })
-}
-
-pub(crate) fn unmount(path: &str) {
-    rustix::mount::unmount(path, UnmountFlags::DETACH).unwrap();
-}
-
-/// Mounts something empty over a path.
-fn hide(path: &str) {
-    rustix::mount::mount(
-        "none",
-        path,
-        "tmpfs",
-        MountFlags::empty(),
-        None::<&std::ffi::CStr>,
-    )
-    .unwrap();
-}
-
-#[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
-fn with_nothing_mounted_every_promised_mode_still_attaches() {
-    clean(|| {
-        with_own_mounts(|| {
-            for path in [
-                "/sys/kernel/tracing",
-                "/sys/kernel/debug",
-                "/sys/fs/bpf",
-                "/sys",
-                "/proc",
-            ] {
-                unmount(path);
-            }
-            let kernel = Kernel::probe();
-            assert_eq!(kernel.tracefs_path(), None);
-            assert_eq!(kernel.features().default_mode(), Some(promised()[0]));
-            for mode in promised() {
-                let counter = Counter::new();
-                let opts = KprobeOpts::new().retprobe(true).attach_mode(mode);
-                let link = counter.attach(&kernel, function(), &opts);
-                unlink(2);
-                assert_eq!(counter.hits(), 2, "{mode}");
-                link.missed().unwrap();
-            }
-        });
-    });
-}
-
-#[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
-fn tracefs_is_found_at_its_places_and_anywhere_else() {
-    with_own_mounts(|| {
-        let path = || Kernel::probe().tracefs_path().map(str::to_owned);
-        assert_eq!(path().as_deref(), Some("/sys/kernel/tracing"));
-        unmount("/sys/kernel/tracing");
-        assert_eq!(path().as_deref(), Some("/sys/kernel/debug/tracing"));
-        unmount("/sys/kernel/debug");
-        assert_eq!(path(), None);
-        fs::create_dir_all("/tmp/a b").unwrap();
-        rustix::mount::mount(
-            "none",
-            "/tmp/a b",
-            "tracefs",
-            MountFlags::empty(),
-            None::<&std::ffi::CStr>,
-        )
-        .unwrap();
-        assert_eq!(path().as_deref(), Some("/tmp/a b"));
-        unmount("/tmp/a b");
-        // A directory that is there and is no tracefs does not count.
-        hide("/sys/kernel/tracing");
-        assert_eq!(path(), None);
-        assert!(Kernel::probe().features().tracefs.is_yes());
     });
 }
 

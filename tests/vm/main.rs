@@ -20,6 +20,7 @@ mod features;
 mod inject;
 mod kill;
 mod link;
+mod mounts;
 mod pressure;
 mod privileges;
 mod process;

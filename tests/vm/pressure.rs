@@ -10,7 +10,8 @@ use rustix::mount::MountFlags;
 use rustix::thread::CapabilitySet;
 
 use super::cli::{json, run};
-use super::features::{drop_capabilities, with_own_mounts};
+use super::features::drop_capabilities;
+use super::mounts::with_own_mounts;
 use super::process::{Child, shared};
 use super::{Counter, FUNCTION, KPROBE_EVENTS, clean, define, function, promised, unlink};
 

@@ -13,7 +13,8 @@ use rustix::process::{Pid, Signal};
 use rustix::thread::CapabilitySet;
 
 use super::cli::{json, program, run};
-use super::features::{drop_capabilities, unmount, with_own_mounts};
+use super::features::drop_capabilities;
+use super::mounts::{unmount, with_own_mounts};
 use super::process::{Child, shared};
 use super::{Counter, FUNCTION, KPROBE_EVENTS, clean, define, function, promised};
 

@@ -14,7 +14,8 @@ use rustix::thread::CapabilitySet;
 
 use super::attach::busybox;
 use super::cli::{json, run};
-use super::features::{drop_capabilities, unmount, with_filter, with_own_mounts};
+use super::features::{drop_capabilities, with_filter};
+use super::mounts::{unmount, with_own_mounts};
 use super::supervise::{Verdict, listen, supervise};
 use super::{
     Counter, FUNCTION, KPROBE_EVENTS, KPROBES, Switch, address_of, clean, function, kallsyms,

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::time::Duration;
 
-use kprobe_attach::{KprobeOpts, ParseError, Probe};
+use kprobe_attach::{AttachMode, KprobeOpts, ParseError, Probe};
 
 use crate::output::Shown;
 use crate::rt::Start;
@@ -106,7 +106,7 @@ const OPTIONS: [(&str, &[Command]); 10] = [
     ("for", &[Command::Attach, Command::Count]),
     ("interval", &[Command::Count]),
     ("program", &[Command::Attach]),
-    ("pin", &[Command::Attach]),
+    ("pin", &[Command::Attach, Command::Count]),
     (
         "json",
         &[
@@ -166,6 +166,11 @@ impl<'a> Args<'a> {
             }
         }
         parsed.check()?;
+        if parsed.pin.is_some() {
+            // What can be pinned is a link of this mode.
+            let mode = &mut parsed.defaults.attach_mode;
+            *mode = mode.or(Some(AttachMode::Link));
+        }
         Ok(parsed)
     }
 
@@ -236,6 +241,7 @@ impl<'a> Args<'a> {
     }
 
     fn check(&self) -> Result<(), Usage<'a>> {
+        let holds = self.run.is_some() || self.time.is_some() || self.interval.is_some();
         match self.command {
             Command::Features | Command::Plan | Command::Explain | Command::Sweep
                 if self.run.is_some() =>
@@ -243,11 +249,11 @@ impl<'a> Args<'a> {
                 Err(Usage::RunsNothing)
             }
             Command::Help | Command::Version | Command::Features | Command::Sweep => Ok(()),
+            _ if self.pin.is_some() && holds => Err(Usage::PinAndHold),
+            // Without a probe, what is pinned is read.
+            Command::Count if self.pin.is_some() => Ok(()),
             _ if self.probe_count == 0 => Err(Usage::NoProbe),
             Command::Attach if self.program.is_none() => Err(Usage::NoProgram),
-            _ if self.pin.is_some() && (self.run.is_some() || self.time.is_some()) => {
-                Err(Usage::PinAndHold)
-            }
             Command::Plan | Command::Attach | Command::Count | Command::Explain => Ok(()),
         }
     }
@@ -347,7 +353,9 @@ impl core::fmt::Display for Usage<'_> {
             Self::NoProgram => {
                 f.write_str("which program? --program PATH or --program id:N is missing")
             }
-            Self::PinAndHold => f.write_str("--pin leaves at once: no --for, no command"),
+            Self::PinAndHold => {
+                f.write_str("--pin leaves at once: no --for, no --interval, no command")
+            }
             Self::EmptyRun => f.write_str("no command after --"),
         }
     }

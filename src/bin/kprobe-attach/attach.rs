@@ -4,11 +4,12 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use kprobe_attach::prog::Program;
-use kprobe_attach::{Errno, ErrnoName, Error, Kernel, Probe};
+use kprobe_attach::{Error, Kernel};
 
 use crate::args::Args;
 use crate::hold::Hold;
-use crate::output::{Json, Lossy, OrNull, Output, message, report};
+use crate::output::{Json, Lossy, OrNull, Output, report};
+use crate::pin::{of_link, pin_all};
 use crate::session::{self, Attached, Session, announce, probe_fields};
 
 /// Attaches the program to every probe, and holds or pins the links. Answers the exit status of the command.
@@ -33,7 +34,7 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output, mut hold: Hold<'_>) -> Resu
     })?;
     let kernel = Kernel::probe_with(&program);
     session::plan(args, &kernel, out)?;
-    let session = Session::attach(args, &kernel, out, |_| Ok(&program))?;
+    let session = Session::attach(args, &kernel, out, |_, _| Ok((&program, None)))?;
     if let Some(dir) = args.pin {
         // The pins keep what closing the file descriptors would have detached.
         return pin_all(args, out, dir, &session).map(|()| 0);
@@ -56,98 +57,12 @@ fn open(program: &CStr) -> Result<Program, Error> {
     }
 }
 
-/// Pins every link below `dir` and says so, or pins none.
-fn pin_all(args: &Args<'_>, out: &mut Output, dir: &CStr, session: &Session<'_>) -> Result<(), ()> {
-    let made = matches!(rustix::fs::statfs(dir), Err(Errno::NOENT));
-    let mut pinned = 0;
-    let mut all = Ok(());
-    for attached in session.iter() {
-        if let Err(error) = attached.link.pin(Pin::of(dir, &attached.probe).path()) {
-            report(out, Some(attached.text), args, &error);
-            all = Err(());
-            break;
-        }
-        pinned += 1;
-    }
-    let all = all.and_then(|()| print_all(args, out, session));
-    if all.is_err() {
-        for attached in session.iter().take(pinned) {
-            let pin = Pin::of(dir, &attached.probe);
-            if let Err(errno) = rustix::fs::unlink(pin.path()) {
-                message(format_args!(
-                    "{} is left: {}",
-                    Lossy(pin.path()),
-                    ErrnoName(errno)
-                ));
-            }
-        }
-        if made {
-            // The first pin made it, or nothing did.
-            let _ = rustix::fs::rmdir(dir);
-        }
-    }
-    all
-}
-
-/// The path of a pin: below the directory the kind of probe, the function and the offset, such as `kprobe_vfs_read_0x10`.
-struct Pin {
-    bytes: [u8; 4096],
-    len: usize,
-}
-
-impl Pin {
-    fn of(dir: &CStr, probe: &Probe) -> Self {
-        let mut pin = Self {
-            bytes: [0; 4096],
-            len: 0,
-        };
-        dir.to_bytes().iter().for_each(|byte| pin.push(*byte));
-        let kind = if probe.opts.retprobe {
-            "kretprobe"
-        } else {
-            "kprobe"
-        };
-        // It fits: `Args` has seen to the directory, and the rest is at most as long as a symbol and an offset.
-        let _ = write!(pin, "/{kind}_");
-        let name = pin.len;
-        let _ = write!(pin, "{}", probe.target);
-        // A bpf file system keeps dots for itself.
-        for byte in pin.bytes.iter_mut().take(pin.len).skip(name) {
-            if !byte.is_ascii_alphanumeric() {
-                *byte = b'_';
-            }
-        }
-        if probe.opts.offset != 0 {
-            let _ = write!(pin, "_{:#x}", probe.opts.offset);
-        }
-        pin
-    }
-
-    fn push(&mut self, byte: u8) {
-        // The last byte stays the NUL.
-        if let Some(free) = self
-            .bytes
-            .get_mut(..4095)
-            .and_then(|bytes| bytes.get_mut(self.len))
-        {
-            *free = byte;
-            self.len += 1;
-        }
-    }
-
-    fn path(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
-    }
-}
-
-impl Write for Pin {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.bytes().for_each(|byte| self.push(byte));
-        Ok(())
-    }
-}
-
-fn print_all(args: &Args<'_>, out: &mut Output, session: &Session<'_>) -> Result<(), ()> {
+/// Prints a line for each probe that is attached.
+pub(crate) fn print_all(
+    args: &Args<'_>,
+    out: &mut Output,
+    session: &Session<'_>,
+) -> Result<(), ()> {
     let mut lines = session.iter();
     let printed = lines.try_for_each(|attached| print(args, out, attached));
     printed.and_then(|()| out.flush()).map_err(|fmt::Error| ())
@@ -155,15 +70,20 @@ fn print_all(args: &Args<'_>, out: &mut Output, session: &Session<'_>) -> Result
 
 /// One line for a probe that is attached.
 fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Result {
-    let Attached { text, probe, link } = attached;
+    let Attached {
+        text,
+        probe,
+        link,
+        counter: _,
+    } = attached;
     let mode = link.mode();
     // Where the kernel does not tell the id there is none to print.
     let id = link.info().ok().and_then(|info| info.link_id);
-    let pin = args.pin.map(|dir| Pin::of(dir, probe));
-    let pinned = pin.as_ref().map(|pin| Lossy(pin.path()));
+    let pin = args.pin.map(|dir| of_link(dir, probe));
+    let pinned = pin.as_ref().map(|pin| Lossy(pin.as_c_str()));
     if args.json {
         write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))?;
-        probe_fields(out, probe, mode)?;
+        probe_fields(out, probe, Some(mode))?;
         return writeln!(
             out,
             r#","link_id":{},"pinned":{}}}"#,

@@ -6,17 +6,18 @@ use core::time::Duration;
 
 use kprobe_attach::map::Array;
 use kprobe_attach::prog::{Load, Program, insn};
-use kprobe_attach::{Error, Kernel};
+use kprobe_attach::{AttachMode, Error, Kernel, Probe};
 
 use crate::args::Args;
 use crate::hold::Hold;
-use crate::output::{Blanks, Json, Lossy, OrNull, Output, report};
+use crate::output::{Blanks, Json, Lossy, OrNull, Output, report, report_pin, report_unread};
+use crate::pin::{Pinned, for_each_counter, labelled_counter, pin_all};
 use crate::session::{self, Attached, Session, announce, probe_fields};
 
 /// How often a table on a terminal is drawn anew.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// Counts the hits of every probe, and prints them. Answers the exit status of the command.
+/// Counts the hits of every probe, and prints them, or leaves counters pinned. Answers the exit status of the command.
 ///
 /// # Errors
 ///
@@ -29,22 +30,28 @@ pub(crate) fn run(
     mut hold: Hold<'_>,
     kern_version: Option<u32>,
 ) -> Result<u8, ()> {
+    if let (Some(dir), []) = (args.pin, args.probes()) {
+        return print_pinned(args, out, dir);
+    }
     session::check(args, out)?;
     let kernel = Kernel::probe();
     session::plan(args, &kernel, out)?;
-    let probes = u32::try_from(args.probes().len()).unwrap_or_default();
-    let counters = Array::create(probes);
-    let session = Session::attach(args, &kernel, out, |index| {
-        let counters = counters.as_ref().map_err(|error| *error)?;
-        load(counters, index, kern_version.unwrap_or_default())
+    let session = Session::attach(args, &kernel, out, |text, probe| {
+        let counter = match args.pin {
+            Some(_) => labelled_counter(text, probe)?,
+            None => Array::create(1)?,
+        };
+        let program = load(&counter, kern_version.unwrap_or_default())?;
+        Ok((program, Some(counter)))
     })?;
-    let counters = counters.map_err(|_| ())?;
+    if let Some(dir) = args.pin {
+        return pin_all(args, out, dir, &session).map(|()| 0);
+    }
     announce(args);
 
     // A command's own output would be drawn over; and what wraps or scrolls away is not reached by moving the cursor up.
-    let rows = usize::try_from(probes)
-        .unwrap_or(usize::MAX)
-        .saturating_add(2);
+    let probes = args.probes().len();
+    let rows = probes + 2;
     out.stay_live(!args.json && args.run.is_none() && out.fits(rows, column(args) + ROW));
     let live = out.is_live();
     let interval = args.interval.or(live.then_some(REFRESH));
@@ -54,25 +61,25 @@ pub(crate) fn run(
             up(out, probes);
         }
         drawn = true;
-        print(args, out, &session, &counters).is_ok()
+        print(args, out, &session).is_ok()
     });
     if drawn && live {
         up(out, probes);
     }
-    let printed = print(args, out, &session, &counters);
+    let printed = print(args, out, &session);
     let ended = session.end(args, out, hold);
     waited.and(printed).and(ended)
 }
 
-/// Loads `counters[index] += 1`.
-fn load(counters: &Array, index: u32, kern_version: u32) -> Result<Program, Error> {
+/// Loads `counter[0] += 1`.
+fn load(counter: &Array, kern_version: u32) -> Result<Program, Error> {
     const MAP_LOOKUP_ELEM: i32 = 1;
-    let [map, map_end] = insn::load_map(insn::R1, counters);
+    let [map, map_end] = insn::load_map(insn::R1, counter);
     let insns = [
         map,
         map_end,
         // The key, on the stack.
-        insn::store_imm_u32(insn::R10, -4, i32::try_from(index).unwrap_or_default()),
+        insn::store_imm_u32(insn::R10, -4, 0),
         insn::mov(insn::R2, insn::R10),
         insn::add_imm(insn::R2, -4),
         insn::call(MAP_LOOKUP_ELEM),
@@ -90,13 +97,17 @@ fn load(counters: &Array, index: u32, kern_version: u32) -> Result<Program, Erro
 }
 
 /// Puts the cursor back to where the table begins: its head and a row for each probe.
-fn up(out: &mut Output, probes: u32) {
+fn up(out: &mut Output, probes: usize) {
     // What goes wrong here goes wrong again with the table.
     let _ = write!(out, "\x1b[{}A", probes + 1);
 }
 
-/// The widest column of probes; a longer text pushes its row to the right.
+/// The narrowest column of probes, and the widest; a longer text pushes its row to the right.
+const MIN_WIDTH: usize = 8;
 const MAX_WIDTH: usize = 60;
+
+/// The width of that column where the probes come one by one.
+const PINNED_WIDTH: usize = 24;
 
 /// The width of a row beside the column of probes.
 const ROW: usize = 2 + 11 + 2 + 12 + 2 + 8;
@@ -104,39 +115,91 @@ const ROW: usize = 2 + 11 + 2 + 12 + 2 + 8;
 /// The width of the column of probes.
 fn column(args: &Args<'_>) -> usize {
     let widths = args.probes().iter().map(|text| text.count_bytes());
-    widths.max().unwrap_or_default().clamp(8, MAX_WIDTH)
+    widths.max().unwrap_or_default().clamp(MIN_WIDTH, MAX_WIDTH)
 }
 
 /// Prints the counts: a table, or a line of JSON for each probe.
-fn print(
-    args: &Args<'_>,
-    out: &mut Output,
-    session: &Session<'_>,
-    counters: &Array,
-) -> Result<(), ()> {
+fn print(args: &Args<'_>, out: &mut Output, session: &Session<'_>) -> Result<(), ()> {
     let width = column(args);
-    if !args.json {
-        let head = row(out, c"PROBE", width, &"MODE", &"HITS", &"MISSED");
-        head.map_err(|fmt::Error| ())?;
-    }
-    for (index, attached) in (0..).zip(session.iter()) {
-        let Attached { text, probe, link } = attached;
-        let hits = counters
-            .get(index)
-            .map_err(|error| report(out, Some(text), args, &error))?;
+    print_head(args, out, width)?;
+    for attached in session.iter() {
+        let Attached {
+            text,
+            probe,
+            link,
+            counter,
+        } = attached;
+        let hits = counter.as_ref().map_or(Ok(0), |counter| counter.get(0));
+        let hits = hits.map_err(|error| report(out, Some(text), args, &error))?;
         // What cannot be read just now the kernel does not say.
         let missed = link.missed().unwrap_or(None);
-        let printed = if args.json {
-            write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))
-                .and_then(|()| probe_fields(out, probe, link.mode()))
-                .and_then(|()| writeln!(out, r#","hits":{hits},"missed":{}}}"#, OrNull(missed)))
-        } else {
-            let missed: &dyn Display = missed.as_ref().map_or(&"-", |missed| missed);
-            row(out, text, width, &link.mode(), &hits, missed)
-        };
-        printed.map_err(|fmt::Error| ())?;
+        let counts = (Some(link.mode()), hits, missed);
+        print_counts(args, out, width, text, probe, counts)?;
     }
     out.flush().map_err(|fmt::Error| ())
+}
+
+/// Prints what is counted by the probes that are pinned in a directory; one whose link's pin is gone has no mode any more.
+fn print_pinned(args: &Args<'_>, out: &mut Output, dir: &CStr) -> Result<u8, ()> {
+    out.stay_live(false);
+    let mut all = Ok(0);
+    print_head(args, out, PINNED_WIDTH)?;
+    let read = for_each_counter(dir, &mut |pinned| {
+        let printed = match pinned {
+            Ok(Pinned {
+                text,
+                probe,
+                counter,
+                link,
+            }) => {
+                let text = text.as_c_str();
+                counter
+                    .get(0)
+                    .map_err(|error| report(out, Some(text), args, &error))
+                    .and_then(|hits| {
+                        let missed = link.as_ref().and_then(|link| link.missed().unwrap_or(None));
+                        let counts = (link.map(|link| link.mode()), hits, missed);
+                        print_counts(args, out, PINNED_WIDTH, text, &probe, counts)
+                    })
+            }
+            Err((path, error)) => {
+                report_pin(out, None, args, path.as_c_str(), &error);
+                Err(())
+            }
+        };
+        all = all.and(printed.map(|()| 0));
+    });
+    read.map_err(|errno| report_unread(out, args, dir, errno))?;
+    out.flush().map_err(|fmt::Error| ())?;
+    all
+}
+
+fn print_head(args: &Args<'_>, out: &mut Output, width: usize) -> Result<(), ()> {
+    if args.json {
+        return Ok(());
+    }
+    row(out, c"PROBE", width, &"MODE", &"HITS", &"MISSED").map_err(|fmt::Error| ())
+}
+
+/// Prints the mode, the hits and the misses of a probe.
+fn print_counts(
+    args: &Args<'_>,
+    out: &mut Output,
+    width: usize,
+    text: &CStr,
+    probe: &Probe,
+    (mode, hits, missed): (Option<AttachMode>, u64, Option<u64>),
+) -> Result<(), ()> {
+    let printed = if args.json {
+        write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))
+            .and_then(|()| probe_fields(out, probe, mode))
+            .and_then(|()| writeln!(out, r#","hits":{hits},"missed":{}}}"#, OrNull(missed)))
+    } else {
+        let missed: &dyn Display = missed.as_ref().map_or(&"-", |missed| missed);
+        let mode: &dyn Display = mode.as_ref().map_or(&"-", |mode| mode);
+        row(out, text, width, mode, &hits, missed)
+    };
+    printed.map_err(|fmt::Error| ())
 }
 
 /// A row of the table.

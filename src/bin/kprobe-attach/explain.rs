@@ -29,9 +29,10 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, fmt::Error> {
             Err(error) if args.json => {
                 let allowed = error.invalid.allowed();
                 let evidence = [&error as &dyn Display, &allowed as &dyn Display];
+                let refusal = error.into();
                 let verdict = Verdict {
                     mode: &OrNull(None::<u8>),
-                    refusal: Some(&error.into()),
+                    refusal: Some(&refusal),
                 };
                 verdict.print_json(out, text, &mut evidence.into_iter(), &mut [].into_iter())?;
                 false

@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use kprobe_attach::{AttachMode, ErrnoName, Features, Kernel, Support};
+use kprobe_attach::{AttachMode, Errno, ErrnoName, Features, Kernel, Mount, Support};
 
 use crate::output::{Json, OrNull, Output};
 
@@ -34,38 +34,33 @@ fn print(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> fmt::R
         cpu: _,
         kprobe_pmu,
         pmu_type,
+        pmu_type_in_sysfs,
         retprobe_bit,
         perf_link,
-        tracefs,
+        tracefs: _,
         kprobe_events,
         kprobe_multi,
         kprobe_session,
     } = features;
     writeln!(out, "kernel           {release} {arch}")?;
     row(out, "perf events", perf_event, format_args!(""))?;
-    let pmu = "kprobe PMU";
-    match retprobe_bit {
-        Some(bit) => row(
-            out,
-            pmu,
-            kprobe_pmu,
-            format_args!("type {pmu_type}, retprobe bit {bit}"),
-        )?,
-        None => row(
-            out,
-            pmu,
-            kprobe_pmu,
-            format_args!("type {pmu_type}, retprobe bit not readable in sysfs"),
-        )?,
-    }
+    let pmu = Pmu {
+        r#type: pmu_type,
+        in_sysfs: pmu_type_in_sysfs,
+        retprobe_bit,
+    };
+    row(out, "kprobe PMU", kprobe_pmu, format_args!("{pmu}"))?;
     row(out, "perf link", perf_link, format_args!(""))?;
-    let path = kernel
-        .tracefs_path()
-        .unwrap_or("not mounted; used by a detached mount");
-    row(out, "tracefs", tracefs, format_args!("{path}"))?;
+    mount_row(out, "tracefs", kernel.tracefs())?;
     row(out, "kprobe_events", kprobe_events, format_args!(""))?;
     row(out, "kprobe.multi", kprobe_multi, format_args!(""))?;
     row(out, "kprobe.session", kprobe_session, format_args!(""))?;
+    mount_row(out, "sysfs", kernel.sysfs())?;
+    mount_row(
+        out,
+        "bpffs",
+        Mount::bpffs().as_ref().map_err(|errno| *errno),
+    )?;
     let default = features.default_mode();
     for mode in AttachMode::ALL {
         write!(out, "mode {mode:<12}")?;
@@ -76,6 +71,54 @@ fn print(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> fmt::R
         }
     }
     Ok(())
+}
+
+/// How the kprobe PMU was found.
+struct Pmu {
+    r#type: u32,
+    in_sysfs: Option<u32>,
+    retprobe_bit: Option<u8>,
+}
+
+impl fmt::Display for Pmu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "type {}, verified by its refusals", self.r#type)?;
+        match self.in_sysfs {
+            None => {}
+            Some(r#type) if r#type == self.r#type => f.write_str(" and in sysfs")?,
+            Some(r#type) => write!(f, " against {type} in sysfs")?,
+        }
+        match self.retprobe_bit {
+            Some(bit) => write!(f, "; retprobe bit {bit}"),
+            None => f.write_str("; retprobe bit not readable in sysfs"),
+        }
+    }
+}
+
+/// A row about a file system: where it was found, or why not.
+fn mount_row(out: &mut Output, name: &str, mount: Result<&Mount, Errno>) -> fmt::Result {
+    write!(out, "{name:<17}")?;
+    match mount.map(Mount::path) {
+        Ok(Some(path)) => writeln!(out, "yes      mounted at {path}"),
+        Ok(None) => writeln!(out, "yes      not mounted; mounted out of sight, detached"),
+        Err(errno) => writeln!(
+            out,
+            "no       {}: {}",
+            ErrnoName(errno),
+            why_not_mounted(errno)
+        ),
+    }
+}
+
+/// Why a file system is not to be had.
+const fn why_not_mounted(errno: Errno) -> &'static str {
+    match errno {
+        Errno::PERM => {
+            "not found mounted, and to mount it out of sight takes CAP_SYS_ADMIN in the initial user namespace"
+        }
+        Errno::NODEV => "not found mounted, and this kernel is built without it",
+        _ => "not found mounted, and it cannot be mounted out of sight",
+    }
 }
 
 fn answer(support: Support) -> &'static str {
@@ -110,9 +153,10 @@ fn print_json(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> f
         cpu: _,
         kprobe_pmu,
         pmu_type,
+        pmu_type_in_sysfs,
         retprobe_bit,
         perf_link,
-        tracefs,
+        tracefs: _,
         kprobe_events: _,
         kprobe_multi,
         kprobe_session,
@@ -127,28 +171,26 @@ fn print_json(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> f
     if kprobe_pmu.is_yes() {
         write!(
             out,
-            r#","type":{pmu_type},"retprobe_bit":{}"#,
-            OrNull(retprobe_bit)
+            r#","type":{pmu_type},"retprobe_bit":{},"found":"type","sysfs_type":{}"#,
+            OrNull(retprobe_bit),
+            OrNull(pmu_type_in_sysfs)
         )?;
     }
+    write!(out, r#"}},"perf_link":{{{}}}"#, Answer(perf_link))?;
+    mount_json(out, "tracefs", kernel.tracefs())?;
     write!(
         out,
-        r#"}},"perf_link":{{{}}},"tracefs":{{{}"#,
-        Answer(perf_link),
-        Answer(tracefs)
-    )?;
-    if tracefs.is_yes() {
-        match kernel.tracefs_path() {
-            Some(path) => write!(out, r#","path":{}"#, Json(path))?,
-            None => write!(out, r#","path":null,"detached":true"#)?,
-        }
-    }
-    write!(
-        out,
-        r#"}},"kprobe_multi":{{{}}},"kprobe_session":{{{}}},"modes":{{"#,
+        r#","kprobe_multi":{{{}}},"kprobe_session":{{{}}}"#,
         Answer(kprobe_multi),
         Answer(kprobe_session)
     )?;
+    mount_json(out, "sysfs", kernel.sysfs())?;
+    mount_json(
+        out,
+        "bpffs",
+        Mount::bpffs().as_ref().map_err(|errno| *errno),
+    )?;
+    out.write_str(r#","modes":{"#)?;
     for (index, mode) in AttachMode::ALL.into_iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         write!(
@@ -159,6 +201,21 @@ fn print_json(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> f
     }
     let default = features.default_mode().map(Json);
     writeln!(out, r#"}},"default":{}}}"#, OrNull(default))
+}
+
+/// The object of JSON about a file system.
+fn mount_json(out: &mut Output, name: &str, mount: Result<&Mount, Errno>) -> fmt::Result {
+    write!(out, r#","{name}":{{"support":""#)?;
+    match mount.map(Mount::path) {
+        Ok(Some(path)) => write!(out, r#"yes","path":{}}}"#, Json(path)),
+        Ok(None) => out.write_str(r#"yes","path":null,"detached":true}"#),
+        Err(errno) => write!(
+            out,
+            r#"no","errno":"{}","why":{}}}"#,
+            ErrnoName(errno),
+            Json(why_not_mounted(errno))
+        ),
+    }
 }
 
 /// The fields of JSON that every support value has.

@@ -12,6 +12,7 @@ mod explain;
 mod features;
 mod hold;
 mod output;
+mod pin;
 mod plan;
 mod rt;
 mod session;
@@ -41,7 +42,8 @@ OPTIONS, for all probes:
   --cookie N          what bpf_get_attach_cookie() gives (link modes)
   --maxactive N       returns awaited at once, 1 to 4096 (legacy modes)
   --program WHAT      attach: the path of a pinned program, or id:N
-  --pin DIR           attach: pin the links below DIR and leave
+  --pin DIR           attach, count: pin below DIR and leave, attached
+                      count without PROBE: the counts of what is pinned there
   --for SECONDS       detach after this time
   --interval SECONDS  count: print so often
   --json, --quiet     one object a line; no messages

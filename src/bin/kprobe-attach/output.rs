@@ -209,13 +209,46 @@ impl<T: fmt::Display> fmt::Display for OrNull<T> {
 /// Reports why a probe failed, or what is about no probe: a line of JSON, or a message.
 pub(crate) fn report(out: &mut Output, probe: Option<&CStr>, args: &Args<'_>, error: &Error) {
     if args.json {
-        return report_json(out, probe, error, error);
+        let kind = (error.step(), error.errno(), error.cause());
+        return report_json(out, probe, kind, error);
     }
     message(format_args!("{error}"));
     if let Some(probe) = probe.filter(|_| has_more_to_explain(error)) {
         let options = args.shared_options();
         let probe = Shown(probe);
         message(format_args!("try: kprobe-attach explain{options} {probe}"));
+    }
+}
+
+/// Reports what is wrong with a pin: a line of JSON, or a message.
+pub(crate) fn report_pin(
+    out: &mut Output,
+    probe: Option<&CStr>,
+    args: &Args<'_>,
+    path: &CStr,
+    error: &Error,
+) {
+    let path = Lossy(path);
+    if args.json {
+        let kind = (error.step(), error.errno(), error.cause());
+        report_json(out, probe, kind, &format_args!("{path}: {error}"));
+    } else {
+        message(format_args!("{path}: {error}"));
+    }
+}
+
+/// Reports why no pins can be read in a directory: a line of JSON, or a message.
+pub(crate) fn report_unread(out: &mut Output, args: &Args<'_>, dir: &CStr, errno: Errno) {
+    let (dir, name) = (Lossy(dir), ErrnoName(errno));
+    let why = match errno {
+        Errno::INVAL => "this is in no bpf file system",
+        _ => "there are no pins to be read",
+    };
+    if args.json {
+        let kind = (Step::OpenProgram, errno, Cause::Unknown);
+        report_json(out, None, kind, &format_args!("{dir}: {name}: {why}"));
+    } else {
+        message(format_args!("{dir}: {name}: {why}"));
     }
 }
 
@@ -236,10 +269,12 @@ fn has_more_to_explain(error: &Error) -> bool {
 pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: ParseError) {
     if json {
         let allowed = error.invalid.allowed();
+        let kind = Error::from(error);
+        let kind = (kind.step(), kind.errno(), kind.cause());
         report_json(
             out,
             Some(probe),
-            &error.into(),
+            kind,
             &format_args!("{error}; allowed: {allowed}"),
         );
     } else {
@@ -250,14 +285,17 @@ pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: Par
     }
 }
 
-fn report_json(out: &mut Output, probe: Option<&CStr>, error: &Error, message: &dyn fmt::Display) {
+fn report_json(
+    out: &mut Output,
+    probe: Option<&CStr>,
+    (step, errno, cause): (Step, Errno, Cause),
+    message: &dyn fmt::Display,
+) {
     let line = writeln!(
         out,
-        r#"{{"probe":{},"error":{{"step":"{}","errno":"{}","cause":"{}","message":{}}}}}"#,
+        r#"{{"probe":{},"error":{{"step":"{step}","errno":"{}","cause":"{cause}","message":{}}}}}"#,
         OrNull(probe.map(|probe| Json(Lossy(probe)))),
-        error.step(),
-        ErrnoName(error.errno()),
-        error.cause(),
+        ErrnoName(errno),
         Json(message),
     );
     // Without a reader of the output the exit status still tells.

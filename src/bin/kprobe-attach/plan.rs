@@ -38,7 +38,7 @@ fn print(
 ) -> fmt::Result {
     if json {
         write!(out, r#"{{"probe":{},"#, Json(text))?;
-        probe_fields(out, probe, plan.mode())?;
+        probe_fields(out, probe, Some(plan.mode()))?;
         write!(out, r#","steps":"#)?;
         steps(out, &mut plan.steps())?;
         write!(out, r#","detach":"#)?;

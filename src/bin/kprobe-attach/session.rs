@@ -4,11 +4,12 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use kprobe_attach::fd::{AsFd, BorrowedFd};
+use kprobe_attach::map::Array;
 use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, Probe};
 
 use crate::args::{Args, MAX_PROBES};
 use crate::hold::Hold;
-use crate::output::{Json, Output, message, report, report_text};
+use crate::output::{Json, OrNull, Output, message, report, report_text};
 
 /// A probe that is attached.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Attached<'a> {
     pub(crate) text: &'a CStr,
     pub(crate) probe: Probe,
     pub(crate) link: KprobeLink,
+    /// What a built-in program counts into.
+    pub(crate) counter: Option<Array>,
 }
 
 /// The probes that are attached, in the order in which they were given.
@@ -26,7 +29,7 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Attaches `program(index)` to every probe.
+    /// Attaches a program to every probe; `load` makes it, and the counter that it counts into if it does.
     ///
     /// # Errors
     ///
@@ -35,7 +38,7 @@ impl<'a> Session<'a> {
         args: &Args<'a>,
         kernel: &Kernel,
         out: &mut Output,
-        mut program: impl FnMut(u32) -> Result<P, Error>,
+        mut load: impl FnMut(&CStr, &Probe) -> Result<(P, Option<Array>), Error>,
     ) -> Result<Self, ()> {
         #[allow(
             clippy::large_stack_arrays,
@@ -45,13 +48,14 @@ impl<'a> Session<'a> {
             attached: [const { None }; MAX_PROBES],
         };
         for_all(args, out, &mut |_, index, probe| {
-            let number = u32::try_from(index).unwrap_or_default();
-            let program = program(number)?;
+            let text = args.probe(index);
+            let (program, counter) = load(text, probe)?;
             if let Some(slot) = session.attached.get_mut(index) {
                 *slot = Some(Attached {
-                    text: args.probe(index),
+                    text,
                     probe: *probe,
                     link: attach(kernel, program.as_fd(), probe)?,
+                    counter,
                 });
             }
             Ok(())
@@ -159,15 +163,20 @@ pub(crate) fn announce(args: &Args<'_>) {
     }
 }
 
-/// The fields of JSON that describe a probe.
-pub(crate) fn probe_fields(out: &mut Output, probe: &Probe, mode: AttachMode) -> fmt::Result {
+/// The fields of JSON that describe a probe; one that is not attached any more has no mode.
+pub(crate) fn probe_fields(
+    out: &mut Output,
+    probe: &Probe,
+    mode: Option<AttachMode>,
+) -> fmt::Result {
     let Probe { target, opts } = probe;
     write!(
         out,
-        r#""function":{},"offset":{},"retprobe":{},"mode":"{mode}","cookie":{}"#,
+        r#""function":{},"offset":{},"retprobe":{},"mode":{},"cookie":{}"#,
         Json(target),
         opts.offset,
         opts.retprobe,
+        OrNull(mode.map(Json)),
         opts.bpf_cookie
     )
 }

@@ -44,15 +44,14 @@ fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>) -> fmt::Resul
     } else {
         "kprobe"
     };
-    let probe = format_args!("{kind}/{}", event.place);
+    let place = &event.place;
     if args.json {
-        let name = format_args!("{group}/{name}");
         let removed = !args.dry_run;
         return writeln!(
             out,
             r#"{{"event":{},"probe":{},"removed":{removed}}}"#,
-            Json(name),
-            Json(probe)
+            Json(format_args!("{group}/{name}")),
+            Json(format_args!("{kind}/{place}"))
         );
     }
     let done = if args.dry_run {
@@ -60,5 +59,5 @@ fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>) -> fmt::Resul
     } else {
         "removed"
     };
-    writeln!(out, "{done} {group}/{name} ({probe})")
+    writeln!(out, "{done} {group}/{name} ({kind}/{place})")
 }

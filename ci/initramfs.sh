@@ -1,0 +1,95 @@
+# shellcheck shell=bash
+# The program in an initramfs where nothing is mounted: as /init itself, beside an init, and across switch_root. Sourced by run.sh.
+
+initramfs_limit=$((100 * 1024)) # what the program may add, uncompressed
+
+# readme_script NAME: the script in the README whose second line names a path that ends so.
+readme_script() {
+    awk -v path="/$1" '
+        /^```/ { if (found) exit; text = ""; next }
+        { text = text $0 "\n" }
+        /^# \// && substr($2, length($2) - length(path) + 1) == path { found = 1 }
+        END { if (!found) exit 1; printf "%s", text }' README.md
+}
+
+# initramfs_alone OUTPUT: the program as /init, and nothing else.
+initramfs_alone() {
+    local root
+    root=$(mktemp -d -p "$scratch")
+    chmod 755 "$root"
+    cp "$(program amd64)" "$root/init"
+    (cd "$root" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$1"
+}
+
+# initramfs_bare OUTPUT: an init that mounts nothing, busybox for it, the program, and the recipe of the README.
+initramfs_bare() {
+    local root applet
+    root=$(mktemp -d -p "$scratch")
+    chmod 755 "$root"
+    mkdir -p "$root"/{bin,dev,proc,sys,etc/initramfs-tools/scripts/init-top}
+    cp "$busybox" "$root/bin/busybox"
+    for applet in sh cat cp grep head ls mkdir mknod mount mv reboot rm sed sleep switch_root touch tr umount; do
+        ln -s busybox "$root/bin/$applet"
+    done
+    cp ci/init-bare "$root/init"
+    cp "$(program amd64)" "$root/bin/kprobe-attach"
+    readme_script scripts/init-top/kprobe-attach >"$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
+    chmod +x "$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
+    echo "modes='$modes'" >"$root/env"
+    (cd "$root" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$1"
+}
+
+# alone_counts KERNEL: as /init it counts its own writes, in every promised mode, and ends as it should.
+alone_counts() {
+    local mode probes=() status=0 console=$vm_dir/$1-alone.console lines
+    for mode in ${modes//,/ }; do probes+=("vfs_write,mode=$mode" "kretprobe/vfs_write,mode=$mode"); done
+    # What follows -- is handed to init. It is the first process: that it ends is a panic, and tells its exit status.
+    machine "$scratch/alone" "$console" null null "-- count --json --quiet --interval 0.5 --for 1.2 ${probes[*]}" || status=$?
+    # Each time, one write prints all lines: from the last but one to the last, each probe was hit once.
+    lines=$(tr -d '\r' <"$console" | sed -nE 's/^\{"probe":"([^"]*)",.*"hits":([0-9]*),.*/\1 \2/p' |
+        awk '{ once[$1] = $2 == hits[$1] + 1; hits[$1] = $2 } END { for (probe in once) count += once[probe]; print count + 0 }')
+    if [[ $status -ne 0 || $lines -ne ${#probes[@]} ]] || ! grep -q 'Attempted to kill init! exitcode=0x00000000' "$console"; then
+        echo "as /init: status $status, $lines of ${#probes[@]} probes were hit once; $console ends:"
+        tail -n 40 "$console"
+        return 1
+    fi
+}
+
+# bare_passes KERNEL: ci/init-bare has nothing to complain of.
+bare_passes() {
+    local console=$vm_dir/$1-bare.console log=$vm_dir/$1-bare.log
+    initramfs_bare "$scratch/bare"
+    boot "$scratch/bare" "$console" "$log" && return
+    echo "beside an init: status $?; $log ends:"
+    tail -n 40 "$log"
+    echo "$console ends:"
+    tail -n 20 "$console"
+    return 1
+}
+
+cmd_initramfs() {
+    local kernels=("$@") kernel size check passed=0 failed=0
+    [[ $(uname -m) = x86_64 ]] || die "initramfs needs an x86_64 host"
+    [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(awk '!/^#/ && $2 == "amd64" { print $1 }' ci/kernels.txt)
+    cmd_build
+    for kernel in "${kernels[@]}"; do
+        vm_prepare "$kernel"
+        initramfs_alone "$scratch/alone"
+        for check in alone_counts bare_passes; do
+            if "$check" "$kernel"; then
+                echo "$kernel $check ok"
+                passed=$((passed + 1))
+            else
+                echo "$kernel $check FAILED"
+                failed=$((failed + 1))
+            fi
+        done
+    done
+    size=$(stat -c %s "$scratch/alone")
+    echo "an initramfs with nothing but the program as /init: $size bytes uncompressed, $(gzip -9 <"$scratch/alone" | wc -c) with gzip"
+    if [[ $size -le $initramfs_limit ]]; then passed=$((passed + 1)); else
+        echo "that is more than $initramfs_limit bytes"
+        failed=$((failed + 1))
+    fi
+    tally <<<"$passed $failed"
+}

@@ -1,0 +1,91 @@
+# shellcheck shell=bash
+# What a release promises beside working: the oldest Rust and the oldest dependencies, its documentation, what the package holds.
+# Sourced by run.sh.
+
+# What rustc of Debian's trixie needs beside itself, where the machine has other versions.
+msrv_packages=(rustc libstd-rust-dev 'libstd-rust-1.*' libllvm19 libc6 libgcc-s1 libstdc++6 zlib1g libzstd1 libxml2 libffi8 libedit2 libtinfo6 libbsd0 libmd0 libicu76 liblzma5)
+
+# Fills $msrv_dir with rustc 1.85 of Debian's trixie, and the script `rustc` that runs it on any machine.
+fetch_msrv() {
+    local conf package name dir lib
+    [[ ! -e $msrv_dir ]] || return 0
+    note "fetching rustc of trixie"
+    conf=$(apt_suite trixie amd64)
+    dir=$(mktemp -d -p "$scratch")
+    for package in "${msrv_packages[@]}"; do
+        name=$(newest "$conf" "$package")
+        [[ -n $name ]] || die "Debian trixie has no package $package"
+        unpack_package "$conf" "$name" "$dir" './usr/*' || die "cannot fetch $name"
+    done
+    lib=usr/lib/x86_64-linux-gnu
+    cat >"$dir/rustc" <<EOF
+#!/bin/sh
+exec "$msrv_dir/$lib/ld-linux-x86-64.so.2" --library-path "$msrv_dir/$lib" "$msrv_dir/usr/bin/rustc" --sysroot "$msrv_dir/usr" "\$@"
+EOF
+    chmod +x "$dir/rustc"
+    mv "$dir" "$msrv_dir"
+}
+
+# cmd_msrv: the oldest Rust that Cargo.toml names builds library and program, with the dependencies that are locked and with the
+# oldest that Cargo.toml allows.
+cmd_msrv() {
+    local msrv version dir
+    need gcc libc6-dev binutils
+    make_scratch
+    msrv=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    msrv_dir=$cache/msrv-$msrv
+    locked fetch_msrv
+    version=$("$msrv_dir/rustc" --version)
+    [[ $version = "rustc $msrv."* ]] || die "$version is not Rust $msrv"
+    RUSTC=$msrv_dir/rustc cargo build --locked --release --target-dir target/msrv
+    check_static target/msrv/release/kprobe-attach
+    # Another place, for another lock file. Only the direct dependencies: that the oldest of all fit together is up to them.
+    dir=$scratch/minimal
+    mkdir "$dir"
+    cp -r Cargo.toml src README.md "$dir/"
+    (
+        cd "$dir"
+        RUSTC_BOOTSTRAP=1 cargo generate-lockfile -q -Zdirect-minimal-versions
+        cargo tree -e normal --depth 1
+    )
+    RUSTC=$msrv_dir/rustc cargo build --release --manifest-path "$dir/Cargo.toml" --target-dir target/minimal
+    echo "builds with $version, and with the oldest dependencies"
+}
+
+# cmd_package: it holds what it needs and no more, builds from that, and docs.rs can show it for every target that is named.
+cmd_package() {
+    local listed target host
+    need gcc libc6-dev
+    # With uncommitted changes there is none, and there need not be one.
+    listed=$(cargo package --locked --allow-dirty --list | grep -vxE '\.cargo_vcs_info\.json')
+    diff <(printf '%s\n' CHANGELOG.md Cargo.lock Cargo.toml Cargo.toml.orig LICENSE-APACHE LICENSE-MIT README.md && find src -type f) <(echo "$listed") |
+        grep '^[<>]' && die "the package does not hold what is in src/ and beside it"
+    cargo package --locked --allow-dirty --target-dir target/package
+    make_scratch
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    locked arch_sysroot
+    for target in $(sed -n '/^\[package.metadata.docs.rs\]/,/^$/s/^targets = \[\(.*\)\]/\1/p' Cargo.toml | tr -d '",'); do
+        # docs.rs has a nightly compiler; the flag is one of its.
+        RUSTC_BOOTSTRAP=1 RUSTFLAGS=$([[ $target = "$host" ]] || echo "$arch_flags") \
+            RUSTDOCFLAGS="-D warnings -Zunstable-options --generate-link-to-definition $([[ $target = "$host" ]] || echo "$arch_flags")" \
+            cargo doc --no-deps --locked --lib --target "$target" --target-dir target/docs
+    done
+    echo "$(wc -l <<<"$listed") files in the package"
+}
+
+# cmd_deny: licences, sources, duplicate versions, and advisories where their database can be had. Not in `test`: the tool itself
+# takes 10 to 20 minutes to build.
+cmd_deny() {
+    cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+    cargo deny --locked check --config ci/deny.toml bans licenses sources
+    cargo deny --locked check --config ci/deny.toml advisories || note "no verdict on advisories"
+}
+
+# cmd_semver [TAG]: the public surface against that of a release, the last one unless named.
+cmd_semver() {
+    local tag=${1:-}
+    [[ -n $tag ]] || tag=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null) ||
+        die "there is no release yet: nothing to compare with"
+    cargo semver-checks --version >/dev/null 2>&1 || cargo install --locked cargo-semver-checks
+    cargo semver-checks --baseline-rev "$tag"
+}

@@ -1,0 +1,250 @@
+//! The kernel's own file systems: mounted where they usually are, or anywhere, or else mounted where nobody sees it.
+
+use core::ffi::CStr;
+
+use linux_raw_sys::general::{BPF_FS_MAGIC, SYSFS_MAGIC, TRACEFS_MAGIC};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, Result};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+use crate::sys;
+use crate::text::{Buf, LINE_LEN, for_each_line, words};
+
+/// The longest mount point that is remembered.
+const MAX_MOUNT_POINT_LEN: usize = 255;
+
+/// A file system of the kernel's, held by its root directory, whether or not it is mounted anywhere.
+///
+/// It is looked for where it usually is, then in the mount table of the calling thread. Where it is not mounted, or something else
+/// is mounted over it, it is mounted where nobody sees it: that is in no mount table, and gone with the file descriptor. Linux 5.2 has such mounts (`fsopen(2)`); for an older kernel
+/// a short-lived child process mounts it in a mount namespace of its own, which takes a root directory that is a mount point, and is
+/// not for a process that has a new PID namespace waiting for its first child (`unshare(2)`, `CLONE_NEWPID`). Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the
+/// initial user namespace; of sysfs in that of the network namespace, with a sysfs that is already mounted in full sight.
+#[derive(Debug)]
+pub struct Mount {
+    dir: OwnedFd,
+    /// [`None`] for a mount that is in no mount table and goes away with `dir`.
+    path: Option<Buf<MAX_MOUNT_POINT_LEN>>,
+}
+
+/// How a file system is known.
+struct FileSystem {
+    name: &'static CStr,
+    magic: u32,
+    /// Where it usually is.
+    usual: &'static [&'static str],
+    /// Where the kernel mounts it as soon as somebody goes there.
+    automount: Option<&'static str>,
+}
+
+/// The automount in debugfs is deprecated, and since Linux 6.17 (commit 9ba817fb7c6a) the kernel complains in its log, so a mount out of sight is preferred to it.
+const TRACEFS: FileSystem = FileSystem {
+    name: c"tracefs",
+    magic: TRACEFS_MAGIC,
+    usual: &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"],
+    automount: Some("/sys/kernel/debug/tracing"),
+};
+
+const SYSFS: FileSystem = FileSystem {
+    name: c"sysfs",
+    magic: SYSFS_MAGIC,
+    usual: &["/sys"],
+    automount: None,
+};
+
+const BPFFS: FileSystem = FileSystem {
+    name: c"bpf",
+    magic: BPF_FS_MAGIC,
+    usual: &["/sys/fs/bpf"],
+    automount: None,
+};
+
+impl Mount {
+    /// tracefs, which the tracefs modes need. Linux 4.1.
+    ///
+    /// # Errors
+    ///
+    /// The errno of mounting it out of sight: `EPERM` without `CAP_SYS_ADMIN`, or in a user namespace; `ENODEV` where the kernel
+    /// is built without it; `EMFILE`, `ENFILE` or `ENOMEM`. Before Linux 5.2 also what a fork may meet (`EAGAIN`, `ENOSPC`), `EINVAL`
+    /// after `chroot(2)` to what is no mount point, and `EINTR` if the child was killed.
+    pub fn tracefs() -> Result<Self> {
+        Self::open(&TRACEFS)
+    }
+
+    /// sysfs, which tells the kprobe PMU's type as well, and what modules there are.
+    ///
+    /// # Errors
+    ///
+    /// As of [`tracefs`](Self::tracefs).
+    pub fn sysfs() -> Result<Self> {
+        Self::open(&SYSFS)
+    }
+
+    /// A bpf file system, to pin into: [`KprobeLink::pin_at`](crate::KprobeLink::pin_at). The pins in one that is mounted nowhere are
+    /// gone, and what they keep with them, when the last file descriptor of it is closed. Linux 4.4.
+    ///
+    /// # Errors
+    ///
+    /// As of [`tracefs`](Self::tracefs).
+    pub fn bpffs() -> Result<Self> {
+        Self::open(&BPFFS)
+    }
+
+    /// Where it is mounted; [`None`] for one that is mounted where nobody sees it.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        self.path.as_ref().map(Buf::as_str)
+    }
+
+    fn open(file_system: &FileSystem) -> Result<Self> {
+        let mut found = None;
+        let mut look = |path: &str| {
+            found = Self::at(file_system, path, OFlags::empty());
+            found.is_some()
+        };
+        if !file_system.usual.iter().any(|path| look(path)) {
+            // What cannot be read holds no mount for us.
+            let _ = for_each_mount(file_system, &mut look);
+        }
+        if let Some(mount) = found {
+            return Ok(mount);
+        }
+        Self::out_of_sight(file_system).or_else(|errno| {
+            let automount = file_system.automount;
+            automount
+                .and_then(|path| Self::at(file_system, path, OFlags::DIRECTORY))
+                .ok_or(errno)
+        })
+    }
+
+    /// The file system if it is mounted at a path. An automount is not woken unless a directory is asked for.
+    fn at(file_system: &FileSystem, path: &str, flags: OFlags) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
+        let dir = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        let magic = rustix::fs::fstatfs(&dir).ok()?.f_type;
+        let path = Buf::of(path).ok()?;
+        (i64::from(file_system.magic) == magic).then_some(Self {
+            dir,
+            path: Some(path),
+        })
+    }
+
+    /// Mounts the file system where nobody sees it.
+    fn out_of_sight(file_system: &FileSystem) -> Result<Self> {
+        let dir = match detached(file_system) {
+            Err(Errno::NOSYS) => in_private_namespace(file_system)?,
+            dir => dir?,
+        };
+        Ok(Self { dir, path: None })
+    }
+}
+
+/// Its root directory.
+impl AsFd for Mount {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+/// `fsopen(2)`, `fsconfig(2)`, `fsmount(2)`: Linux 5.2.
+fn detached(file_system: &FileSystem) -> Result<OwnedFd> {
+    let context = rustix::mount::fsopen(file_system.name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(&context)?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    rustix::mount::fsmount(&context, flags, MountAttrFlags::empty())
+}
+
+/// Has a child mount the file system in a mount namespace that ends with it, and hand over the root directory.
+fn in_private_namespace(file_system: &FileSystem) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let mut dir = rustix::fs::open(c"/", flags, Mode::empty())?;
+    sys::mount_privately(file_system.name, &mut dir)?;
+    let magic = rustix::fs::fstatfs(&dir)?.f_type;
+    // A child that was killed has handed over nothing.
+    (magic == i64::from(file_system.magic))
+        .then_some(dir)
+        .ok_or(Errno::INTR)
+}
+
+/// Calls `look` with the places where the mount table has the file system, until it answers true.
+fn for_each_mount(file_system: &FileSystem, look: &mut dyn FnMut(&str) -> bool) -> Result<()> {
+    // A thread may have mounts of its own.
+    let table = open_read(rustix::fs::CWD, "/proc/thread-self/mountinfo")?;
+    let mut done = false;
+    for_each_line::<LINE_LEN>(&table, &mut |line| {
+        if !done {
+            done = mount_point(line, file_system.name.to_bytes())
+                .is_some_and(|path| look(path.as_str()));
+        }
+    })
+}
+
+/// The mount point in a line of `/proc/[pid]/mountinfo` (`proc_pid_mountinfo(5)`) if the root of a file system of this type
+/// is mounted there.
+pub fn mount_point(line: &[u8], fs_type: &[u8]) -> Option<Buf<MAX_MOUNT_POINT_LEN>> {
+    // 36 35 98:0 /root /mount/point options optional-fields... - type source super-options
+    let mut fields = words(line).skip(3);
+    let root = fields.next()?;
+    let path = fields.next()?;
+    let found_type = fields.skip_while(|field| *field != b"-").nth(1)?;
+    if root != b"/" || found_type != fs_type {
+        return None;
+    }
+    let mut unescaped = Buf::new();
+    let mut rest = path;
+    while let [byte, after @ ..] = rest {
+        // Blanks and backslashes are written as a backslash and three octal digits.
+        if let [
+            b'\\',
+            a @ b'0'..=b'3',
+            b @ b'0'..=b'7',
+            c @ b'0'..=b'7',
+            after @ ..,
+        ] = rest
+        {
+            unescaped
+                .push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+                .ok()?;
+            rest = after;
+        } else {
+            unescaped.push(*byte).ok()?;
+            rest = after;
+        }
+    }
+    // A path that is not UTF-8 would come out empty.
+    (!unescaped.as_str().is_empty()).then_some(unescaped)
+}
+
+pub(crate) fn open_read(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+    rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn a_mount_point_is_that_of_a_root_of_the_type() {
+        let found = |line: &str| {
+            mount_point(line.as_bytes(), b"tracefs").map(|path| path.as_str().to_string())
+        };
+        let line = "29 25 0:12 / /sys/kernel/tracing rw,nosuid shared:11 - tracefs tracefs rw";
+        assert_eq!(found(line).unwrap(), "/sys/kernel/tracing");
+        let no_optional_fields = "29 25 0:12 / /t rw - tracefs none rw";
+        assert_eq!(found(no_optional_fields).unwrap(), "/t");
+        let escaped = r"29 25 0:12 / /a\040b\134c\011 rw master:1 shared:2 - tracefs t rw";
+        assert_eq!(found(escaped).unwrap(), "/a b\\c\t");
+        for other in [
+            "",
+            "29 25 0:12 / /t rw - tmpfs tracefs rw",
+            "29 25 0:12 /instances/a /t rw - tracefs t rw",
+            "29 25 0:12 / /t rw shared:1",
+            "29 25 0:12 / /t rw shared:1 -",
+            "29 25 0:12 /",
+        ] {
+            assert_eq!(found(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Nothing need be mounted, and nothing that is mounted for it is ever seen.
+
+use std::ffi::CStr;
+use std::fs;
+
+use kprobe_attach::{Cause, Errno, Kernel, KprobeOpts, Mount, Step};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::thread::{CapabilitySet, UnshareFlags};
+
+use super::features::{drop_capabilities, with_filter};
+use super::process::Child;
+use super::{Counter, Switch, clean, function, in_thread, kernel_name, promised, unlink};
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// Runs a test in a thread with mounts of its own.
+pub(crate) fn with_own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    in_thread(|| {
+        #[allow(
+            deprecated,
+            reason = "this thread shares no memory with another that is changed by it"
+        )]
+        rustix::thread::unshare(UnshareFlags::FS | UnshareFlags::NEWNS).unwrap();
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).unwrap();
+        test()
+    })
+}
+
+pub(crate) fn unmount(path: &str) {
+    rustix::mount::unmount(path, UnmountFlags::DETACH).unwrap();
+}
+
+fn mount(fs_type: &str, path: &str) {
+    let flags = MountFlags::empty();
+    rustix::mount::mount("none", path, fs_type, flags, None::<&CStr>).unwrap();
+}
+
+/// Mounts something empty over a path.
+fn hide(path: &str) {
+    mount("tmpfs", path);
+}
+
+/// Unmounts all of the kernel's own file systems.
+fn unmount_all() {
+    for path in [TRACEFS, "/sys/kernel/debug", "/sys/fs/bpf", "/sys", "/proc"] {
+        unmount(path);
+    }
+}
+
+/// The mount table of this thread, for which procfs is mounted for a moment where there is none.
+fn mount_table() -> String {
+    const TABLE: &str = "/proc/thread-self/mountinfo";
+    fs::read_to_string(TABLE).unwrap_or_else(|_| {
+        mount("proc", "/proc");
+        let table = fs::read_to_string(TABLE).unwrap();
+        unmount("/proc");
+        table
+            .lines()
+            .filter(|line| !line.contains(" /proc "))
+            .fold(String::new(), |lines, line| lines + line + "\n")
+    })
+}
+
+/// Every promised mode attaches and fires, by one `Kernel` that is probed here, and the mount table is what it was.
+#[track_caller]
+fn every_promised_mode_fires() {
+    let before = mount_table();
+    let kernel = Kernel::probe();
+    assert_eq!(kernel.features().default_mode(), Some(promised()[0]));
+    for mode in promised() {
+        let counter = Counter::new();
+        let opts = KprobeOpts::new().retprobe(true).attach_mode(mode);
+        let link = counter.attach(&kernel, function(), &opts);
+        assert_eq!(mount_table(), before, "{mode}");
+        unlink(2);
+        assert_eq!(counter.hits(), 2, "{mode}");
+        link.missed().unwrap();
+    }
+    drop(kernel);
+    assert_eq!(mount_table(), before);
+}
+
+/// Runs a test as on a kernel before Linux 5.2, which has no `fsopen(2)`.
+fn without_fsopen<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    with_filter(libc::SYS_fsopen, None, Errno::NOSYS, test)
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn with_nothing_mounted_every_promised_mode_still_attaches() {
+    clean(|| {
+        with_own_mounts(|| {
+            unmount_all();
+            assert_eq!(Mount::tracefs().unwrap().path(), None);
+            assert_eq!(Mount::sysfs().unwrap().path(), None);
+            assert_eq!(Mount::bpffs().unwrap().path(), None);
+            every_promised_mode_fires();
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn with_nothing_mounted_and_no_fsopen_a_private_namespace_does() {
+    clean(|| {
+        with_own_mounts(|| {
+            unmount_all();
+            without_fsopen(|| {
+                for open in [Mount::tracefs, Mount::sysfs, Mount::bpffs] {
+                    assert_eq!(open().unwrap().path(), None);
+                }
+                every_promised_mode_fires();
+                // The child that mounted it is gone, and nobody's who waits for children of any kind.
+                let options = rustix::process::WaitOptions::from_bits_retain(0x4000_0000); // __WALL
+                let child = rustix::process::waitpid(None, options);
+                assert_eq!(child.err(), Some(Errno::CHILD));
+            });
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_private_namespace_sends_nothing_to_where_the_root_is_shared() {
+    clean(|| {
+        with_own_mounts(|| {
+            unmount(TRACEFS);
+            unmount("/sys/kernel/debug");
+            let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", shared).unwrap();
+            let before = mount_table();
+            without_fsopen(|| {
+                let tracefs = Mount::tracefs().unwrap();
+                assert_eq!(tracefs.path(), None);
+                assert_eq!(mount_table(), before);
+            });
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_refused_private_namespace_leaves_nothing() {
+    clean(|| {
+        with_own_mounts(|| {
+            unmount(TRACEFS);
+            unmount("/sys/kernel/debug");
+            // The child meets the first refusal, this process the second.
+            for syscall in [libc::SYS_mount, libc::SYS_dup3, libc::SYS_clone] {
+                without_fsopen(|| {
+                    with_filter(syscall, None, Errno::PERM, || {
+                        assert_eq!(Mount::tracefs().unwrap_err(), Errno::PERM);
+                    });
+                });
+            }
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn with_one_file_system_masked_every_promised_mode_still_attaches() {
+    for paths in [
+        &["/sys"][..],
+        &[TRACEFS],
+        &["/sys/kernel/debug"],
+        &[TRACEFS, "/sys/kernel/debug"],
+        &["/sys/bus"],
+        &["/sys/fs/bpf"],
+        &["/proc"],
+    ] {
+        clean(|| {
+            with_own_mounts(|| {
+                for path in paths {
+                    hide(path);
+                }
+                every_promised_mode_fires();
+            });
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn file_systems_are_found_at_their_places_and_anywhere_else() {
+    with_own_mounts(|| {
+        let path = || Mount::tracefs().unwrap().path().map(str::to_owned);
+        assert_eq!(path().as_deref(), Some(TRACEFS));
+        assert_eq!(Mount::sysfs().unwrap().path(), Some("/sys"));
+        assert_eq!(Mount::bpffs().unwrap().path(), Some("/sys/fs/bpf"));
+        unmount(TRACEFS);
+        // The automount in debugfs is not woken; one that is awake is taken.
+        let before = mount_table();
+        assert_eq!(path(), None);
+        assert_eq!(mount_table(), before);
+        drop(fs::read_dir("/sys/kernel/debug/tracing").unwrap());
+        assert_eq!(path().as_deref(), Some("/sys/kernel/debug/tracing"));
+        unmount("/sys/kernel/debug");
+        assert_eq!(path(), None);
+        fs::create_dir_all("/tmp/a b").unwrap();
+        mount("tracefs", "/tmp/a b");
+        assert_eq!(path().as_deref(), Some("/tmp/a b"));
+        unmount("/tmp/a b");
+        // A directory that is there and is no tracefs does not count.
+        hide(TRACEFS);
+        assert_eq!(path(), None);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_read_only_sysfs_with_nothing_below_it_is_enough() {
+    clean(|| {
+        with_own_mounts(|| {
+            rustix::mount::mount_bind("/sys", "/sys").unwrap();
+            let read_only = MountFlags::BIND | MountFlags::RDONLY;
+            rustix::mount::mount_remount("/sys", read_only, c"").unwrap();
+            assert_eq!(Mount::sysfs().unwrap().path(), Some("/sys"));
+            assert_eq!(Mount::tracefs().unwrap().path(), None);
+            every_promised_mode_fires();
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn the_automount_in_debugfs_is_woken_where_nothing_else_is_left() {
+    let _paranoid = Switch::paranoid("2");
+    with_own_mounts(|| {
+        unmount(TRACEFS);
+        drop_capabilities(CapabilitySet::SYS_ADMIN);
+        let tracefs = Mount::tracefs().unwrap();
+        assert_eq!(tracefs.path(), Some("/sys/kernel/debug/tracing"));
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn sysfs_says_the_same_of_the_pmu_mounted_or_not() {
+    let check = || {
+        let features = Kernel::probe().features();
+        assert_eq!(features.pmu_type_in_sysfs, Some(features.pmu_type));
+        assert_eq!(features.retprobe_bit, Some(0));
+        features
+    };
+    let mounted = check();
+    let dir = "/sys/bus/event_source/devices/kprobe";
+    let sysfs = fs::read_to_string(format!("{dir}/type")).unwrap();
+    assert_eq!(format!("{}\n", mounted.pmu_type), sysfs);
+    with_own_mounts(|| {
+        unmount_all();
+        assert_eq!(check(), mounted);
+        without_fsopen(|| assert_eq!(check(), mounted));
+    });
+    // Without a word of sysfs the PMU is found all the same.
+    with_own_mounts(|| {
+        hide("/sys/bus");
+        let features = Kernel::probe().features();
+        assert_eq!(features.pmu_type_in_sysfs, None);
+        assert_eq!(features.pmu_type, mounted.pmu_type);
+        assert!(features.kprobe_pmu.is_yes());
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_pid_namespace_of_its_own_changes_nothing() {
+    clean(|| {
+        in_thread(|| {
+            #[allow(deprecated, reason = "only what this thread forks is in it")]
+            rustix::thread::unshare(UnshareFlags::NEWPID).unwrap();
+            let child = Child::fork(|| {
+                assert_eq!(rustix::process::getpid().as_raw_pid(), 1);
+                let kernel = Kernel::probe();
+                for mode in promised() {
+                    let counter = Counter::new();
+                    let opts = KprobeOpts::new().attach_mode(mode);
+                    let link = counter.attach(&kernel, function(), &opts);
+                    unlink(2);
+                    assert_eq!(counter.hits(), 2, "{mode}");
+                    assert_eq!(link.info().unwrap().function, Some(function()), "{mode}");
+                    link.detach().unwrap();
+                }
+            });
+            assert_eq!(child.wait().exit_status(), Some(0));
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_pin_in_a_file_system_out_of_sight_is_made_where_asked_and_ends_with_it() {
+    if kernel_name() == "5.10" {
+        // No link, so nothing to pin.
+        assert!(super::link_modes().is_empty());
+        return;
+    }
+    clean(|| {
+        with_own_mounts(|| {
+            unmount("/sys/fs/bpf");
+            let kernel = Kernel::probe();
+            let counter = Counter::new();
+            let link = counter.attach(&kernel, function(), &KprobeOpts::new());
+            // The second would need a directory, which sysfs does not let anybody make; the third could have one.
+            for path in [
+                "/sys/fs/bpf/probe",
+                "/sys/fs/bpf/dir/probe",
+                "/tmp/dir/probe",
+            ] {
+                let error = link.pin(path).unwrap_err();
+                assert_eq!((error.step(), error.errno()), (Step::Pin, Errno::INVAL));
+                assert!(error.to_string().contains("mounted"), "{error}");
+            }
+            let bpffs = Mount::bpffs().unwrap();
+            assert_eq!(bpffs.path(), None);
+            let pinned = link.pin_at(&bpffs, "probe");
+            if kernel_name() == "6.1" {
+                let error = pinned.unwrap_err();
+                assert_eq!((error.step(), error.errno()), (Step::Pin, Errno::INVAL));
+                assert!(error.to_string().contains("by path only"), "{error}");
+                return;
+            }
+            pinned.unwrap();
+            let again = link.pin_at(&bpffs, "probe").unwrap_err();
+            assert_eq!(again.cause(), Cause::EventExists);
+            let nowhere = rustix::fs::open("/tmp", rustix::fs::OFlags::PATH, 0.into()).unwrap();
+            let error = link.pin_at(&nowhere, "probe").unwrap_err();
+            assert_eq!((error.step(), error.errno()), (Step::Pin, Errno::INVAL));
+            drop(link);
+            unlink(1);
+            assert_eq!(counter.hits(), 1);
+            drop(bpffs);
+            // The file system ends with its last file descriptor, in its own time.
+            let kprobes = || fs::read_to_string(super::KPROBES).unwrap();
+            super::wait_until(|| !kprobes().contains(super::FUNCTION));
+            unlink(1);
+            assert_eq!(counter.hits(), 1);
+        });
+    });
+}
