@@ -223,7 +223,7 @@ struct Answer(Support);
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, r#""support":"{}""#, answer(self.0).trim_end())?;
+        write!(f, r#""support":"{}""#, answer(self.0).trim_ascii_end())?;
         let Some(reason) = self.0.reason() else {
             return Ok(());
         };
