@@ -248,8 +248,12 @@ impl KprobeLink {
     /// [`Step::OpenProgram`]: there is no such pin, or it is not a link of a perf event.
     #[doc(alias = "bpf_link__open")]
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
-        let failed = |errno| Error::from(Failure::bpf(Step::OpenProgram, errno, Cause::Unknown));
-        let fd = path.into_with_c_str(obj_get).map_err(failed)?;
+        Ok(Self::opened(path.into_with_c_str(obj_get))?)
+    }
+
+    fn opened(fd: Result<OwnedFd, Errno>) -> Result<Self, Failure> {
+        let failed = |errno| Failure::bpf(Step::OpenProgram, errno, Cause::Unknown);
+        let fd = fd.map_err(failed)?;
         let info = sys::link_info(fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1]).map_err(failed)?;
         // Since Linux 6.6 it also tells a kprobe from the other perf events.
         let is_kprobe = matches!(
@@ -257,7 +261,11 @@ impl KprobeLink {
             0 | BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE
         );
         if info.link_type != BPF_LINK_TYPE_PERF_EVENT || !is_kprobe || !sys::is_link(fd.as_fd()) {
-            return Err(Failure::new(Step::OpenProgram, Errno::INVAL, Cause::WrongProgram).into());
+            return Err(Failure::new(
+                Step::OpenProgram,
+                Errno::INVAL,
+                Cause::WrongProgram,
+            ));
         }
         Ok(Self {
             fd,

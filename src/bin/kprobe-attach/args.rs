@@ -123,6 +123,8 @@ const OPTIONS: [(&str, &[Command]); 10] = [
 ];
 
 impl<'a> Args<'a> {
+    // Its locals are not to be in the frame of every command.
+    #[inline(never)]
     pub(crate) fn parse(start: &'a Start) -> Result<Self, Usage<'a>> {
         let name = start.arg(1).ok_or(Usage::NoCommand)?;
         let mut index = 1;

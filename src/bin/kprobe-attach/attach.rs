@@ -69,6 +69,8 @@ pub(crate) fn print_all(
 }
 
 /// One line for a probe that is attached.
+// Its locals are not to be in the frame of its callers.
+#[inline(never)]
 fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Result {
     let Attached {
         text,

@@ -213,6 +213,8 @@ pub(crate) struct Pinned {
 
 impl Pinned {
     /// Opens the counter of a link, by the name of the link's pin. [`None`] for somebody else's pin that has such a name.
+    // What it answers is large, and is to be moved once.
+    #[inline(never)]
     fn open(dir: &CStr, name: &[u8]) -> Result<Option<Self>, (Text, Error)> {
         let mut path = Text::path(dir, format_args!("{COUNTER}"));
         path.push_all(name);
