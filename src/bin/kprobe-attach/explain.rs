@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, fmt::Error> {
                 let evidence = [&error as &dyn Display, &allowed as &dyn Display];
                 let refusal = error.into();
                 let verdict = Verdict {
-                    mode: &OrNull(None::<u8>),
+                    mode: &OrNull(None::<u32>),
                     refusal: Some(&refusal),
                 };
                 verdict.print_json(out, text, &mut evidence.into_iter(), &mut [].into_iter())?;

@@ -47,7 +47,7 @@ fn print(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> fmt::R
     let pmu = Pmu {
         r#type: pmu_type,
         in_sysfs: pmu_type_in_sysfs,
-        retprobe_bit,
+        retprobe_bit: retprobe_bit.map(u32::from),
     };
     row(out, "kprobe PMU", kprobe_pmu, format_args!("{pmu}"))?;
     row(out, "perf link", perf_link, format_args!(""))?;
@@ -77,7 +77,7 @@ fn print(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> fmt::R
 struct Pmu {
     r#type: u32,
     in_sysfs: Option<u32>,
-    retprobe_bit: Option<u8>,
+    retprobe_bit: Option<u32>,
 }
 
 impl fmt::Display for Pmu {
@@ -172,7 +172,7 @@ fn print_json(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> f
         write!(
             out,
             r#","type":{pmu_type},"retprobe_bit":{},"found":"type","sysfs_type":{}"#,
-            OrNull(retprobe_bit),
+            OrNull(retprobe_bit.map(u32::from)),
             OrNull(pmu_type_in_sysfs)
         )?;
     }
