@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use crate::denied::bpf_denied;
 use crate::error::Step;
 use crate::request::{AttachMode, KprobeOpts, Target};
+use crate::text::texts;
 
 /// What an errno means at the step where it came up. Its name, as in the program's JSON, is [`Cause::name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,103 +72,73 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The name that scripts may rely on, such as `no-such-function`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "invalid-request",
-            Self::NoSuchFunction => "no-such-function",
-            Self::ModuleNotLoaded => "module-not-loaded",
-            Self::NotUnique => "not-unique",
-            Self::NotInstructionBoundary => "not-instruction-boundary",
-            Self::NotFunctionEntry => "not-function-entry",
-            Self::NotProbeable => "not-probeable",
-            Self::BadAddress => "bad-address",
-            Self::NoPermission => "no-permission",
-            Self::PerfEventParanoid => "perf-event-paranoid",
-            Self::Seccomp => "seccomp",
-            Self::Lockdown => "lockdown",
-            Self::MemlockLimit => "memlock-limit",
-            Self::NoKprobePmu => "no-kprobe-pmu",
-            Self::NoPerfLink => "no-perf-link",
-            Self::NoTracefs => "no-tracefs",
-            Self::NoKprobeEvents => "no-kprobe-events",
-            Self::NoKprobeMulti => "no-kprobe-multi",
-            Self::WrongProgram => "wrong-program",
-            Self::AlreadyAttached => "already-attached",
-            Self::TooManyPrograms => "too-many-programs",
-            Self::EventExists => "event-exists",
-            Self::EventBusy => "event-busy",
-            Self::CpuOffline => "cpu-offline",
-            Self::OutOfFds => "out-of-fds",
-            Self::OutOfMemory => "out-of-memory",
-            Self::UnsupportedArch => "unsupported-arch",
-            Self::Unknown => "unknown",
+    texts! {
+        /// The name that scripts may rely on, such as `no-such-function`.
+        #[must_use]
+        pub fn name(Cause) {
+            InvalidRequest => "invalid-request",
+            NoSuchFunction => "no-such-function",
+            ModuleNotLoaded => "module-not-loaded",
+            NotUnique => "not-unique",
+            NotInstructionBoundary => "not-instruction-boundary",
+            NotFunctionEntry => "not-function-entry",
+            NotProbeable => "not-probeable",
+            BadAddress => "bad-address",
+            NoPermission => "no-permission",
+            PerfEventParanoid => "perf-event-paranoid",
+            Seccomp => "seccomp",
+            Lockdown => "lockdown",
+            MemlockLimit => "memlock-limit",
+            NoKprobePmu => "no-kprobe-pmu",
+            NoPerfLink => "no-perf-link",
+            NoTracefs => "no-tracefs",
+            NoKprobeEvents => "no-kprobe-events",
+            NoKprobeMulti => "no-kprobe-multi",
+            WrongProgram => "wrong-program",
+            AlreadyAttached => "already-attached",
+            TooManyPrograms => "too-many-programs",
+            EventExists => "event-exists",
+            EventBusy => "event-busy",
+            CpuOffline => "cpu-offline",
+            OutOfFds => "out-of-fds",
+            OutOfMemory => "out-of-memory",
+            UnsupportedArch => "unsupported-arch",
+            Unknown => "unknown",
         }
     }
 
-    /// The meaning in a few words, with what to do about it where that is known.
-    #[must_use]
-    // One table, and not one for every caller.
-    #[inline(never)]
-    pub const fn meaning(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "the request is wrong",
-            Self::NoSuchFunction => {
-                "no function of this name in the running kernel; it may be inlined, renamed or in a module (see /proc/kallsyms)"
-            }
-            Self::ModuleNotLoaded => {
-                "no function of this name in that module; is the module loaded?"
-            }
-            Self::NotUnique => {
-                "several functions have this name: give module:function, or the address of one (see /proc/kallsyms)"
-            }
-            Self::NotInstructionBoundary => {
-                "the offset does not lead to the first byte of an instruction that can be probed"
-            }
-            Self::NotFunctionEntry => {
-                "a return probe can only be placed at the entry of a function"
-            }
-            Self::NotProbeable => {
-                "the kernel allows no probe there: it is notrace, blacklisted, no code, or an instruction that cannot be stepped over"
-            }
-            Self::BadAddress => "no kernel function is at this address",
-            Self::NoPermission => {
-                "not permitted: this takes CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8) in the initial user namespace"
-            }
-            Self::PerfEventParanoid => {
-                "not permitted: with kernel.perf_event_paranoid at 3 or above, as Debian has it, this takes CAP_SYS_ADMIN in the initial user namespace"
-            }
-            Self::Seccomp => {
-                "a seccomp filter refuses the system call, as container runtimes do by default"
-            }
-            Self::Lockdown => "the kernel is locked down (lockdown=confidentiality)",
-            Self::MemlockLimit => {
-                "RLIMIT_MEMLOCK is too low for a kernel before 5.11, and this process may not raise it"
-            }
-            Self::NoKprobePmu => "there is no kprobe PMU (Linux 4.17, CONFIG_KPROBE_EVENTS)",
-            Self::NoPerfLink => "there are no BPF links to perf events (Linux 5.15)",
-            Self::NoTracefs => "there is no tracefs to be had",
-            Self::NoKprobeEvents => "tracefs has no kprobe_events that this process may write",
-            Self::NoKprobeMulti => {
-                "there are no such links (kprobe.multi: Linux 5.18 with CONFIG_FPROBE; kprobe.session: 6.10)"
-            }
-            Self::WrongProgram => {
-                "not a program for kprobes: its type must be BPF_PROG_TYPE_KPROBE, not sleepable, not loaded for kprobe.multi, and fit for this function"
-            }
-            Self::AlreadyAttached => "the program is attached to this event already",
-            Self::TooManyPrograms => "the event has all the programs that it can have",
-            Self::EventExists => "the name is taken already",
-            Self::EventBusy => "something still uses the event",
-            Self::CpuOffline => {
-                "the CPU to open the event on has gone offline; probe the kernel again"
-            }
-            Self::OutOfFds => "no file descriptor left (RLIMIT_NOFILE, fs.file-max)",
-            Self::OutOfMemory => "the kernel has no memory for this",
-            Self::UnsupportedArch => {
-                "the kernel was built without this, or has none for this architecture"
-            }
-            Self::Unknown => "not a known answer at this step",
+    texts! {
+        /// The meaning in a few words, with what to do about it where that is known.
+        #[must_use]
+        pub fn meaning(Cause) {
+            InvalidRequest => "the request is wrong",
+            NoSuchFunction => "no function of this name in the running kernel; it may be inlined, renamed or in a module (see /proc/kallsyms)",
+            ModuleNotLoaded => "no function of this name in that module; is the module loaded?",
+            NotUnique => "several functions have this name: give module:function, or the address of one (see /proc/kallsyms)",
+            NotInstructionBoundary => "the offset does not lead to the first byte of an instruction that can be probed",
+            NotFunctionEntry => "a return probe can only be placed at the entry of a function",
+            NotProbeable => "the kernel allows no probe there: it is notrace, blacklisted, no code, or an instruction that cannot be stepped over",
+            BadAddress => "no kernel function is at this address",
+            NoPermission => "not permitted: this takes CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8) in the initial user namespace",
+            PerfEventParanoid => "not permitted: with kernel.perf_event_paranoid at 3 or above, as Debian has it, this takes CAP_SYS_ADMIN in the initial user namespace",
+            Seccomp => "a seccomp filter refuses the system call, as container runtimes do by default",
+            Lockdown => "the kernel is locked down (lockdown=confidentiality)",
+            MemlockLimit => "RLIMIT_MEMLOCK is too low for a kernel before 5.11, and this process may not raise it",
+            NoKprobePmu => "there is no kprobe PMU (Linux 4.17, CONFIG_KPROBE_EVENTS)",
+            NoPerfLink => "there are no BPF links to perf events (Linux 5.15)",
+            NoTracefs => "there is no tracefs to be had",
+            NoKprobeEvents => "tracefs has no kprobe_events that this process may write",
+            NoKprobeMulti => "there are no such links (kprobe.multi: Linux 5.18 with CONFIG_FPROBE; kprobe.session: 6.10)",
+            WrongProgram => "not a program for kprobes: its type must be BPF_PROG_TYPE_KPROBE, not sleepable, not loaded for kprobe.multi, and fit for this function",
+            AlreadyAttached => "the program is attached to this event already",
+            TooManyPrograms => "the event has all the programs that it can have",
+            EventExists => "the name is taken already",
+            EventBusy => "something still uses the event",
+            CpuOffline => "the CPU to open the event on has gone offline; probe the kernel again",
+            OutOfFds => "no file descriptor left (RLIMIT_NOFILE, fs.file-max)",
+            OutOfMemory => "the kernel has no memory for this",
+            UnsupportedArch => "the kernel was built without this, or has none for this architecture",
+            Unknown => "not a known answer at this step",
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::invalid::Invalid;
 use crate::kernel::Support;
 use crate::plan::Need;
 use crate::request::{AttachMode, KprobeOpts, Target};
-use crate::text::words;
+use crate::text::{line, texts};
 
 /// The step at which something failed. Its name, as printed and as in the program's JSON, is [`Step::name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,24 +46,24 @@ pub enum Step {
 }
 
 impl Step {
-    /// The name that scripts may rely on, such as `perf_event_open` or `create-event`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::ProbeKernel => "probe-kernel",
-            Self::ResolveSymbol => "resolve-symbol",
-            Self::LoadProgram => "load-program",
-            Self::OpenProgram => "open-program",
-            Self::PerfEventOpen => "perf_event_open",
-            Self::LinkCreate => "link-create",
-            Self::SetBpf => "set-bpf",
-            Self::CreateEvent => "create-event",
-            Self::ReadEventId => "read-event-id",
-            Self::RemoveEvent => "remove-event",
-            Self::Pin => "pin",
-            Self::LinkInfo => "link-info",
-            Self::Map => "map",
+    texts! {
+        /// The name that scripts may rely on, such as `perf_event_open` or `create-event`.
+        #[must_use]
+        pub fn name(Step) {
+            Request => "request",
+            ProbeKernel => "probe-kernel",
+            ResolveSymbol => "resolve-symbol",
+            LoadProgram => "load-program",
+            OpenProgram => "open-program",
+            PerfEventOpen => "perf_event_open",
+            LinkCreate => "link-create",
+            SetBpf => "set-bpf",
+            CreateEvent => "create-event",
+            ReadEventId => "read-event-id",
+            RemoveEvent => "remove-event",
+            Pin => "pin",
+            LinkInfo => "link-info",
+            Map => "map",
         }
     }
 }
@@ -225,7 +225,7 @@ impl Failure {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(target) = &self.target {
-            write!(f, "{target}")?;
+            target.fmt(f)?;
             if self.offset != 0 {
                 write!(f, "+{:#x}", self.offset)?;
             }
@@ -251,14 +251,14 @@ impl fmt::Display for Error {
                 _ => cause.meaning(),
             }),
             Detail::Invalid(invalid) => invalid.fmt(f),
-            Detail::Unmet(mode, need) => {
-                write!(f, "mode {mode} needs {need}: {}", cause.meaning())
+            Detail::Unmet(mode, need) | Detail::Untold(mode, need) => {
+                write!(f, "mode {mode} needs {need}")?;
+                if matches!(detail, Detail::Untold(..)) {
+                    f.write_str(", and the probe for that could not tell")?;
+                }
+                f.write_str(": ")?;
+                f.write_str(cause.meaning())
             }
-            Detail::Untold(mode, need) => write!(
-                f,
-                "mode {mode} needs {need}, and the probe for that could not tell: {}",
-                cause.meaning()
-            ),
         }
     }
 }
@@ -281,14 +281,14 @@ impl fmt::Display for ErrnoName {
 
 fn errno_name(errno: Errno) -> Option<&'static str> {
     let at = NAMED_ERRNOS.iter().position(|named| *named == errno)?;
-    core::str::from_utf8(words(ERRNO_NAMES.as_bytes()).nth(at)?).ok()
+    Some(line(ERRNO_NAMES, at))
 }
 
 /// Lists errnos with their names, which are one text: a table of them would be larger than they are.
 macro_rules! errno_names {
     ($($errno:ident $name:literal,)*) => {
         const NAMED_ERRNOS: &[Errno] = &[$(Errno::$errno,)*];
-        const ERRNO_NAMES: &str = concat!($($name, " ",)*);
+        const ERRNO_NAMES: &str = concat!($($name, "\n",)*);
     };
 }
 

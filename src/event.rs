@@ -32,7 +32,8 @@ impl EventName {
         let mut event = Buf::new();
         // What is pushed fits: a suffix of at most 20 bytes, and what it leaves room for.
         let push_all = |event: &mut Buf<MAX_EVENT_LEN>| {
-            let suffix = Buf::<20>::of(format_args!("_{:08x}_{number}", group >> 32))?;
+            let mut suffix = Buf::<20>::new();
+            write!(suffix, "_{:08x}_{number}", group >> 32)?;
             if let Some(function) = target.function() {
                 for byte in function.bytes().take(MAX_EVENT_LEN - suffix.as_str().len()) {
                     // An event's name is an identifier of C; `.` would begin the name of another group.

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use crate::error::ErrnoName;
 use crate::request::Target;
+use crate::text::texts;
 
 /// Something that was found out about a probe, or a question that stayed open. Its `Display` is a line, the source first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,19 +134,19 @@ impl Question {
         }
     }
 
-    /// What was asked.
-    const fn asked(self) -> &'static str {
-        match self {
-            Self::Symbols => "which functions have the name",
-            Self::Place => "which function is there",
-            Self::Blacklist => "whether the kernel protects the function",
-            Self::Traceable => "whether the function can be traced",
-            Self::Armed => "whether kprobes are armed",
-            Self::Ftrace => "whether ftrace is on",
-            Self::Paranoid => "what the level is",
-            Self::Capabilities => "which capabilities there are",
-            Self::Seccomp => "whether there is a filter",
-            Self::Lockdown => "whether the kernel is locked down",
+    texts! {
+        /// What was asked.
+        fn asked(Question) {
+            Symbols => "which functions have the name",
+            Place => "which function is there",
+            Blacklist => "whether the kernel protects the function",
+            Traceable => "whether the function can be traced",
+            Armed => "whether kprobes are armed",
+            Ftrace => "whether ftrace is on",
+            Paranoid => "what the level is",
+            Capabilities => "which capabilities there are",
+            Seccomp => "whether there is a filter",
+            Lockdown => "whether the kernel is locked down",
         }
     }
 }

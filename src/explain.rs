@@ -73,12 +73,16 @@ impl Explanation {
         self.evidence.push(evidence);
     }
 
+    fn stays_open(&mut self, question: Question, errno: Errno) {
+        self.found(Evidence::Open(question, errno));
+    }
+
     /// Takes note of an answer, or of the question.
     fn ask<'a, T>(&mut self, question: Question, answer: &'a Result<T, Errno>) -> Option<&'a T> {
         match answer {
             Ok(answer) => Some(answer),
             Err(errno) => {
-                self.found(Evidence::Open(question, *errno));
+                self.stays_open(question, *errno);
                 None
             }
         }
@@ -227,7 +231,7 @@ impl Case<'_> {
             Some(Place::Nowhere) => explanation.found(Evidence::NoFunctionThere),
             // Of a name that is none, or of several functions, there is no one place.
             Some(Place::Untold) if self.symbols.is_none() || self.has_functions(1) => {
-                explanation.found(Evidence::Open(Question::Place, Errno::PERM));
+                explanation.stays_open(Question::Place, Errno::PERM);
             }
             _ => {}
         }
@@ -300,7 +304,7 @@ impl Case<'_> {
                     }
                 });
                 if let Err(failure) = told {
-                    explanation.found(Evidence::Open(Question::Place, failure.errno()));
+                    explanation.stays_open(Question::Place, failure.errno());
                 }
             }
             Cause::NoPermission

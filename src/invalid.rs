@@ -4,6 +4,8 @@ use core::fmt;
 
 use rustix::io::Errno;
 
+use crate::text::texts;
+
 /// A rule that a request breaks. Its `Display` says which; [`allowed`](Self::allowed) says what would keep it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -91,44 +93,42 @@ impl Invalid {
         }
     }
 
-    const fn wrong(self) -> &'static str {
-        match self {
-            Self::EmptyFunction => "the name of the function is missing",
-            Self::FunctionByte => "no function name has this byte",
-            Self::LeadingDigit => "a function name does not begin with a digit",
-            Self::EmptyModule => "the name of the module is missing",
-            Self::ModuleByte => "no module name has this byte",
-            Self::NameTooLong => "the name is longer than any symbol",
-            Self::NotKernelAddress => "this is no address in the kernel",
-            Self::OffsetOnAddress => "an address has no offset",
-            Self::OffsetTooLarge => "the kernel would cut this offset to 32 bits",
-            Self::OffsetBeyondFunction => "the offset is beyond the end of the function",
-            Self::OffsetOnRetprobe => "a return probe has no offset",
-            Self::MaxactiveTooLarge => "the kernel's limit for maxactive is 4096",
-            Self::MaxactiveOnEntry => "an entry probe has no maxactive",
-            Self::MaxactiveOnPmu => "the kprobe PMU has no maxactive",
-            Self::CookieWithoutLink => "only a link carries a cookie",
-            Self::UnknownKind => "there is no such kind of probe",
-            Self::KindNotServed => "this kind of probe is not served yet",
-            Self::AutoloadMark => "`?` tells a loader not to load; there is nothing to attach",
-            Self::EmptyNumber => "a number is missing",
-            Self::NotADigit => "this is no digit of the number",
-            Self::BinaryNumber => "binary numbers are not taken",
-            Self::NumberTooLarge => "the number is too large",
-            Self::UnknownOption => "there is no such option",
-            Self::OptionTwice => "this is given twice",
-            Self::MissingValue => "the option's value is missing",
-            Self::UnwantedValue => "this option takes no value",
-            Self::UnknownMode => "there is no such mode",
-            Self::StructTooSmall => "the struct is smaller than its own size field",
-            Self::StructCut => "the struct goes beyond its bytes",
-            Self::StructTail => "an unknown field is not zero",
-            Self::PinWithoutLink => "only a link can be pinned",
-            Self::PinOfTraceEvent => "a pinned link would leave its tracefs event behind",
-            Self::PinOutsideBpffs => {
-                "a pin goes into a bpf file system that is mounted (mount -t bpf -o mode=0700 bpf /sys/fs/bpf): one out of sight would end with this process, and the pin with it"
-            }
-            Self::PinAtDirectory => "this kernel pins by path only",
+    texts! {
+        fn wrong(Invalid) {
+            EmptyFunction => "the name of the function is missing",
+            FunctionByte => "no function name has this byte",
+            LeadingDigit => "a function name does not begin with a digit",
+            EmptyModule => "the name of the module is missing",
+            ModuleByte => "no module name has this byte",
+            NameTooLong => "the name is longer than any symbol",
+            NotKernelAddress => "this is no address in the kernel",
+            OffsetOnAddress => "an address has no offset",
+            OffsetTooLarge => "the kernel would cut this offset to 32 bits",
+            OffsetBeyondFunction => "the offset is beyond the end of the function",
+            OffsetOnRetprobe => "a return probe has no offset",
+            MaxactiveTooLarge => "the kernel's limit for maxactive is 4096",
+            MaxactiveOnEntry => "an entry probe has no maxactive",
+            MaxactiveOnPmu => "the kprobe PMU has no maxactive",
+            CookieWithoutLink => "only a link carries a cookie",
+            UnknownKind => "there is no such kind of probe",
+            KindNotServed => "this kind of probe is not served yet",
+            AutoloadMark => "`?` tells a loader not to load; there is nothing to attach",
+            EmptyNumber => "a number is missing",
+            NotADigit => "this is no digit of the number",
+            BinaryNumber => "binary numbers are not taken",
+            NumberTooLarge => "the number is too large",
+            UnknownOption => "there is no such option",
+            OptionTwice => "this is given twice",
+            MissingValue => "the option's value is missing",
+            UnwantedValue => "this option takes no value",
+            UnknownMode => "there is no such mode",
+            StructTooSmall => "the struct is smaller than its own size field",
+            StructCut => "the struct goes beyond its bytes",
+            StructTail => "an unknown field is not zero",
+            PinWithoutLink => "only a link can be pinned",
+            PinOfTraceEvent => "a pinned link would leave its tracefs event behind",
+            PinOutsideBpffs => "a pin goes into a bpf file system that is mounted (mount -t bpf -o mode=0700 bpf /sys/fs/bpf): one out of sight would end with this process, and the pin with it",
+            PinAtDirectory => "this kernel pins by path only",
         }
     }
 

@@ -79,7 +79,7 @@ impl TraceEvent {
     /// Looks whether the name is free: the kernel adds what is defined under a name that is taken to the event that has it
     /// (Linux 5.5, commit ca89bc071d5e), and would remove both.
     fn is_new(&self, tracefs: BorrowedFd<'_>) -> Result<()> {
-        let path = Buf::<128>::of(EventPath(&self.name)).map_err(|_| Errno::NAMETOOLONG)?;
+        let path = Buf::<128>::of(EventPath(&self.name))?;
         // Not access(2), which asks for the real user and forgets the capabilities.
         match rustix::fs::statat(tracefs, path.as_str(), AtFlags::empty()) {
             Ok(_) => Err(Errno::EXIST),
@@ -90,7 +90,7 @@ impl TraceEvent {
 
     /// The id by which `perf_event_open(2)` knows the event.
     pub(crate) fn id(&self, tracefs: BorrowedFd<'_>) -> Result<u64> {
-        let path = Buf::<128>::of(IdPath(&self.name)).map_err(|_| Errno::NAMETOOLONG)?;
+        let path = Buf::<128>::of(IdPath(&self.name))?;
         let file = open_read(tracefs, path.as_str())?;
         let mut text = [0; ID_LEN];
         let len = rustix::io::read(&file, &mut text)?;
@@ -140,7 +140,7 @@ impl Drop for TraceEvent {
 
 /// Removes an event, by its group and name.
 pub(crate) fn remove(kprobe_events: &OwnedFd, name: impl fmt::Display) -> Result<()> {
-    let line = Buf::<128>::of(Removal(name)).map_err(|_| Errno::NAMETOOLONG)?;
+    let line = Buf::<128>::of(Removal(name))?;
     write(kprobe_events, line.as_bytes())
 }
 

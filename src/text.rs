@@ -23,11 +23,13 @@ impl<const N: usize> Buf<N> {
         }
     }
 
-    /// The text of `value`, if it fits.
-    pub(crate) fn of(value: impl fmt::Display) -> core::result::Result<Self, fmt::Error> {
+    /// The text of `value`, if it fits: else `ENAMETOOLONG`.
+    pub(crate) fn of(value: impl fmt::Display) -> Result<Self> {
         let mut buf = Self::new();
-        write!(buf, "{value}")?;
-        Ok(buf)
+        match write!(buf, "{value}") {
+            Ok(()) => Ok(buf),
+            Err(fmt::Error) => Err(Errno::NAMETOOLONG),
+        }
     }
 
     /// What `write!` calls.
@@ -149,6 +151,56 @@ pub(crate) fn read_small(file: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
 
 /// More than any line of tracefs or the mount table that matters here.
 pub(crate) const LINE_LEN: usize = 4096;
+
+/// One line of a text; empty where there are not so many.
+pub(crate) const fn line(text: &'static str, mut index: usize) -> &'static str {
+    let mut start = text.as_bytes();
+    while let (1.., [byte, rest @ ..]) = (index, start) {
+        if *byte == b'\n' {
+            index -= 1;
+        }
+        start = rest;
+    }
+    let mut end = start;
+    while let [byte, rest @ ..] = end {
+        if *byte == b'\n' {
+            break;
+        }
+        end = rest;
+    }
+    match start.split_at_checked(start.len() - end.len()) {
+        Some((line, _)) => match core::str::from_utf8(line) {
+            Ok(line) => line,
+            Err(_) => "",
+        },
+        None => "",
+    }
+}
+
+/// A method that has a text for every variant of an enum without fields, in the order of the variants. It is a `match` that is kept
+/// as one text: the compiler would make a table of it, with 12 bytes more for each.
+macro_rules! texts {
+    ($(#[$attribute:meta])* $visibility:vis fn $name:ident($enum:ident) {
+        $($variant:ident => $text:literal,)*
+    }) => {
+        $(#[$attribute])*
+        $visibility const fn $name(self) -> &'static str {
+            const _: () = {
+                let mut index = 0;
+                $(
+                    assert!(index == $enum::$variant as usize);
+                    index += 1;
+                )*
+                assert!(index > 0);
+            };
+            match self {
+                $($enum::$variant => {})*
+            }
+            $crate::text::line(concat!($($text, "\n",)*), self as usize)
+        }
+    };
+}
+pub(crate) use texts;
 
 /// Calls `each` with every line of a file, without its newline. A line longer than `N` bytes is passed over: what is looked
 /// for has a place in the buffer.
