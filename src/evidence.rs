@@ -1,5 +1,6 @@
 //! What `explain` finds out, and how it says so.
 
+use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use rustix::io::Errno;
@@ -120,7 +121,7 @@ impl Evidence {
 
 impl Question {
     /// Where the answer would be.
-    const fn source(self) -> &'static str {
+    const fn source(self) -> &'static CStr {
         match self {
             Self::Symbols | Self::Place => KALLSYMS,
             Self::Blacklist => BLACKLIST,
@@ -151,20 +152,20 @@ impl Question {
     }
 }
 
-pub(crate) const KALLSYMS: &str = "/proc/kallsyms";
-pub(crate) const BLACKLIST: &str = "/sys/kernel/debug/kprobes/blacklist";
-pub(crate) const FILTER: &str = "available_filter_functions";
-pub(crate) const ARMED: &str = "/sys/kernel/debug/kprobes/enabled";
-pub(crate) const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
-pub(crate) const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
-const CAPABILITIES: &str = "capget(2)";
-const SECCOMP: &str = "prctl(2)";
-pub(crate) const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
-const TRIAL: &str = "trial";
+pub(crate) const KALLSYMS: &CStr = c"/proc/kallsyms";
+pub(crate) const BLACKLIST: &CStr = c"/sys/kernel/debug/kprobes/blacklist";
+pub(crate) const FILTER: &CStr = c"available_filter_functions";
+pub(crate) const ARMED: &CStr = c"/sys/kernel/debug/kprobes/enabled";
+pub(crate) const FTRACE: &CStr = c"/proc/sys/kernel/ftrace_enabled";
+pub(crate) const PARANOID: &CStr = c"/proc/sys/kernel/perf_event_paranoid";
+const CAPABILITIES: &CStr = c"capget(2)";
+const SECCOMP: &CStr = c"prctl(2)";
+pub(crate) const LOCKDOWN: &CStr = c"/sys/kernel/security/lockdown";
+const TRIAL: &CStr = c"trial";
 
 impl Evidence {
     /// Where it is from.
-    const fn source(&self) -> &'static str {
+    const fn source(&self) -> &'static CStr {
         match self {
             Self::Function(..)
             | Self::Functions(_)
@@ -192,7 +193,7 @@ impl Evidence {
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.source())?;
+        f.write_str(self.source().to_str().unwrap_or_default())?;
         f.write_str(": ")?;
         let text = match self {
             Self::Function(function, 0) => {

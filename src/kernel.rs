@@ -3,6 +3,7 @@
 //! No probe has a side effect: none creates an event, arms a probe, or leaves anything open but the directories of tracefs and
 //! sysfs.
 
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fd::{AsFd, BorrowedFd};
@@ -373,7 +374,7 @@ fn is_kprobe_pmu(r#type: u32, cpu: u32) -> Result<bool, Reason> {
     if let Some(last) = letters.last_mut() {
         *last = 0;
     }
-    let too_long = core::ffi::CStr::from_bytes_until_nul(&letters).unwrap_or_default();
+    let too_long = CStr::from_bytes_until_nul(&letters).unwrap_or_default();
     let at = sys::KprobeAt::Symbol(too_long, 0);
     // An event that does open is of another PMU: it is disabled, and closed here.
     match sys::perf_event_open_kprobe(r#type, 0, at, cpu).map(drop) {
@@ -407,7 +408,7 @@ fn is_locked_down(r#type: u32, cpu: u32) -> bool {
 /// A file of the kprobe PMU in sysfs, read into `text`.
 fn read_sysfs_pmu<'a>(
     sysfs: BorrowedFd<'_>,
-    path: &str,
+    path: &CStr,
     text: &'a mut [u8; 32],
 ) -> Result<&'a [u8], Errno> {
     let file = open_read(sysfs, path)?;
@@ -417,13 +418,13 @@ fn read_sysfs_pmu<'a>(
 
 /// The type as sysfs has it.
 fn sysfs_pmu_type(sysfs: BorrowedFd<'_>) -> Option<u32> {
-    let path = "bus/event_source/devices/kprobe/type";
+    let path = c"bus/event_source/devices/kprobe/type";
     parse_pmu_type(read_sysfs_pmu(sysfs, path, &mut [0; 32]).ok()?)
 }
 
 /// The retprobe bit: what sysfs says, and 0 without it, as on every kernel so far.
 fn probe_retprobe_bit(sysfs: BorrowedFd<'_>) -> Option<u8> {
-    let path = "bus/event_source/devices/kprobe/format/retprobe";
+    let path = c"bus/event_source/devices/kprobe/format/retprobe";
     match read_sysfs_pmu(sysfs, path, &mut [0; 32]) {
         Ok(text) => parse_retprobe_format(text),
         Err(Errno::NOENT | Errno::NOTDIR) => Some(0),

@@ -23,7 +23,12 @@ use crate::text::{Buf, LINE_LEN, contains, for_each_line};
 const KPROBE_EVENTS_FLAGS: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::CLOEXEC);
 
 pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
-    rustix::fs::openat(tracefs, "kprobe_events", KPROBE_EVENTS_FLAGS, Mode::empty())
+    rustix::fs::openat(
+        tracefs,
+        c"kprobe_events",
+        KPROBE_EVENTS_FLAGS,
+        Mode::empty(),
+    )
 }
 
 /// An event in `kprobe_events`, removed when dropped. What uses it must be closed before, or the kernel says `EBUSY`.
@@ -81,7 +86,7 @@ impl TraceEvent {
     fn is_new(&self, tracefs: BorrowedFd<'_>) -> Result<()> {
         let path = Buf::<128>::of(EventPath(&self.name))?;
         // Not access(2), which asks for the real user and forgets the capabilities.
-        match rustix::fs::statat(tracefs, path.as_str(), AtFlags::empty()) {
+        match rustix::fs::statat(tracefs, path.as_c_str()?, AtFlags::empty()) {
             Ok(_) => Err(Errno::EXIST),
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
@@ -91,7 +96,7 @@ impl TraceEvent {
     /// The id by which `perf_event_open(2)` knows the event.
     pub(crate) fn id(&self, tracefs: BorrowedFd<'_>) -> Result<u64> {
         let path = Buf::<128>::of(IdPath(&self.name))?;
-        let file = open_read(tracefs, path.as_str())?;
+        let file = open_read(tracefs, path.as_c_str()?)?;
         let mut text = [0; ID_LEN];
         let len = rustix::io::read(&file, &mut text)?;
         text.get(..len).and_then(parse_id).ok_or(Errno::IO)
@@ -120,7 +125,7 @@ impl TraceEvent {
 
     /// How often the event's probe was missed, from `kprobe_profile`.
     pub(crate) fn missed(&self, tracefs: BorrowedFd<'_>) -> Result<Option<u64>> {
-        let profile = open_read(tracefs, "kprobe_profile")?;
+        let profile = open_read(tracefs, c"kprobe_profile")?;
         let mut missed = None;
         for_each_line::<LINE_LEN>(&profile, &mut |line| {
             missed = missed.or_else(|| profile_missed(line, self.name.event()));
@@ -163,7 +168,7 @@ const SHORT_WRITE: Errno = Errno::IO;
 
 /// Why the kernel refused this very definition, from `error_log` (Linux 5.2, commit 8a062902be72).
 fn error_log(tracefs: BorrowedFd<'_>, definition: &Definition) -> Option<Errno> {
-    let file = open_read(tracefs, "error_log").ok()?;
+    let file = open_read(tracefs, c"error_log").ok()?;
     let event = Buf::<128>::of(definition.name).ok()?;
     let mut above = None;
     let mut found = None;

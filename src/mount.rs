@@ -33,30 +33,30 @@ struct FileSystem {
     name: &'static CStr,
     magic: u32,
     /// Where it usually is.
-    usual: &'static [&'static str],
+    usual: &'static [&'static CStr],
     /// Where the kernel mounts it as soon as somebody goes there.
-    automount: Option<&'static str>,
+    automount: Option<&'static CStr>,
 }
 
 /// The automount in debugfs is deprecated, and since Linux 6.17 (commit 9ba817fb7c6a) the kernel complains in its log, so a mount out of sight is preferred to it.
 const TRACEFS: FileSystem = FileSystem {
     name: c"tracefs",
     magic: TRACEFS_MAGIC,
-    usual: &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"],
-    automount: Some("/sys/kernel/debug/tracing"),
+    usual: &[c"/sys/kernel/tracing", c"/sys/kernel/debug/tracing"],
+    automount: Some(c"/sys/kernel/debug/tracing"),
 };
 
 const SYSFS: FileSystem = FileSystem {
     name: c"sysfs",
     magic: SYSFS_MAGIC,
-    usual: &["/sys"],
+    usual: &[c"/sys"],
     automount: None,
 };
 
 const BPFFS: FileSystem = FileSystem {
     name: c"bpf",
     magic: BPF_FS_MAGIC,
-    usual: &["/sys/fs/bpf"],
+    usual: &[c"/sys/fs/bpf"],
     automount: None,
 };
 
@@ -99,7 +99,7 @@ impl Mount {
 
     fn open(file_system: &FileSystem) -> Result<Self> {
         let mut found = None;
-        let mut look = |path: &str| {
+        let mut look = |path: &CStr| {
             found = Self::at(file_system, path, OFlags::empty());
             found.is_some()
         };
@@ -119,11 +119,11 @@ impl Mount {
     }
 
     /// The file system if it is mounted at a path. An automount is not woken unless a directory is asked for.
-    fn at(file_system: &FileSystem, path: &str, flags: OFlags) -> Option<Self> {
+    fn at(file_system: &FileSystem, path: &CStr, flags: OFlags) -> Option<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
         let dir = rustix::fs::open(path, flags, Mode::empty()).ok()?;
         let magic = rustix::fs::fstatfs(&dir).ok()?.f_type;
-        let path = Buf::of(path).ok()?;
+        let path = Buf::of(path.to_str().ok()?).ok()?;
         (i64::from(file_system.magic) == magic).then_some(Self {
             dir,
             path: Some(path),
@@ -168,14 +168,14 @@ fn in_private_namespace(file_system: &FileSystem) -> Result<OwnedFd> {
 }
 
 /// Calls `look` with the places where the mount table has the file system, until it answers true.
-fn for_each_mount(file_system: &FileSystem, look: &mut dyn FnMut(&str) -> bool) -> Result<()> {
+fn for_each_mount(file_system: &FileSystem, look: &mut dyn FnMut(&CStr) -> bool) -> Result<()> {
     // A thread may have mounts of its own.
-    let table = open_read(rustix::fs::CWD, "/proc/thread-self/mountinfo")?;
+    let table = open_read(rustix::fs::CWD, c"/proc/thread-self/mountinfo")?;
     let mut done = false;
     for_each_line::<LINE_LEN>(&table, &mut |line| {
         if !done {
             done = mount_point(line, file_system.name.to_bytes())
-                .is_some_and(|path| look(path.as_str()));
+                .is_some_and(|path| path.as_c_str().is_ok_and(&mut *look));
         }
     })
 }
@@ -216,7 +216,7 @@ pub fn mount_point(line: &[u8], fs_type: &[u8]) -> Option<Buf<MAX_MOUNT_POINT_LE
     (!unescaped.as_str().is_empty()).then_some(unescaped)
 }
 
-pub(crate) fn open_read(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+pub(crate) fn open_read(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
     rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 

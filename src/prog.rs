@@ -251,15 +251,15 @@ fn may_use_bpf() -> bool {
 /// The version that this process's own vDSO has, by way of `/proc`, which must be procfs.
 fn vdso_version() -> Option<u32> {
     let mut auxv = [0; 1024];
-    let file = open_proc("/proc/self/auxv")?;
+    let file = open_proc(c"/proc/self/auxv")?;
     let len = crate::text::read_small(&file, &mut auxv).ok()?;
     let vdso = sysinfo_ehdr(auxv.get(..len)?)?;
     let mut page = [0; 4096];
-    let len = rustix::io::pread(open_proc("/proc/self/mem")?, &mut page, vdso).ok()?;
+    let len = rustix::io::pread(open_proc(c"/proc/self/mem")?, &mut page, vdso).ok()?;
     kern_version(page.get(..len)?)
 }
 
-fn open_proc(path: &str) -> Option<OwnedFd> {
+fn open_proc(path: &CStr) -> Option<OwnedFd> {
     let file = crate::mount::open_read(rustix::fs::CWD, path).ok()?;
     let magic = rustix::fs::fstatfs(&file).ok()?.f_type;
     (magic == i64::from(linux_raw_sys::general::PROC_SUPER_MAGIC)).then_some(file)

@@ -1,5 +1,7 @@
 //! What a running kernel shows of a function besides the errno: its symbols, and what may be probed.
 
+use core::ffi::CStr;
+
 use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::io::{Errno, Result};
@@ -266,11 +268,12 @@ pub(crate) fn settled(cause: Cause, target: &Target) -> Cause {
 fn is_loaded(module: &str) -> bool {
     // The kernel's own limit is 55 bytes.
     let path = Buf::<128>::of(format_args!("/sys/module/{module}"));
-    path.is_ok_and(|path| statat(CWD, path.as_str(), AtFlags::empty()).is_ok())
+    let stat = path.and_then(|path| statat(CWD, path.as_c_str()?, AtFlags::empty()));
+    stat.is_ok()
 }
 
 /// The one number in a file.
-pub(crate) fn number_in(path: &str) -> Result<i32> {
+pub(crate) fn number_in(path: &CStr) -> Result<i32> {
     let mut text = [0; 32];
     let len = read_small(&open_read(CWD, path)?, &mut text)?;
     let text = text.get(..len).unwrap_or_default().trim_ascii();

@@ -137,7 +137,7 @@ fn for_each_of_ours(
     tracefs: &Mount,
     each: &mut dyn FnMut(&EventLine<'_>, BorrowedFd<'_>),
 ) -> Result<(), Failure> {
-    let file = open_read(tracefs.as_fd(), "kprobe_events")
+    let file = open_read(tracefs.as_fd(), c"kprobe_events")
         .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
         if let Some(event) = EventLine::parse(line).filter(EventLine::is_ours) {

@@ -1,5 +1,6 @@
 //! Text without an allocator: a buffer to write into, and lines read from a file. Overflow is an error, never a cut.
 
+use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use rustix::fd::OwnedFd;
@@ -44,6 +45,11 @@ impl<const N: usize> Buf<N> {
 
     pub(crate) fn as_str(&self) -> &str {
         core::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The same as a path for the kernel, which wants a NUL behind it.
+    pub(crate) fn as_c_str(&self) -> Result<&CStr> {
+        CStr::from_bytes_until_nul(&self.bytes).map_err(|_| Errno::NAMETOOLONG)
     }
 
     pub(crate) fn push(&mut self, byte: u8) -> core::result::Result<(), fmt::Error> {

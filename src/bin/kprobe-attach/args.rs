@@ -185,7 +185,7 @@ impl<'a> Args<'a> {
         let (given, value) = match equals.and_then(|at| option.split_at_checked(at)) {
             Some((name, value)) => (
                 name,
-                CStr::from_bytes_with_nul(value.get(1..).unwrap_or_default()).ok(),
+                CStr::from_bytes_until_nul(value.get(1..).unwrap_or_default()).ok(),
             ),
             None => (option.strip_suffix(b"\0").unwrap_or(option), None),
         };

@@ -74,7 +74,10 @@ impl<'a> Hold<'a> {
                     *next = now + interval;
                 }
             }
-            let until = [end, next_tick].into_iter().flatten().min();
+            let until = match (end, next_tick) {
+                (Some(end), Some(tick)) => Some(end.min(tick)),
+                (end, tick) => end.or(tick),
+            };
             if self.is_over(until.map(|until| until.saturating_sub(now))) {
                 return Ok(());
             }

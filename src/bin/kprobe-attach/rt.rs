@@ -126,7 +126,7 @@ impl Start {
             let text = unsafe { CStr::from_ptr(text) };
             let bytes = text.to_bytes_with_nul();
             if let Some([b'=', value @ ..]) = bytes.strip_prefix(name.as_bytes()) {
-                return CStr::from_bytes_with_nul(value).ok();
+                return CStr::from_bytes_until_nul(value).ok();
             }
             // SAFETY: not at the NULL yet.
             variable = unsafe { variable.add(1) };
@@ -203,13 +203,11 @@ impl Start {
             let slash: &[u8] = if dir.is_empty() { b"" } else { b"/" };
             let mut file = [0; 4096];
             let bytes = dir.iter().chain(slash).chain(command.to_bytes_with_nul());
-            let len = dir.len() + slash.len() + command.to_bytes_with_nul().len();
             for (to, from) in file.iter_mut().zip(bytes) {
                 *to = *from;
             }
-            let file = file
-                .get(..len)
-                .and_then(|file| CStr::from_bytes_with_nul(file).ok());
+            // Without its NUL it was too long.
+            let file = CStr::from_bytes_until_nul(&file);
             match file.map_or(Errno::NAMETOOLONG, |file| self.execve(file, first)) {
                 Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => {}
                 errno => worst = errno,
