@@ -77,8 +77,8 @@ cmd_package() {
 # takes 10 to 20 minutes to build.
 cmd_deny() {
     cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
-    cargo deny --locked check --config ci/deny.toml bans licenses sources
-    cargo deny --locked check --config ci/deny.toml advisories || note "no verdict on advisories"
+    cargo deny --locked --config ci/deny.toml check bans licenses sources
+    cargo deny --locked --config ci/deny.toml check advisories || note "no verdict on advisories"
 }
 
 # cmd_semver [TAG]: the public surface against that of a release, the last one unless named.

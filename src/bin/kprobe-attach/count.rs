@@ -6,12 +6,12 @@ use core::time::Duration;
 
 use kprobe_attach::map::Array;
 use kprobe_attach::prog::{Load, Program, insn};
-use kprobe_attach::{AttachMode, Error, Kernel, Probe};
+use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeLink, Probe};
 
 use crate::args::Args;
 use crate::hold::Hold;
 use crate::output::{Blanks, Json, Lossy, OrNull, Output, report, report_pin, report_unread};
-use crate::pin::{Pinned, for_each_counter, labelled_counter, pin_all};
+use crate::pin::{for_each_counter, label, labelled_counter, pin_all};
 use crate::session::{self, Attached, Session, announce, probe_fields};
 
 /// How often a table on a terminal is drawn anew.
@@ -139,39 +139,43 @@ fn print(args: &Args<'_>, out: &mut Output, session: &Session<'_>) -> Result<(),
     out.flush().map_err(|fmt::Error| ())
 }
 
-/// Prints what is counted by the probes that are pinned in a directory; one whose link's pin is gone has no mode any more.
+/// Prints what is counted by the probes that are pinned in a directory.
 fn print_pinned(args: &Args<'_>, out: &mut Output, dir: &CStr) -> Result<u8, ()> {
     out.stay_live(false);
-    let mut all = Ok(0);
     print_head(args, out, PINNED_WIDTH)?;
-    let read = for_each_counter(dir, &mut |pinned| {
-        let printed = match pinned {
-            Ok(Pinned {
-                text,
-                probe,
-                counter,
-                link,
-            }) => {
-                let text = text.as_c_str();
-                counter
-                    .get(0)
-                    .map_err(|error| report(out, Some(text), args, &error))
-                    .and_then(|hits| {
-                        let missed = link.as_ref().and_then(|link| link.missed().unwrap_or(None));
-                        let counts = (link.map(|link| link.mode()), hits, missed);
-                        print_counts(args, out, PINNED_WIDTH, text, &probe, counts)
-                    })
-            }
-            Err((path, error)) => {
-                report_pin(out, None, args, path.as_c_str(), &error);
-                Err(())
-            }
-        };
-        all = all.and(printed.map(|()| 0));
+    let mut all = Ok(0);
+    let read = for_each_counter(dir, &mut |counter, link| {
+        if print_pin(args, out, counter, link).is_err() {
+            all = Err(());
+        }
     });
     read.map_err(|errno| report_unread(out, args, dir, errno))?;
     out.flush().map_err(|fmt::Error| ())?;
     all
+}
+
+/// Prints what is counted by one of them, which has no mode any more if the link's pin is gone.
+fn print_pin(args: &Args<'_>, out: &mut Output, counter: &CStr, link: &CStr) -> Result<(), ()> {
+    let mut failed = |pin, error: Error| report_pin(out, None, args, pin, &error);
+    let array = match Array::open_pinned(counter) {
+        // Somebody else's pin that has such a name.
+        Err(error) if error.errno() == Errno::INVAL => return Ok(()),
+        opened => opened.map_err(|error| failed(counter, error))?,
+    };
+    let text = label(&array);
+    let text = text.as_c_str();
+    let Ok(probe) = Probe::from_bytes(text.to_bytes()) else {
+        return Ok(());
+    };
+    let hits = array.get(0).map_err(|error| failed(counter, error))?;
+    let counts = match KprobeLink::open_pinned(link) {
+        Err(error) if error.errno() == Errno::NOENT => (None, hits, None),
+        opened => {
+            let link = opened.map_err(|error| failed(link, error))?;
+            (Some(link.mode()), hits, link.missed().unwrap_or(None))
+        }
+    };
+    print_counts(args, out, PINNED_WIDTH, text, &probe, counts)
 }
 
 fn print_head(args: &Args<'_>, out: &mut Output, width: usize) -> Result<(), ()> {

@@ -15,19 +15,7 @@ use crate::output::{Json, OrNull, Output};
 #[inline(never)]
 pub(crate) fn run(out: &mut Output, json: bool) -> Result<u8, fmt::Error> {
     let kernel = Kernel::probe();
-    let uname = rustix::system::uname();
-    let release = uname.release().to_str().unwrap_or_default();
-    let arch = uname.machine().to_str().unwrap_or_default();
-    if json {
-        print_json(out, &kernel, release, arch)?;
-    } else {
-        print(out, &kernel, release, arch)?;
-    }
-    out.flush()?;
-    Ok(0)
-}
-
-fn print(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> fmt::Result {
+    let bpffs = Mount::bpffs();
     let features = kernel.features();
     let Features {
         perf_event,
@@ -42,71 +30,102 @@ fn print(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> fmt::R
         kprobe_multi,
         kprobe_session,
     } = features;
-    writeln!(out, "kernel           {release} {arch}")?;
-    row(out, "perf events", perf_event, format_args!(""))?;
-    let pmu = Pmu {
-        r#type: pmu_type,
-        in_sysfs: pmu_type_in_sysfs,
-        retprobe_bit: retprobe_bit.map(u32::from),
+    let pmu = Row {
+        detail: Detail::Pmu {
+            r#type: pmu_type,
+            in_sysfs: pmu_type_in_sysfs,
+            retprobe_bit: retprobe_bit.map(u32::from),
+        },
+        ..Row::of("kprobe PMU", Some("kprobe_pmu"), kprobe_pmu)
     };
-    row(out, "kprobe PMU", kprobe_pmu, format_args!("{pmu}"))?;
-    row(out, "perf link", perf_link, format_args!(""))?;
-    mount_row(out, "tracefs", kernel.tracefs())?;
-    row(out, "kprobe_events", kprobe_events, format_args!(""))?;
-    row(out, "kprobe.multi", kprobe_multi, format_args!(""))?;
-    row(out, "kprobe.session", kprobe_session, format_args!(""))?;
-    mount_row(out, "sysfs", kernel.sysfs())?;
-    mount_row(
-        out,
-        "bpffs",
-        Mount::bpffs().as_ref().map_err(|errno| *errno),
-    )?;
-    let default = features.default_mode();
-    for mode in AttachMode::ALL {
-        write!(out, "mode {mode:<12}")?;
-        match features.unmet(mode, false) {
-            Some((need, support)) => writeln!(out, "{}  needs {need}", answer(support))?,
-            None if default == Some(mode) => writeln!(out, "yes      the default")?,
-            None => writeln!(out, "yes")?,
+    let bpffs = bpffs.as_ref().map_err(|errno| *errno);
+    let rows = [
+        Row::of("perf events", None, perf_event),
+        pmu,
+        Row::of("perf link", Some("perf_link"), perf_link),
+        Row::of_mount("tracefs", kernel.tracefs()),
+        Row::of("kprobe_events", None, kprobe_events),
+        Row::of("kprobe.multi", Some("kprobe_multi"), kprobe_multi),
+        Row::of("kprobe.session", Some("kprobe_session"), kprobe_session),
+        Row::of_mount("sysfs", kernel.sysfs()),
+        // Where it is out of sight, pins have no path.
+        Row::of_mount("bpffs", bpffs),
+    ];
+    if json {
+        print_json(out, &rows, &features)?;
+    } else {
+        print(out, &rows, &features)?;
+    }
+    out.flush()?;
+    Ok(0)
+}
+
+/// What was found of one thing.
+struct Row<'a> {
+    name: &'static str,
+    /// Its name in JSON, if it is there.
+    key: Option<&'static str>,
+    /// `yes`, `no` or `unknown`
+    answer: &'static str,
+    /// Why it is not yes.
+    reason: Option<(Errno, &'static str)>,
+    /// What there is to say if it is.
+    detail: Detail<'a>,
+}
+
+/// How a thing was found.
+enum Detail<'a> {
+    Plain,
+    Pmu {
+        r#type: u32,
+        in_sysfs: Option<u32>,
+        retprobe_bit: Option<u32>,
+    },
+    /// Mounted at a path, or out of sight.
+    Mount(Option<&'a str>),
+}
+
+impl<'a> Row<'a> {
+    fn of(name: &'static str, key: Option<&'static str>, support: Support) -> Self {
+        Self {
+            name,
+            key,
+            answer: match support {
+                Support::Yes => "yes",
+                Support::No(_) => "no",
+                Support::Unknown(_) => "unknown",
+            },
+            reason: support
+                .reason()
+                .map(|reason| (reason.errno, reason.cause.meaning())),
+            detail: Detail::Plain,
         }
     }
-    Ok(())
-}
 
-/// How the kprobe PMU was found.
-struct Pmu {
-    r#type: u32,
-    in_sysfs: Option<u32>,
-    retprobe_bit: Option<u32>,
-}
-
-impl fmt::Display for Pmu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "type {}, verified by its refusals", self.r#type)?;
-        match self.in_sysfs {
-            None => {}
-            Some(r#type) if r#type == self.r#type => f.write_str(" and in sysfs")?,
-            Some(r#type) => write!(f, " against {type} in sysfs")?,
-        }
-        match self.retprobe_bit {
-            Some(bit) => write!(f, "; retprobe bit {bit}"),
-            None => f.write_str("; retprobe bit not readable in sysfs"),
+    fn of_mount(name: &'static str, mount: Result<&'a Mount, Errno>) -> Self {
+        let (answer, reason, path) = match mount {
+            Ok(mount) => ("yes", None, mount.path()),
+            Err(errno) => ("no", Some((errno, why_not_mounted(errno))), None),
+        };
+        Self {
+            name,
+            key: Some(name),
+            answer,
+            reason,
+            detail: Detail::Mount(path),
         }
     }
-}
 
-/// A row about a file system: where it was found, or why not.
-fn mount_row(out: &mut Output, name: &str, mount: Result<&Mount, Errno>) -> fmt::Result {
-    write!(out, "{name:<17}")?;
-    match mount.map(Mount::path) {
-        Ok(Some(path)) => writeln!(out, "yes      mounted at {path}"),
-        Ok(None) => writeln!(out, "yes      not mounted; mounted out of sight, detached"),
-        Err(errno) => writeln!(
-            out,
-            "no       {}: {}",
-            ErrnoName(errno),
-            why_not_mounted(errno)
-        ),
+    /// The fields of JSON that every support value has.
+    fn support_json(&self, out: &mut Output) -> fmt::Result {
+        write!(out, r#""support":"{}""#, self.answer)?;
+        match self.reason {
+            None => Ok(()),
+            Some((errno, why)) => {
+                let errno = ErrnoName(errno);
+                write!(out, r#","errno":"{errno}","why":{}"#, Json(why))
+            }
+        }
     }
 }
 
@@ -121,117 +140,103 @@ const fn why_not_mounted(errno: Errno) -> &'static str {
     }
 }
 
-fn answer(support: Support) -> &'static str {
-    match support {
-        Support::Yes => "yes    ",
-        Support::No(_) => "no     ",
-        Support::Unknown(_) => "unknown",
-    }
+/// The name and machine of the running kernel.
+fn uname() -> rustix::system::Uname {
+    rustix::system::uname()
 }
 
-fn row(out: &mut Output, name: &str, support: Support, note: fmt::Arguments<'_>) -> fmt::Result {
-    write!(out, "{name:<17}")?;
-    match support.reason() {
-        None if note.as_str() == Some("") => writeln!(out, "yes"),
-        None => writeln!(out, "{}  {note}", answer(support)),
-        Some(reason) => {
-            let errno = ErrnoName(reason.errno);
-            writeln!(
-                out,
-                "{}  {errno}: {}",
-                answer(support),
-                reason.cause.meaning()
-            )
+fn print(out: &mut Output, rows: &[Row<'_>], features: &Features) -> fmt::Result {
+    let uname = uname();
+    let release = uname.release().to_str().unwrap_or_default();
+    let arch = uname.machine().to_str().unwrap_or_default();
+    writeln!(out, "kernel           {release} {arch}")?;
+    for row in rows {
+        write!(out, "{:<17}", row.name)?;
+        if let (None, Detail::Plain) = (row.reason, &row.detail) {
+            writeln!(out, "{}", row.answer)?;
+            continue;
+        }
+        write!(out, "{:<9}", row.answer)?;
+        match (row.reason, &row.detail) {
+            (Some((errno, why)), _) => write!(out, "{}: {why}", ErrnoName(errno))?,
+            (None, Detail::Plain) => {}
+            (None, Detail::Mount(Some(path))) => write!(out, "mounted at {path}")?,
+            (None, Detail::Mount(None)) => {
+                out.write_str("not mounted; mounted out of sight, detached")?;
+            }
+            (
+                None,
+                Detail::Pmu {
+                    r#type,
+                    in_sysfs,
+                    retprobe_bit,
+                },
+            ) => {
+                write!(out, "type {type}, verified by its refusals")?;
+                match in_sysfs {
+                    None => {}
+                    Some(in_sysfs) if in_sysfs == r#type => out.write_str(" and in sysfs")?,
+                    Some(in_sysfs) => write!(out, " against {in_sysfs} in sysfs")?,
+                }
+                match retprobe_bit {
+                    Some(bit) => write!(out, "; retprobe bit {bit}")?,
+                    None => out.write_str("; retprobe bit not readable in sysfs")?,
+                }
+            }
+        }
+        out.write_str("\n")?;
+    }
+    let default = features.default_mode();
+    for mode in AttachMode::ALL {
+        let unmet = features.unmet(mode, false);
+        let answer = unmet.map_or(Support::Yes, |(_, support)| support);
+        let answer = Row::of("", None, answer).answer;
+        match unmet {
+            Some((need, _)) => writeln!(out, "mode {mode:<12}{answer:<9}needs {need}")?,
+            None if default == Some(mode) => {
+                writeln!(out, "mode {mode:<12}{answer:<9}the default")?;
+            }
+            None => writeln!(out, "mode {mode:<12}{answer}")?,
         }
     }
+    Ok(())
 }
 
-fn print_json(out: &mut Output, kernel: &Kernel, release: &str, arch: &str) -> fmt::Result {
-    let features = kernel.features();
-    let Features {
-        perf_event: _,
-        cpu: _,
-        kprobe_pmu,
-        pmu_type,
-        pmu_type_in_sysfs,
-        retprobe_bit,
-        perf_link,
-        tracefs: _,
-        kprobe_events: _,
-        kprobe_multi,
-        kprobe_session,
-    } = features;
-    write!(
-        out,
-        r#"{{"kernel":{},"arch":{},"#,
-        Json(release),
-        Json(arch)
-    )?;
-    write!(out, r#""kprobe_pmu":{{{}"#, Answer(kprobe_pmu))?;
-    if kprobe_pmu.is_yes() {
-        write!(
-            out,
-            r#","type":{pmu_type},"retprobe_bit":{},"found":"type","sysfs_type":{}"#,
-            OrNull(retprobe_bit.map(u32::from)),
-            OrNull(pmu_type_in_sysfs)
-        )?;
+fn print_json(out: &mut Output, rows: &[Row<'_>], features: &Features) -> fmt::Result {
+    let uname = uname();
+    let release = uname.release().to_str().unwrap_or_default();
+    let arch = uname.machine().to_str().unwrap_or_default();
+    let (release, arch) = (Json(release), Json(arch));
+    write!(out, r#"{{"kernel":{release},"arch":{arch}"#)?;
+    for row in rows {
+        let Some(key) = row.key else { continue };
+        write!(out, r#","{key}":{{"#)?;
+        row.support_json(out)?;
+        match row.detail {
+            _ if row.reason.is_some() => {}
+            Detail::Plain => {}
+            Detail::Mount(Some(path)) => write!(out, r#","path":{}"#, Json(path))?,
+            Detail::Mount(None) => out.write_str(r#","path":null,"detached":true"#)?,
+            Detail::Pmu {
+                r#type,
+                in_sysfs,
+                retprobe_bit,
+            } => write!(
+                out,
+                r#","type":{type},"retprobe_bit":{},"found":"type","sysfs_type":{}"#,
+                OrNull(retprobe_bit),
+                OrNull(in_sysfs)
+            )?,
+        }
+        out.write_str("}")?;
     }
-    write!(out, r#"}},"perf_link":{{{}}}"#, Answer(perf_link))?;
-    mount_json(out, "tracefs", kernel.tracefs())?;
-    write!(
-        out,
-        r#","kprobe_multi":{{{}}},"kprobe_session":{{{}}}"#,
-        Answer(kprobe_multi),
-        Answer(kprobe_session)
-    )?;
-    mount_json(out, "sysfs", kernel.sysfs())?;
-    mount_json(
-        out,
-        "bpffs",
-        Mount::bpffs().as_ref().map_err(|errno| *errno),
-    )?;
     out.write_str(r#","modes":{"#)?;
     for (index, mode) in AttachMode::ALL.into_iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        write!(
-            out,
-            r#"{comma}"{mode}":{{{}}}"#,
-            Answer(features.mode(mode))
-        )?;
+        write!(out, r#"{comma}"{mode}":{{"#)?;
+        Row::of("", None, features.mode(mode)).support_json(out)?;
+        out.write_str("}")?;
     }
     let default = features.default_mode().map(Json);
     writeln!(out, r#"}},"default":{}}}"#, OrNull(default))
-}
-
-/// The object of JSON about a file system.
-fn mount_json(out: &mut Output, name: &str, mount: Result<&Mount, Errno>) -> fmt::Result {
-    write!(out, r#","{name}":{{"support":""#)?;
-    match mount.map(Mount::path) {
-        Ok(Some(path)) => write!(out, r#"yes","path":{}}}"#, Json(path)),
-        Ok(None) => out.write_str(r#"yes","path":null,"detached":true}"#),
-        Err(errno) => write!(
-            out,
-            r#"no","errno":"{}","why":{}}}"#,
-            ErrnoName(errno),
-            Json(why_not_mounted(errno))
-        ),
-    }
-}
-
-/// The fields of JSON that every support value has.
-struct Answer(Support);
-
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, r#""support":"{}""#, answer(self.0).trim_ascii_end())?;
-        let Some(reason) = self.0.reason() else {
-            return Ok(());
-        };
-        let errno = ErrnoName(reason.errno);
-        write!(
-            f,
-            r#","errno":"{errno}","why":{}"#,
-            Json(reason.cause.meaning())
-        )
-    }
 }

@@ -8,7 +8,7 @@ use core::fmt::{self, Write};
 use core::mem::MaybeUninit;
 
 use kprobe_attach::map::Array;
-use kprobe_attach::{AttachMode, Errno, ErrnoName, Error, KprobeLink, KprobeOpts, Probe};
+use kprobe_attach::{AttachMode, Errno, ErrnoName, Error, KprobeOpts, Probe};
 use linux_raw_sys::general::BPF_FS_MAGIC;
 use rustix::fs::{Mode, OFlags, RawDir};
 
@@ -28,9 +28,8 @@ pub(crate) fn pin_all(
     let mut pinned = 0;
     let mut all = Ok(());
     for attached in session.iter() {
-        if let Err((path, error)) = attached.pin(dir) {
-            report_pin(out, Some(attached.text), args, path.as_c_str(), &error);
-            all = Err(());
+        all = attached.pin(args, out, dir);
+        if all.is_err() {
             break;
         }
         pinned += 1;
@@ -50,19 +49,22 @@ pub(crate) fn pin_all(
 
 impl Attached<'_> {
     /// Pins the link, and the counter if there is one, or neither.
-    fn pin(&self, dir: &CStr) -> Result<(), (Text, Error)> {
-        let link = of_link(dir, &self.probe);
-        if let Err(error) = self.link.pin(link.as_c_str()) {
-            return Err((link, error));
-        }
-        if let Some(counter) = &self.counter {
-            let path = of_counter(dir, &self.probe);
-            if let Err(error) = counter.pin(path.as_c_str()) {
-                unlink(&link);
-                return Err((path, error));
-            }
-        }
-        Ok(())
+    fn pin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr) -> Result<(), ()> {
+        let mut failed = |pin: &Text, error: &Error| {
+            report_pin(out, Some(self.text), args, pin.as_c_str(), error);
+        };
+        let pin = of_link(dir, &self.probe);
+        self.link
+            .pin(pin.as_c_str())
+            .map_err(|error| failed(&pin, &error))?;
+        let Some(counter) = &self.counter else {
+            return Ok(());
+        };
+        let pin = of_counter(dir, &self.probe);
+        counter.pin(pin.as_c_str()).map_err(|error| {
+            failed(&pin, &error);
+            unlink(&of_link(dir, &self.probe));
+        })
     }
 
     fn unpin(&self, dir: &CStr) {
@@ -187,7 +189,7 @@ pub(crate) fn labelled_counter(text: &CStr, probe: &Probe) -> Result<Array, Erro
 }
 
 /// What such a counter says that it counts.
-fn label(counter: &Array) -> Text {
+pub(crate) fn label(counter: &Array) -> Text {
     let mut label = Text::new();
     for index in 1.. {
         // Behind the last number there is none, and of a counter that cannot be read no probe comes out.
@@ -202,55 +204,14 @@ fn label(counter: &Array) -> Text {
     label
 }
 
-/// A counter that was found among pins.
-pub(crate) struct Pinned {
-    pub(crate) text: Text,
-    pub(crate) probe: Probe,
-    pub(crate) counter: Array,
-    /// [`None`] if its pin is gone.
-    pub(crate) link: Option<KprobeLink>,
-}
-
-impl Pinned {
-    /// Opens the counter of a link, by the name of the link's pin. [`None`] for somebody else's pin that has such a name.
-    // What it answers is large, and is to be moved once.
-    #[inline(never)]
-    fn open(dir: &CStr, name: &[u8]) -> Result<Option<Self>, (Text, Error)> {
-        let mut path = Text::path(dir, format_args!("{COUNTER}"));
-        path.push_all(name);
-        let counter = match Array::open_pinned(path.as_c_str()) {
-            Ok(counter) => counter,
-            Err(error) if error.errno() == Errno::INVAL => return Ok(None),
-            Err(error) => return Err((path, error)),
-        };
-        let text = label(&counter);
-        let Ok(probe) = Probe::from_bytes(text.as_c_str().to_bytes()) else {
-            return Ok(None);
-        };
-        let mut path = Text::path(dir, format_args!(""));
-        path.push_all(name);
-        let link = match KprobeLink::open_pinned(path.as_c_str()) {
-            Ok(link) => Some(link),
-            Err(error) if error.errno() == Errno::NOENT => None,
-            Err(error) => return Err((path, error)),
-        };
-        Ok(Some(Self {
-            text,
-            probe,
-            counter,
-            link,
-        }))
-    }
-}
-
-/// Calls `each` with every counter that is pinned in a directory, or with why one cannot be opened.
+/// Calls `each` with the pin of every counter in a directory, and with that of its link.
 ///
 /// # Errors
 ///
 /// The directory cannot be read, or is in no bpf file system: `EINVAL`.
 pub(crate) fn for_each_counter(
     dir: &CStr,
-    each: &mut dyn FnMut(Result<Pinned, (Text, Error)>),
+    each: &mut dyn FnMut(&CStr, &CStr),
 ) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty())?;
@@ -263,10 +224,15 @@ pub(crate) fn for_each_counter(
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if let Some(link) = name.strip_prefix(COUNTER.as_bytes()) {
-            if let Some(pinned) = Pinned::open(dir, link).transpose() {
-                each(pinned);
-            }
+            each(below(dir, name).as_c_str(), below(dir, link).as_c_str());
         }
     }
     Ok(())
+}
+
+/// The path of a name that was found in a directory.
+fn below(dir: &CStr, name: &[u8]) -> Text {
+    let mut path = Text::path(dir, format_args!(""));
+    path.push_all(name);
+    path
 }
