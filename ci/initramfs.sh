@@ -28,11 +28,12 @@ initramfs_bare() {
     chmod 755 "$root"
     mkdir -p "$root"/{bin,dev,proc,sys,etc/initramfs-tools/scripts/init-top}
     cp "$busybox" "$root/bin/busybox"
-    for applet in sh cat cp grep head ls mkdir mknod mount mv reboot rm sed sleep switch_root touch tr umount; do
+    for applet in sh cat cp kill grep head ls mkdir mknod mount mv reboot rm sed sleep switch_root touch tr umount; do
         ln -s busybox "$root/bin/$applet"
     done
     cp ci/init-bare "$root/init"
     cp "$(program amd64)" "$root/bin/kprobe-attach"
+    cp target/embed/release/embed "$root/bin/"
     readme_script scripts/init-top/kprobe-attach >"$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
     chmod +x "$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
     echo "modes='$modes'" >"$root/env"
@@ -72,6 +73,7 @@ cmd_initramfs() {
     [[ $(uname -m) = x86_64 ]] || die "initramfs needs an x86_64 host"
     [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(awk '!/^#/ && $2 == "amd64" { print $1 }' ci/kernels.txt)
     cmd_build
+    build_embed
     for kernel in "${kernels[@]}"; do
         vm_prepare "$kernel"
         initramfs_alone "$scratch/alone"

@@ -13,7 +13,7 @@ use crate::event::{
     DEFINITION_LEN, Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal,
     error_log_errno, error_log_line, parse_id, profile_missed,
 };
-use crate::mount::open_read;
+use crate::mount::{FILES, open_read};
 use crate::request::AttachMode;
 use crate::survey::settled;
 use crate::sys;
@@ -136,7 +136,7 @@ impl TraceEvent {
 
 impl Drop for TraceEvent {
     fn drop(&mut self) {
-        if self.defined {
+        if FILES && self.defined {
             // Who wants to know calls `KprobeLink::detach`.
             let _ = self.write_removal();
         }

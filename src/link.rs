@@ -12,7 +12,7 @@ use crate::error::{Error, Failure, Step};
 use crate::invalid::Invalid;
 use crate::kallsyms;
 use crate::kprobe_events::TraceEvent;
-use crate::mount::Mount;
+use crate::mount::{FILES, Mount, NO_FILES};
 use crate::pin::{pin, pin_at};
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
 use crate::prog::obj_get;
@@ -332,7 +332,7 @@ impl Plan<'_> {
                 let opened = sys::perf_event_open_kprobe(*r#type, *config, at, cpu);
                 Ok((opened.map_err(open_failed)?, None))
             }
-            Event::Tracefs(definition) => {
+            Event::Tracefs(definition) if FILES => {
                 // There is one, or there would be no plan.
                 let tracefs = self
                     .kernel
@@ -345,6 +345,7 @@ impl Plan<'_> {
                 let opened = sys::perf_event_open_config(PERF_TYPE_TRACEPOINT, id, cpu);
                 Ok((opened.map_err(open_failed)?, Some(event)))
             }
+            Event::Tracefs(_) => Err(self.failed(Step::CreateEvent, NO_FILES)),
         }
     }
 

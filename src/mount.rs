@@ -97,7 +97,16 @@ impl Mount {
         self.path.as_ref().map(Buf::as_str)
     }
 
+    #[inline]
     fn open(file_system: &FileSystem) -> Result<Self> {
+        if FILES {
+            Self::find(file_system)
+        } else {
+            Err(NO_FILES)
+        }
+    }
+
+    fn find(file_system: &FileSystem) -> Result<Self> {
         let mut found = None;
         let mut look = |path: &CStr| {
             found = Self::at(file_system, path, OFlags::empty());
@@ -216,7 +225,17 @@ pub fn mount_point(line: &[u8], fs_type: &[u8]) -> Option<Buf<MAX_MOUNT_POINT_LE
     (!unescaped.as_str().is_empty()).then_some(unescaped)
 }
 
+/// What files would tell, where they are [not asked](FILES).
+pub(crate) const NO_FILES: Errno = Errno::OPNOTSUPP;
+
+/// Whether files are looked at: the feature of that name. What follows on a file is not compiled in without it.
+pub(crate) const FILES: bool = cfg!(feature = "files");
+
+#[inline]
 pub(crate) fn open_read(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    if !FILES {
+        return Err(NO_FILES);
+    }
     rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 

@@ -10,6 +10,7 @@ use crate::event::{Definition, EventName, EventPath, ID_LEN, IdPath, Removal};
 use crate::invalid::Invalid;
 use crate::kernel::Kernel;
 use crate::link::{KprobeLink, check_pin};
+use crate::mount::FILES;
 use crate::request::{self, AttachMode, KprobeOpts, Target};
 
 /// `PERF_TYPE_TRACEPOINT`
@@ -112,7 +113,7 @@ impl<'k> Plan<'k> {
     ) -> Result<Self, Failure> {
         let mode = select(kernel, &target, opts)?;
         let features = kernel.features();
-        let event = if mode.uses_tracefs() {
+        let event = if FILES && mode.uses_tracefs() {
             let name = EventName::new(kernel.group(), kernel.next_event(), &target);
             Event::Tracefs(Definition {
                 name,

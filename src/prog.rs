@@ -466,6 +466,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "files")]
     #[test]
     fn the_running_kernels_vdso_has_a_version() {
         let version = vdso_version().expect("a vDSO with a version note");

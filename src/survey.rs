@@ -9,7 +9,7 @@ use rustix::io::{Errno, Result};
 use crate::cause::Cause;
 use crate::evidence::{BLACKLIST, FILTER};
 use crate::kallsyms::{Code, Place, Symbol, for_each_symbol, place_of};
-use crate::mount::open_read;
+use crate::mount::{FILES, open_read};
 use crate::request::{KprobeOpts, Target};
 use crate::text::{
     Buf, LINE_LEN, contains, decimal, for_each_line, hexadecimal, read_small, split, words,
@@ -259,7 +259,9 @@ pub(crate) fn is_traceable(tracefs: Option<BorrowedFd<'_>>, target: &Target) -> 
 /// The cause of a place that is refused, where sysfs tells more than the errno: whether a module is loaded.
 pub(crate) fn settled(cause: Cause, target: &Target) -> Cause {
     match (cause, target.module()) {
-        (Cause::ModuleNotLoaded, Some(module)) if is_loaded(module) => Cause::NoSuchFunction,
+        (Cause::ModuleNotLoaded, Some(module)) if FILES && is_loaded(module) => {
+            Cause::NoSuchFunction
+        }
         _ => cause,
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Args<'a> {
 pub(crate) enum Usage<'a> {
     NoCommand,
     UnknownCommand(&'a CStr),
+    /// A command that the program was built without.
+    NotBuilt(&'a CStr),
     UnknownOption(&'a CStr),
     /// An option that belongs to another command.
     NotForThis(&'a str),
@@ -87,6 +89,13 @@ impl Command {
     fn of(name: &CStr) -> Option<Self> {
         let (_, command) = COMMANDS.iter().find(|(known, _)| *known == name)?;
         Some(*command)
+    }
+
+    /// Whether the program was built with what the command takes.
+    pub(crate) const fn is_built(self) -> bool {
+        let explains = cfg!(feature = "explain") || !matches!(self, Self::Explain);
+        let sweeps = cfg!(feature = "files") || !matches!(self, Self::Sweep);
+        explains && sweeps
     }
 }
 
@@ -133,6 +142,7 @@ impl<'a> Args<'a> {
             start.arg(index)
         };
         let command = match (Command::of(name), name.to_bytes()) {
+            (Some(command), _) if !command.is_built() => return Err(Usage::NotBuilt(name)),
             (Some(command), _) => command,
             (None, [b'-', ..]) => return Err(Usage::UnknownOption(name)),
             (None, _) => return Err(Usage::UnknownCommand(name)),
@@ -332,6 +342,7 @@ impl core::fmt::Display for Usage<'_> {
                     Shown(name)
                 )
             }
+            Self::NotBuilt(name) => write!(f, "this program was built without {}", Shown(name)),
             Self::UnknownOption(option) => write!(f, "no option '{}'", Shown(option)),
             Self::RunsNothing => f.write_str("this command attaches nothing, so it runs no other"),
             Self::NotForThis(option) => write!(f, "--{option} is not for this command"),

@@ -82,8 +82,10 @@ fn main(start: &Start) -> u8 {
             let kern_version = start.vdso().and_then(kprobe_attach::prog::kern_version);
             count::run(&args, out, Hold::new(start), kern_version)
         }
-        Command::Explain => explain::run(&args, out).map_err(drop),
-        Command::Sweep => sweep::run(&args, out),
+        Command::Explain if Command::Explain.is_built() => explain::run(&args, out).map_err(drop),
+        Command::Sweep if Command::Sweep.is_built() => sweep::run(&args, out),
+        // `Args` has refused it.
+        Command::Explain | Command::Sweep => Err(()),
     };
     answer.unwrap_or(FAILURE)
 }

@@ -213,7 +213,7 @@ pub(crate) fn report(out: &mut Output, probe: Option<&CStr>, args: &Args<'_>, er
         return report_json(out, probe, kind, error);
     }
     message(format_args!("{error}"));
-    if let Some(probe) = probe.filter(|_| has_more_to_explain(error)) {
+    if let Some(probe) = probe.filter(|_| cfg!(feature = "explain") && has_more_to_explain(error)) {
         let options = args.shared_options();
         let probe = Shown(probe);
         message(format_args!("try: kprobe-attach explain{options} {probe}"));

@@ -1,0 +1,16 @@
+//! A static program with its own entry point.
+
+fn main() {
+    let script = "../../src/bin/kprobe-attach/link.ld";
+    println!("cargo::rerun-if-changed={script}");
+    for option in [
+        "-static",
+        "-no-pie",
+        "-nostdlib",
+        "-nostartfiles",
+        "-Wl,-e,embed_entry,--build-id=none,-z,noexecstack,--no-eh-frame-hdr",
+    ] {
+        println!("cargo::rustc-link-arg={option}");
+    }
+    println!("cargo::rustc-link-arg=-T{script}");
+}

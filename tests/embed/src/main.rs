@@ -1,0 +1,64 @@
+//! Load, attach, wait: counts the calls of `vfs_read` for a second, and prints the number.
+
+#![no_std]
+#![no_main]
+
+mod rt;
+
+use kprobe_attach::map::Array;
+use kprobe_attach::prog::{Load, insn};
+use kprobe_attach::{Error, Kernel, KprobeOpts, Target};
+use rustix::thread::{Timespec, nanosleep};
+
+/// `enum bpf_func_id`
+const MAP_LOOKUP_ELEM: i32 = 1;
+
+fn main() -> Result<(), Error> {
+    let counter = Array::create(1)?;
+    let [map, map_end] = insn::load_map(insn::R1, &counter);
+    let program = Load::new(
+        &[
+            map,
+            map_end,
+            insn::store_imm_u32(insn::R10, -4, 0),
+            insn::mov(insn::R2, insn::R10),
+            insn::add_imm(insn::R2, -4),
+            insn::call(MAP_LOOKUP_ELEM),
+            insn::jump_if_eq_imm(insn::R0, 0, 2),
+            insn::mov_imm(insn::R1, 1),
+            insn::atomic_add_u64(insn::R0, 0, insn::R1),
+            insn::mov_imm(insn::R0, 0),
+            insn::exit(),
+        ],
+        c"GPL",
+    )
+    .load()?;
+    let kernel = Kernel::probe_with(&program);
+    let opts = KprobeOpts::new();
+    let link = kernel.attach_kprobe(&program, Target::symbol("vfs_read")?, &opts)?;
+    // A second, more or less: a signal may end it.
+    let _ = nanosleep(&Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    });
+    print(counter.get(0)?);
+    link.detach()
+}
+
+/// Writes a number and a newline, without the 4 KB of `core::fmt`.
+fn print(mut number: u64) {
+    let mut line = [b'\n'; 21];
+    let mut start = line.len() - 1;
+    while start > 0 {
+        start -= 1;
+        if let Some(digit) = line.get_mut(start) {
+            *digit = b"0123456789"[(number % 10) as usize];
+        }
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    // If nobody takes it there is nobody to tell.
+    let _ = rustix::io::write(rt::stdout(), &line[start..]);
+}

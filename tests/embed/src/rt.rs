@@ -1,0 +1,137 @@
+//! What a C library would bring: the entry, the exit, and the memory functions that the compiler calls. For x86-64; the program of
+//! this crate has the same for every architecture in its own `rt.rs`.
+
+use core::ffi::c_int;
+
+use kprobe_attach::fd::BorrowedFd;
+
+core::arch::global_asm!(
+    ".globl embed_entry",
+    "embed_entry:",
+    "xor ebp, ebp",  // no caller's frame
+    "call {start}",  // pushes a return address, which makes the stack what a function expects
+    "ud2",
+    start = sym start,
+);
+
+extern "C" fn start() -> ! {
+    exit(crate::main().is_err().into())
+}
+
+fn exit(status: u64) -> ! {
+    const EXIT_GROUP: u64 = 231;
+    // SAFETY: exit_group(2) takes a number and does not come back.
+    unsafe {
+        core::arch::asm!("syscall", in("rax") EXIT_GROUP, in("rdi") status, options(noreturn, nostack));
+    }
+}
+
+/// Standard output.
+pub fn stdout() -> BorrowedFd<'static> {
+    // SAFETY: nothing here closes it; where it was closed before, writing fails.
+    unsafe { rustix::stdio::stdout() }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    exit(101)
+}
+
+/// The prebuilt core refers to these two where it was not optimised; nothing unwinds with `panic = "abort"`.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
+/// See [`rust_eh_personality`].
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    exit(101)
+}
+
+/// # Safety
+///
+/// As for C's `memcpy`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+    // SAFETY: copies len bytes upwards; the direction flag is clear by the ABI.
+    unsafe {
+        core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _,
+            options(nostack, preserves_flags));
+    }
+    to
+}
+
+/// # Safety
+///
+/// As for C's `memmove`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+    if to.addr().wrapping_sub(from.addr()) >= len {
+        // SAFETY: going up never writes what is still to be read.
+        return unsafe { memcpy(to, from, len) };
+    }
+    for index in (0..len).rev() {
+        // SAFETY: index is below len; going down never writes what is still to be read.
+        unsafe { *to.add(index) = *from.add(index) };
+        keep_loop();
+    }
+    to
+}
+
+/// # Safety
+///
+/// As for C's `memset`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memset(to: *mut u8, byte: c_int, len: usize) -> *mut u8 {
+    // SAFETY: fills len bytes upwards; the direction flag is clear by the ABI.
+    unsafe {
+        core::arch::asm!("rep stosb", inout("rcx") len => _, inout("rdi") to => _, in("eax") byte,
+            options(nostack, preserves_flags));
+    }
+    to
+}
+
+/// # Safety
+///
+/// As for C's `memcmp`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
+    for index in 0..len {
+        // SAFETY: index is below len.
+        let (a, b) = unsafe { (*a.add(index), *b.add(index)) };
+        if a != b {
+            return c_int::from(a) - c_int::from(b);
+        }
+        keep_loop();
+    }
+    0
+}
+
+/// # Safety
+///
+/// As for C's `bcmp`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
+    // SAFETY: the same contract.
+    unsafe { memcmp(a, b, len) }
+}
+
+/// # Safety
+///
+/// As for C's `strlen`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn strlen(text: *const u8) -> usize {
+    let mut len = 0;
+    // SAFETY: the text goes on up to its NUL.
+    while unsafe { *text.add(len) } != 0 {
+        len += 1;
+        keep_loop();
+    }
+    len
+}
+
+/// Keeps the compiler from seeing in a loop the very function that it is the body of.
+#[inline]
+fn keep_loop() {
+    // SAFETY: does nothing.
+    unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
+}
