@@ -100,12 +100,15 @@ pub struct Error {
 }
 
 /// An [`Error`] without the target, which may have a name of 511 bytes: this is what functions pass on to each other.
+///
+/// The first byte is the one that a `Result` is told by, which is the cheapest to look at in a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub(crate) struct Failure {
+    detail: Detail,
     step: Step,
     errno: Errno,
     cause: Cause,
-    detail: Detail,
 }
 
 impl Error {
