@@ -104,9 +104,14 @@ pub(crate) fn message(text: fmt::Arguments<'_>) {
     let _ = writeln!(stderr, "kprobe-attach: {text}").and_then(|()| stderr.flush());
 }
 
-/// The last words of a program with a mistake in it.
+/// The last words of a program with a mistake in it. Where it is only the debug program says: the places of the panics that the
+/// compiler cannot rule out are 2.5 KB, and none of them is known to be reached.
 pub(crate) fn bug(info: &core::panic::PanicInfo<'_>) {
-    message(format_args!("a bug in this program: {info}"));
+    if cfg!(debug_assertions) {
+        message(format_args!("a bug in this program: {info}"));
+    } else {
+        message(format_args!("a bug in this program"));
+    }
 }
 
 /// An argument, its bytes that are not printable ASCII shown as `?`.
