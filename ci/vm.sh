@@ -164,6 +164,10 @@ program() {
         amd64) echo target/release/kprobe-attach ;;
         arm64) echo target/arch/aarch64-unknown-linux-gnu/release/kprobe-attach ;;
         riscv64) echo target/arch/riscv64gc-unknown-linux-gnu/release/kprobe-attach ;;
+        armhf) echo target/arch/armv7-unknown-linux-gnueabihf/release/kprobe-attach ;;
+        i386) echo target/arch/i686-unknown-linux-gnu/release/kprobe-attach ;;
+        s390x) echo target/arch/s390x-unknown-linux-gnu/release/kprobe-attach ;;
+        ppc64el) echo target/arch/powerpc64le-unknown-linux-gnu/release/kprobe-attach ;;
     esac
 }
 
@@ -195,8 +199,12 @@ initramfs() {
         echo "export KPROBE_ATTACH_KERNEL='$kernel' KPROBE_ATTACH_MODES='$modes' KPROBE_ATTACH_BIN=/bin/kprobe-attach"
         echo "export KPROBE_ATTACH_FILTER='${KPROBE_ATTACH_FILTER:-}' KPROBE_ATTACH_SOAK='${KPROBE_ATTACH_SOAK:-}' RUST_BACKTRACE=1"
         echo "export KPROBE_ATTACH_MODULES='$(cd "$root/lib/modules" && ls -m)'"
-        # The two ports of the PCI card in boot(), after the machine's own.
-        if [[ $arch = arm64 ]]; then echo "OUT=/dev/ttyS0 VERDICT=/dev/ttyS1"; else echo "OUT=/dev/ttyS1 VERDICT=/dev/ttyS2"; fi
+        # The two ports in machine(), after the machine's own.
+        case $arch in
+            arm64 | armhf | ppc64el) echo "OUT=/dev/ttyS0 VERDICT=/dev/ttyS1" ;;
+            s390x) echo "OUT=/dev/ttysclp0 VERDICT=/dev/ttysclp0" ;;
+            *) echo "OUT=/dev/ttyS1 VERDICT=/dev/ttyS2" ;;
+        esac
     } >"$root/env"
     (cd "$root" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$output"
 }
@@ -205,6 +213,7 @@ initramfs() {
 # kernel. Returns QEMU's status.
 machine() {
     local initrd=$1 console=$2 output=$3 verdict=$4 machine
+    local ports=(-serial "file:$console" -device pci-serial-2x,chardev1=output,chardev2=verdict)
     # thread=single: with a thread a CPU, code that one CPU patches (kprobes, jump labels) may run stale on another
     # (QEMU before 8.1), and the kernel dies of an int3 that it no longer knows. It boots faster, too.
     # -cx16: with it the emulated kmalloc double-faults now and then.
@@ -213,12 +222,19 @@ machine() {
         amd64) machine=(x86_64 -cpu 'max,-cx16,vendor=GenuineIntel' -smp 2 -append 'console=ttyS0 no_timer_check') ;;
         arm64) machine=(aarch64 -M virt -cpu cortex-a57 -append 'console=ttyAMA0') ;;
         riscv64) machine=(riscv64 -M virt -append 'console=ttyS0') ;;
+        armhf) machine=(arm -M virt -cpu cortex-a15 -append 'console=ttyAMA0') ;;
+        i386) machine=(i386 -cpu 'max,vendor=GenuineIntel' -append 'console=ttyS0 no_timer_check') ;;
+        ppc64el) machine=(ppc64 -M pseries,cap-ccf-assist=off,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken -cpu power9 -append 'console=hvc0') ;;
+        s390x)
+            machine=(s390x -append 'console=ttysclp0')
+            ports=(-serial chardev:output) # there is no other: see boot
+            ;;
     esac
     machine[-1]+=" quiet panic=-1 oops=panic $5"
     timeout --foreground "$vm_timeout" "qemu-system-${machine[0]}" "${machine[@]:1}" -accel tcg,thread=single -m 1024 \
-        -nodefaults -display none -no-reboot -kernel "$kernel_dir/vmlinuz" -initrd "$initrd" -serial "file:$console" \
+        -nodefaults -display none -no-reboot -kernel "$kernel_dir/vmlinuz" -initrd "$initrd" \
         -chardev "$output,id=output" -chardev "$verdict,id=verdict" \
-        -device pci-serial-2x,chardev1=output,chardev2=verdict </dev/null
+        "${ports[@]}" </dev/null
 }
 
 # boot INITRD CONSOLE_LOG OUTPUT [PARAMETERS]: runs the machine; OUTPUT is a file or - for stdout. Returns the status that the
@@ -226,8 +242,14 @@ machine() {
 boot() {
     local initrd=$1 console=$2 output=$3 parameters=${4:-} verdict status=0
     verdict=$(mktemp -p "$scratch")
-    if [[ $output = - ]]; then output=stdio; else output=file,path=$output; fi
-    machine "$initrd" "$console" "$output" "file,path=$verdict" "$parameters" || status=$?
+    if [[ $arch = s390x ]]; then # everything comes by one port, the verdict as the last line
+        machine "$initrd" "$console" "file,path=$console" null "$parameters" || status=$?
+        if [[ $output = - ]]; then sed '$d' "$console"; else sed '$d' "$console" >"$output"; fi
+        tail -n 1 "$console" | tr -d '\r' | grep -xE '[0-9]+' >"$verdict" || true
+    else
+        if [[ $output = - ]]; then output=stdio; else output=file,path=$output; fi
+        machine "$initrd" "$console" "$output" "file,path=$verdict" "$parameters" || status=$?
+    fi
     if [[ $status -eq 124 ]]; then
         note "kernel $kernel: stopped after $vm_timeout s"
     elif [[ $status -eq 0 ]]; then
@@ -247,8 +269,10 @@ vm_prepare() {
     kernel_row "$1"
     case $arch in
         amd64) need qemu-system-x86 cpio strace xz-utils ;;
-        arm64) need qemu-system-arm cpio xz-utils ;;
-        riscv64) need qemu-system-misc cpio xz-utils ;;
+        riscv64 | s390x) need qemu-system-misc cpio xz-utils ;;
+        arm64 | armhf) need qemu-system-arm cpio xz-utils ;;
+        i386) need qemu-system-x86 cpio xz-utils ;;
+        ppc64el) need qemu-system-ppc cpio xz-utils ;;
     esac
     locked fetch_kernel
     locked fetch_busybox

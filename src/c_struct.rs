@@ -8,22 +8,15 @@ use crate::invalid::Invalid;
 use crate::probe::ParseError;
 use crate::request::{AttachMode, KprobeOpts};
 
-/// `struct bpf_kprobe_opts` of `src/libbpf.h` where pointers have 64 bits, as on every architecture served.
+/// `struct bpf_kprobe_opts` of `src/libbpf.h`
 #[repr(C)]
 struct BpfKprobeOpts {
-    sz: u64,
+    sz: usize,
     bpf_cookie: u64,
-    offset: u64,
+    offset: usize,
     retprobe: bool,
     attach_mode: u32,
 }
-
-const_assert_eq!(size_of::<BpfKprobeOpts>(), 32);
-const_assert_eq!(offset_of!(BpfKprobeOpts, sz), 0);
-const_assert_eq!(offset_of!(BpfKprobeOpts, bpf_cookie), 8);
-const_assert_eq!(offset_of!(BpfKprobeOpts, offset), 16);
-const_assert_eq!(offset_of!(BpfKprobeOpts, retprobe), 24);
-const_assert_eq!(offset_of!(BpfKprobeOpts, attach_mode), 28);
 
 /// The offset of each field.
 const BPF_COOKIE: usize = offset_of!(BpfKprobeOpts, bpf_cookie);
@@ -36,6 +29,14 @@ const KNOWN: usize = ATTACH_MODE + size_of::<u32>();
 
 /// The size of the struct, which is that of [`KprobeOpts::as_c_struct`].
 pub(crate) const SIZE: usize = size_of::<BpfKprobeOpts>();
+
+// In C a u64 is aligned to 8 bytes but on 32-bit x86.
+const_assert_eq!(offset_of!(BpfKprobeOpts, sz), 0);
+const_assert_eq!(BPF_COOKIE, if cfg!(target_arch = "x86") { 4 } else { 8 });
+const_assert_eq!(OFFSET, BPF_COOKIE + 8);
+const_assert_eq!(RETPROBE, OFFSET + size_of::<usize>());
+const_assert_eq!(ATTACH_MODE, RETPROBE + 4);
+const_assert_eq!(SIZE, if cfg!(target_arch = "x86") { 24 } else { 32 });
 
 impl KprobeOpts {
     /// Reads the bytes of a C caller's `struct bpf_kprobe_opts`, by libbpf's rules for its first field, `sz`: it is at least
@@ -59,12 +60,12 @@ impl KprobeOpts {
     /// ```
     pub fn from_c_struct(bytes: &[u8]) -> Result<Self, ParseError> {
         let error = |at, invalid| Err(ParseError::new(at, invalid));
-        let Some(sz) = u64_at(bytes, 0) else {
+        let Some(sz) = word_at(bytes, 0) else {
             return error(bytes.len(), Invalid::StructTooSmall);
         };
-        let bytes = match usize::try_from(sz).ok().and_then(|sz| bytes.get(..sz)) {
+        let bytes = match bytes.get(..sz) {
             None => return error(bytes.len(), Invalid::StructCut),
-            Some(bytes) if bytes.len() < size_of::<u64>() => {
+            Some(bytes) if bytes.len() < size_of::<usize>() => {
                 return error(0, Invalid::StructTooSmall);
             }
             Some(bytes) => bytes,
@@ -82,7 +83,7 @@ impl KprobeOpts {
         };
         Ok(Self {
             bpf_cookie: u64_at(bytes, BPF_COOKIE).unwrap_or_default(),
-            offset: u64_at(bytes, OFFSET).unwrap_or_default(),
+            offset: word_at(bytes, OFFSET).unwrap_or_default() as u64,
             retprobe: bytes.get(RETPROBE).is_some_and(|byte| *byte != 0),
             attach_mode,
             maxactive: 0,
@@ -91,7 +92,7 @@ impl KprobeOpts {
     }
 
     /// The bytes of a `struct bpf_kprobe_opts` with these options; [`None`] for what libbpf has not: a maxactive,
-    /// [`AttachMode::LegacyLink`], the check of an offset.
+    /// [`AttachMode::LegacyLink`], the check of an offset, or on a 32-bit machine an offset that does not fit.
     #[must_use]
     pub fn as_c_struct(&self) -> Option<[u8; SIZE]> {
         let Self {
@@ -114,9 +115,9 @@ impl KprobeOpts {
         };
         let mut bytes = [0; SIZE];
         let fields: [(usize, &[u8]); 5] = [
-            (0, &(SIZE as u64).to_ne_bytes()),
+            (0, &SIZE.to_ne_bytes()),
             (BPF_COOKIE, &bpf_cookie.to_ne_bytes()),
-            (OFFSET, &offset.to_ne_bytes()),
+            (OFFSET, &usize::try_from(offset).ok()?.to_ne_bytes()),
             (RETPROBE, &[u8::from(retprobe)]),
             (ATTACH_MODE, &attach_mode.to_ne_bytes()),
         ];
@@ -125,6 +126,11 @@ impl KprobeOpts {
         }
         Some(bytes)
     }
+}
+
+/// A field, if the bytes reach its end.
+fn word_at(bytes: &[u8], at: usize) -> Option<usize> {
+    Some(usize::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// A field, if the bytes reach its end.
@@ -137,7 +143,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_pointer_width = "64"))]
 mod tests {
     use super::*;
     use std::vec::Vec;

@@ -428,9 +428,10 @@ fn is_trial_harmful(func: &Target, opts: &KprobeOpts) -> bool {
 }
 
 /// Whether the kernel may place a probe by ftrace, as it does at the entry of a function, which is up to some bytes behind its
-/// symbol; not on aarch64 (`KPROBES_ON_FTRACE`).
+/// symbol; not on aarch64 and arm (`KPROBES_ON_FTRACE`).
 const fn may_be_by_ftrace(func: &Target, opts: &KprobeOpts) -> bool {
-    cfg!(not(target_arch = "aarch64")) && (func.as_address().is_some() || opts.offset <= 16)
+    cfg!(not(any(target_arch = "aarch64", target_arch = "arm")))
+        && (func.as_address().is_some() || opts.offset <= 16)
 }
 
 fn tell_symbols(explanation: &mut Explanation, func: &Target, symbols: &Symbols) {

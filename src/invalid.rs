@@ -22,7 +22,7 @@ pub enum Invalid {
     ModuleByte,
     /// A name longer than [`MAX_SYMBOL_LEN`](crate::MAX_SYMBOL_LEN).
     NameTooLong,
-    /// An address outside the kernel's half of the address space.
+    /// An address outside the kernel's part of the address space.
     NotKernelAddress,
     /// An offset beside an address.
     OffsetOnAddress,
@@ -143,7 +143,7 @@ impl Invalid {
                 "module:function, a module's name made of letters, digits and `_`"
             }
             Self::NameTooLong => "at most 511 bytes, with the module",
-            Self::NotKernelAddress => "an address of the kernel's half, as /proc/kallsyms has it",
+            Self::NotKernelAddress => "an address of the kernel's part, as /proc/kallsyms has it",
             Self::OffsetOnAddress => "the sum of address and offset",
             Self::OffsetTooLarge => "an offset of 0 to 4294967295",
             Self::OffsetBeyondFunction => "an offset within the function, as its disassembly shows",

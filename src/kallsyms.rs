@@ -1,6 +1,7 @@
 //! The kernel's symbols: which addresses have a name, where a name alone stands for several functions.
 
 use core::fmt;
+use core::mem::size_of;
 use core::ops::Range;
 
 use rustix::io::Errno;
@@ -80,7 +81,8 @@ impl fmt::Display for Symbol<'_> {
             name,
             module,
         } = self;
-        write!(f, "{address:016x} {} {name}", char::from(*kind))?;
+        let digits = 2 * size_of::<usize>();
+        write!(f, "{address:0digits$x} {} {name}", char::from(*kind))?;
         match module {
             Some(module) => write!(f, "\t[{module}]"),
             None => Ok(()),

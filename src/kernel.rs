@@ -494,7 +494,7 @@ fn random() -> u64 {
     // The multiplier of splitmix64 spreads each over all the bits.
     [
         u64::from(pid),
-        u64::from_ne_bytes(uptime.to_ne_bytes()),
+        u64::try_from(uptime).unwrap_or_default(),
         stack as u64,
     ]
     .into_iter()

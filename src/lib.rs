@@ -33,16 +33,27 @@ extern crate std;
 
 #[cfg(not(any(
     all(target_arch = "x86_64", target_pointer_width = "64"),
+    target_arch = "x86",
     all(
-        target_arch = "aarch64",
-        target_pointer_width = "64",
+        any(target_arch = "aarch64", target_arch = "arm"),
         target_endian = "little"
     ),
     target_arch = "riscv64",
+    target_arch = "s390x",
+    all(target_arch = "powerpc64", target_endian = "little"),
 )))]
 compile_error!(
     "kprobe-attach has no system call for this architecture, and rustix would fall to libc here; \
-     build for x86_64, aarch64 or riscv64, or add the architecture to src/sys"
+     build for x86_64, x86, aarch64, arm, riscv64, s390x or powerpc64le, or add the architecture to src/sys"
+);
+#[cfg(all(
+    any(target_arch = "s390x", target_arch = "powerpc64"),
+    not(rustix_use_experimental_asm)
+))]
+compile_error!(
+    "on this architecture rustix falls to libc unless it is told otherwise, which only whoever builds the program can: \
+     build with RUSTFLAGS=\"--cfg rustix_use_experimental_asm\" (stable Rust will do; \
+     for no other architecture, where that takes a nightly one)"
 );
 #[cfg(any(not(target_os = "linux"), rustix_use_libc, miri))]
 compile_error!(

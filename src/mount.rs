@@ -4,7 +4,7 @@ use core::ffi::CStr;
 
 use linux_raw_sys::general::{BPF_FS_MAGIC, SYSFS_MAGIC, TRACEFS_MAGIC};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatFs};
 use rustix::io::{Errno, Result};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
@@ -131,9 +131,9 @@ impl Mount {
     fn at(file_system: &FileSystem, path: &CStr, flags: OFlags) -> Option<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
         let dir = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-        let magic = rustix::fs::fstatfs(&dir).ok()?.f_type;
+        let stat = rustix::fs::fstatfs(&dir).ok()?;
         let path = Buf::of(path.to_str().ok()?).ok()?;
-        (i64::from(file_system.magic) == magic).then_some(Self {
+        is_a(&stat, file_system.magic).then_some(Self {
             dir,
             path: Some(path),
         })
@@ -156,6 +156,18 @@ impl AsFd for Mount {
     }
 }
 
+/// Whether a file system is of the kind that has this number.
+pub(crate) fn is_a(stat: &StatFs, magic: u32) -> bool {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::unnecessary_cast,
+        reason = "by the architecture it has 32 or 64 bits, and a sign or none; the number has 32 bits"
+    )]
+    let f_type = stat.f_type as u32;
+    f_type == magic
+}
+
 /// `fsopen(2)`, `fsconfig(2)`, `fsmount(2)`: Linux 5.2.
 fn detached(file_system: &FileSystem) -> Result<OwnedFd> {
     let context = rustix::mount::fsopen(file_system.name, FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -169,9 +181,9 @@ fn in_private_namespace(file_system: &FileSystem) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut dir = rustix::fs::open(c"/", flags, Mode::empty())?;
     sys::mount_privately(file_system.name, &mut dir)?;
-    let magic = rustix::fs::fstatfs(&dir)?.f_type;
+    let stat = rustix::fs::fstatfs(&dir)?;
     // A child that was killed has handed over nothing.
-    (magic == i64::from(file_system.magic))
+    is_a(&stat, file_system.magic)
         .then_some(dir)
         .ok_or(Errno::INTR)
 }

@@ -2,6 +2,7 @@
 
 use core::ffi::CStr;
 
+use linux_raw_sys::general::BPF_FS_MAGIC;
 use rustix::fd::BorrowedFd;
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -10,6 +11,7 @@ use rustix::path::Arg;
 use crate::cause::Cause;
 use crate::error::{Failure, Step};
 use crate::invalid::Invalid;
+use crate::mount::is_a;
 use crate::sys;
 
 /// Pins an object. Of the path at most the last directory is made, and taken away again if that was in vain.
@@ -43,8 +45,8 @@ pub(crate) fn pin_at(
     dir: BorrowedFd<'_>,
     path: impl Arg,
 ) -> Result<(), Failure> {
-    let magic = rustix::fs::fstatfs(dir).map_err(pin_failed)?.f_type;
-    if magic != BPFFS_MAGIC {
+    let stat = rustix::fs::fstatfs(dir).map_err(pin_failed)?;
+    if !is_a(&stat, BPF_FS_MAGIC) {
         return Err(pin_failed(NOT_BPFFS));
     }
     let pinned = path.into_with_c_str(|path| sys::obj_pin_at(dir, path, object));
@@ -84,9 +86,6 @@ fn dir_of<'a>(path: &CStr, buffer: &'a mut [u8; PATH_MAX]) -> Result<&'a CStr, E
     CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::NAMETOOLONG)
 }
 
-#[allow(clippy::cast_lossless, reason = "From is not const")]
-const BPFFS_MAGIC: i64 = linux_raw_sys::general::BPF_FS_MAGIC as i64;
-
 fn check_bpffs(dir: &CStr) -> Result<(), Errno> {
     if is_bpffs(dir)? {
         Ok(())
@@ -97,6 +96,5 @@ fn check_bpffs(dir: &CStr) -> Result<(), Errno> {
 
 /// Whether a path is in a bpf file system.
 pub(crate) fn is_bpffs(path: impl Arg) -> Result<bool, Errno> {
-    let magic = rustix::fs::statfs(path)?.f_type;
-    Ok(magic == BPFFS_MAGIC)
+    Ok(is_a(&rustix::fs::statfs(path)?, BPF_FS_MAGIC))
 }

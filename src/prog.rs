@@ -2,6 +2,7 @@
 //! well: whatever is [`AsFd`] can be attached.
 
 use core::ffi::CStr;
+use core::mem::size_of;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -261,47 +262,56 @@ fn vdso_version() -> Option<u32> {
 
 fn open_proc(path: &CStr) -> Option<OwnedFd> {
     let file = crate::mount::open_read(rustix::fs::CWD, path).ok()?;
-    let magic = rustix::fs::fstatfs(&file).ok()?.f_type;
-    (magic == i64::from(linux_raw_sys::general::PROC_SUPER_MAGIC)).then_some(file)
+    let stat = rustix::fs::fstatfs(&file).ok()?;
+    crate::mount::is_a(&stat, linux_raw_sys::general::PROC_SUPER_MAGIC).then_some(file)
 }
+
+/// The bytes of a word, which are what tells the headers of a 32-bit ELF image from those of a 64-bit one.
+const WORD: usize = size_of::<usize>();
 
 /// The address of the vDSO in an auxiliary vector: `AT_SYSINFO_EHDR` of `getauxval(3)`.
 fn sysinfo_ehdr(auxv: &[u8]) -> Option<u64> {
-    const AT_SYSINFO_EHDR: u64 = 33;
-    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).ok();
-    auxv.chunks_exact(16)
-        .map(|pair| pair.split_at(8))
+    const AT_SYSINFO_EHDR: usize = 33;
+    let word = |bytes: &[u8]| bytes.try_into().map(usize::from_ne_bytes).ok();
+    auxv.chunks_exact(2 * WORD)
+        .map(|pair| pair.split_at(WORD))
         .find_map(|(key, value)| (word(key)? == AT_SYSINFO_EHDR).then(|| word(value))?)
+        .and_then(|address| address.try_into().ok())
 }
 
 /// The `LINUX_VERSION_CODE` of the running kernel from the first page of its vDSO (`AT_SYSINFO_EHDR` of the auxiliary
 /// vector): the ELF note `Linux`, type 0. Right where `uname(2)` shows a distribution's number, and needs no `/proc`.
 ///
-/// The image is that of a 64-bit kernel in the machine's byte order; [`None`] for anything else.
+/// The image is one for this program, of its word size and byte order; [`None`] for anything else.
 #[must_use]
 pub fn kern_version(vdso: &[u8]) -> Option<u32> {
     const PT_NOTE: u32 = 4;
     let bytes = |at: usize, len: usize| vdso.get(at..at.checked_add(len)?);
     let u16_at = |at| Some(u16::from_ne_bytes(bytes(at, 2)?.try_into().ok()?));
     let u32_at = |at| Some(u32::from_ne_bytes(bytes(at, 4)?.try_into().ok()?));
-    let usize_at = |at| usize::try_from(u64::from_ne_bytes(bytes(at, 8)?.try_into().ok()?)).ok();
-    // Elf64_Ehdr: e_ident, and in it ELFCLASS64; e_phoff, e_phentsize, e_phnum.
-    if bytes(0, 5)? != b"\x7fELF\x02" {
+    let usize_at = |at| Some(usize::from_ne_bytes(bytes(at, WORD)?.try_into().ok()?));
+    // Elf64_Ehdr or Elf32_Ehdr: e_ident, and in it ELFCLASS64 or ELFCLASS32; e_phoff, e_phentsize, e_phnum.
+    let class = if WORD == 8 { 2 } else { 1 };
+    if bytes(0, 5)? != [0x7f, b'E', b'L', b'F', class] {
         return None;
     }
-    let (phoff, phentsize, phnum) = (usize_at(32)?, u16_at(54)?, u16_at(56)?);
+    let (phoff, phentsize, phnum) = (
+        usize_at(24 + WORD)?,
+        u16_at(30 + 3 * WORD)?,
+        u16_at(32 + 3 * WORD)?,
+    );
     // Headers that overlap could have the same notes read 65535 times.
-    if phentsize != 56 {
+    if usize::from(phentsize) != 8 + 6 * WORD {
         return None;
     }
     for index in 0..usize::from(phnum) {
-        // Elf64_Phdr: p_type, p_offset, p_filesz.
+        // Elf64_Phdr or Elf32_Phdr: p_type, p_offset, p_filesz.
         let header = index.checked_mul(phentsize.into())?.checked_add(phoff)?;
         if u32_at(header)? != PT_NOTE {
             continue;
         }
-        let start = usize_at(header.checked_add(8)?)?;
-        let len = usize_at(header.checked_add(32)?)?;
+        let start = usize_at(header.checked_add(WORD)?)?;
+        let len = usize_at(header.checked_add(4 * WORD)?)?;
         let mut notes = bytes(start, len)?;
         // Elf64_Nhdr: n_namesz, n_descsz, n_type, the name and the descriptor padded to 4.
         while let Some((header, rest)) = notes.split_first_chunk::<12>() {

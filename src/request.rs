@@ -370,12 +370,23 @@ pub(crate) fn check_request(target: &Target, opts: &KprobeOpts) -> Result<(), In
         .map_or(Ok(()), |mode| check_mode(mode, opts))
 }
 
+/// Where the kernel's part of the address space begins at the lowest: that is the upper half, on 32-bit machines up to three
+/// quarters (`VMSPLIT_1G`), and on s390x, where it has an address space of its own, all but the low core. A 32-bit program
+/// takes addresses of a 32-bit kernel alone, which would cut off others, and probe another function.
+const KERNEL_START: u64 = if cfg!(target_arch = "s390x") {
+    0x2000
+} else if cfg!(target_pointer_width = "32") {
+    0x4000_0000
+} else {
+    1 << 63
+};
+
 /// The rules between target and options that hold in every mode.
 const fn check_target(target: &Target, opts: &KprobeOpts) -> Result<(), Invalid> {
     if let Place::Address(address) = target.0 {
-        // On the architectures served the kernel has the upper half. The last page is where the kernel keeps its error
-        // pointers: before Linux 5.18 such an "address" came back as a made-up errno.
-        if address < 1 << 63 || address > u64::MAX - 4096 {
+        // The last page is where the kernel keeps its error pointers: before Linux 5.18 such an "address" came back as a
+        // made-up errno.
+        if address < KERNEL_START || address > usize::MAX as u64 - 4096 {
             return Err(Invalid::NotKernelAddress);
         }
         if opts.offset != 0 {

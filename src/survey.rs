@@ -149,10 +149,16 @@ impl Meant {
 fn is_syscall(function: &str, call: &str) -> bool {
     const PREFIX: &str = if cfg!(target_arch = "x86_64") {
         "__x64_sys_"
+    } else if cfg!(target_arch = "x86") {
+        "__ia32_sys_"
     } else if cfg!(target_arch = "aarch64") {
         "__arm64_sys_"
-    } else {
+    } else if cfg!(target_arch = "riscv64") {
         "__riscv_sys_"
+    } else if cfg!(target_arch = "s390x") {
+        "__s390x_sys_"
+    } else {
+        "sys_"
     };
     !call.is_empty() && function.strip_prefix(PREFIX) == Some(call)
 }

@@ -6,7 +6,7 @@
 
 /// A system call of up to five arguments; the answer is the kernel's, an errno as its negative.
 #[inline]
-pub(super) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
+pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
     // SAFETY: the kernel keeps every register but x0 and, of SVE, the predicates and what a vector register has beyond 128

@@ -16,9 +16,6 @@
 
 #![allow(unsafe_code)]
 
-#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
-#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
-#[cfg_attr(target_arch = "riscv64", path = "riscv64.rs")]
 mod arch;
 pub(crate) mod uapi;
 
@@ -27,8 +24,8 @@ use core::mem::{size_of, size_of_val};
 use core::ptr;
 
 use linux_raw_sys::general::{
-    __NR_bpf, __NR_clone, __NR_exit_group, __NR_fcntl, __NR_perf_event_open, __NR_rt_sigprocmask,
-    __WALL, CLONE_FILES, CLONE_NEWNS, F_OFD_GETLK, F_OFD_SETLK, SIG_SETMASK,
+    __NR_bpf, __NR_clone, __NR_exit_group, __NR_perf_event_open, __NR_rt_sigprocmask, __WALL,
+    CLONE_FILES, CLONE_NEWNS, F_OFD_GETLK, F_OFD_SETLK, SIG_SETMASK,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
@@ -253,7 +250,7 @@ unsafe fn fcntl_lock(file: BorrowedFd<'_>, command: u32, l_type: i16, byte: u64)
     let address = ptr::from_mut(&mut lock).expose_provenance();
     let args = [fd_u32(file) as usize, command as usize, address, 0, 0];
     // SAFETY: for both commands the argument is a struct flock, which is read, and by the asking one written to.
-    result(unsafe { arch::syscall5(__NR_fcntl, args) })?;
+    result(unsafe { arch::syscall5(uapi::NR_FCNTL, args) })?;
     Ok(lock)
 }
 
@@ -288,11 +285,11 @@ pub(crate) fn mount_privately(fs_type: &CStr, dir: &mut OwnedFd) -> Result<()> {
     let every_signal = u64::MAX;
     let mut old_mask = 0;
     set_signal_mask(every_signal, Some(&mut old_mask))?;
-    let flags = (CLONE_FILES | CLONE_NEWNS) as usize;
+    let args = arch::clone_args(CLONE_FILES | CLONE_NEWNS);
     // SAFETY: clone with no new stack and no CLONE_VM is fork(2): the child has a copy of all memory. It makes system calls and
     // nothing else, whatever other threads held when it was forked (rustix is not built on libc, or this crate does not compile), and
     // leaves this function by exit_group(2) alone. The file descriptors are shared; what it opens it closes.
-    let pid = match result(unsafe { arch::syscall5(__NR_clone, [flags, 0, 0, 0, 0]) }) {
+    let pid = match result(unsafe { arch::syscall5(__NR_clone, args) }) {
         Ok(0) => {
             let errno = mount_over_root(fs_type, dir).err();
             exit_group(errno.map_or(0, Errno::raw_os_error));

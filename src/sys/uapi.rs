@@ -52,24 +52,39 @@ pub(crate) const BPF_PERF_EVENT_KRETPROBE: u32 = 4;
 
 pub(super) const PERF_FLAG_FD_CLOEXEC: usize = 8;
 pub(super) const PERF_EVENT_IOC_SET_BPF: u32 = rustix::ioctl::opcode::write::<u32>(b'$', 8);
+#[cfg(not(target_arch = "powerpc64"))]
 const_assert_eq!(PERF_EVENT_IOC_SET_BPF, 0x4004_2408);
+#[cfg(target_arch = "powerpc64")] // where "write" is bit 31
+const_assert_eq!(PERF_EVENT_IOC_SET_BPF, 0x8004_2408);
 
-/// `struct flock` of `fcntl(2)` where longs are 64 bits.
+/// `fcntl(2)` with a [`Flock`]
+#[cfg(target_pointer_width = "64")]
+pub(super) const NR_FCNTL: u32 = linux_raw_sys::general::__NR_fcntl;
+#[cfg(target_pointer_width = "32")]
+pub(super) const NR_FCNTL: u32 = linux_raw_sys::general::__NR_fcntl64;
+
+/// The words of padding that C puts before and behind 64-bit fields: on 32-bit x86 they need none.
+const PADDING: usize = if cfg!(target_arch = "x86") { 0 } else { 1 };
+
+/// `struct flock64` of `fcntl(2)`
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flock {
     pub(super) l_type: i16,
     pub(super) l_whence: i16,
-    pub(super) pad: u32,
+    pub(super) pad: [u32; PADDING],
     pub(super) l_start: i64,
     pub(super) l_len: i64,
     pub(super) l_pid: i32,
-    pub(super) pad2: u32,
+    pub(super) pad2: [u32; PADDING],
 }
+#[cfg(not(target_arch = "x86"))]
 layout!(Flock: 32 { l_type @ 0, l_whence @ 2, pad @ 4, l_start @ 8, l_len @ 16, l_pid @ 24, pad2 @ 28 });
+#[cfg(target_arch = "x86")]
+layout!(Flock: 24 { l_type @ 0, l_whence @ 2, pad @ 4, l_start @ 4, l_len @ 12, l_pid @ 20, pad2 @ 24 });
 const_assert_eq!(
     size_of::<Flock>(),
-    size_of::<linux_raw_sys::general::flock>()
+    size_of::<linux_raw_sys::general::flock64>()
 );
 pub(super) const F_WRLCK: i16 = 1;
 pub(super) const F_UNLCK: i16 = 2;

@@ -110,7 +110,9 @@ pub(crate) fn bug(info: &core::panic::PanicInfo<'_>) {
     if cfg!(debug_assertions) {
         message(format_args!("a bug in this program: {info}"));
     } else {
-        message(format_args!("a bug in this program; a debug build says where"));
+        message(format_args!(
+            "a bug in this program; a debug build says where"
+        ));
     }
 }
 

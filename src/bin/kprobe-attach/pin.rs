@@ -215,7 +215,14 @@ pub(crate) fn for_each_counter(
 ) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty())?;
-    if rustix::fs::fstatfs(&fd)?.f_type != i64::from(BPF_FS_MAGIC) {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::unnecessary_cast,
+        reason = "by the architecture it has 32 or 64 bits, and a sign or none; the number has 32 bits"
+    )]
+    let magic = rustix::fs::fstatfs(&fd)?.f_type as u32;
+    if magic != BPF_FS_MAGIC {
         return Err(Errno::INVAL);
     }
     let mut buffer = [MaybeUninit::uninit(); 4096];

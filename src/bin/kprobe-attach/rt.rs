@@ -12,9 +12,7 @@
     reason = "moving a pointer and reading there is safe for one and the same reason"
 )]
 
-#[cfg_attr(target_arch = "x86_64", path = "../../sys/x86_64.rs")]
-#[cfg_attr(target_arch = "aarch64", path = "../../sys/aarch64.rs")]
-#[cfg_attr(target_arch = "riscv64", path = "../../sys/riscv64.rs")]
+#[path = "../../sys/arch.rs"]
 mod arch;
 
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -24,8 +22,17 @@ use kprobe_attach::ErrnoName;
 
 use crate::output::Shown;
 use linux_raw_sys::general::{
-    __NR_clock_gettime, __NR_clone, __NR_execve, __NR_exit_group, __NR_rt_sigaction,
-    __NR_rt_sigprocmask, __NR_rt_sigtimedwait, CLOCK_MONOTONIC, SIGCHLD,
+    __NR_clone, __NR_execve, __NR_exit_group, __NR_rt_sigaction, __NR_rt_sigprocmask,
+    CLOCK_MONOTONIC, SIGCHLD,
+};
+// Those of the system calls on time whose seconds have 64 bits, as a `Timespec` has them: on 32-bit machines Linux 5.1.
+#[cfg(target_pointer_width = "64")]
+use linux_raw_sys::general::{
+    __NR_clock_gettime as CLOCK_GETTIME, __NR_rt_sigtimedwait as SIGTIMEDWAIT,
+};
+#[cfg(target_pointer_width = "32")]
+use linux_raw_sys::general::{
+    __NR_clock_gettime64 as CLOCK_GETTIME, __NR_rt_sigtimedwait_time64 as SIGTIMEDWAIT,
 };
 use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags};
@@ -69,6 +76,64 @@ core::arch::global_asm!(
     "mv fp, zero",             // no caller's frame
     "mv ra, zero",             // and no return address
     "tail {start}",
+    start = sym start,
+);
+#[cfg(target_arch = "x86")]
+core::arch::global_asm!(
+    ".globl kprobe_attach_entry",
+    "kprobe_attach_entry:",
+    "xor ebp, ebp", // no caller's frame
+    "mov eax, esp",
+    "sub esp, 12",  // what makes a multiple of 16 with
+    "push eax",     // the first argument: what the kernel left
+    "call {start}",
+    "ud2",          // it does not return
+    start = sym start,
+);
+#[cfg(target_arch = "arm")]
+core::arch::global_asm!(
+    ".arm", // every processor that runs Thumb code for Linux runs this as well, and the linker knows how to call one from the other
+    ".globl kprobe_attach_entry",
+    ".type kprobe_attach_entry, %function",
+    "kprobe_attach_entry:",
+    "mov r7, #0",  // no caller's frame, in Thumb
+    "mov r11, #0", // and in ARM code
+    "mov r0, sp",  // the first argument: what the kernel left
+    "bl {start}",
+    // It does not return; and nothing unwinds, though the tables for it refer to these two. Functions of Rust would be merged with
+    // `rust_eh_personality`, and LLVM know that no longer.
+    ".globl __aeabi_unwind_cpp_pr0",
+    "__aeabi_unwind_cpp_pr0:",
+    ".globl __aeabi_unwind_cpp_pr1",
+    "__aeabi_unwind_cpp_pr1:",
+    "udf #0",
+    start = sym start,
+);
+#[cfg(target_arch = "s390x")]
+core::arch::global_asm!(
+    ".globl kprobe_attach_entry",
+    "kprobe_attach_entry:",
+    "lgr %r2, %r15",          // the first argument: what the kernel left
+    "aghi %r15, -160",        // where a function saves the registers of its caller
+    "xc 0(8,%r15), 0(%r15)",  // no caller's frame
+    "brasl %r14, {start}",
+    ".short 0",               // no instruction: it does not return
+    start = sym start,
+);
+#[cfg(target_arch = "powerpc64")]
+core::arch::global_asm!(
+    ".globl kprobe_attach_entry",
+    "kprobe_attach_entry:",
+    // The kernel leaves the address of the entry in r12.
+    "addis 2, 12, .TOC.-kprobe_attach_entry@ha",
+    "addi 2, 2, .TOC.-kprobe_attach_entry@l",
+    "mr 3, 1",       // the first argument: what the kernel left
+    "li 0, 0",
+    "stdu 0, -32(1)", // where a function saves its caller's link register; no caller's frame
+    "mtlr 0",        // and no return address
+    "bl {start}",
+    "nop",
+    "trap",          // it does not return
     start = sym start,
 );
 
@@ -170,7 +235,7 @@ impl Start {
         let command = self.arg(first).unwrap_or_default();
         let (closed_by_exec, held_until_exec) = pipe_with(PipeFlags::CLOEXEC)?;
         // SAFETY: clone with no new stack is fork(2): the child has a copy of everything, and shares nothing.
-        let pid = unsafe { arch::syscall5(__NR_clone, [SIGCHLD as usize, 0, 0, 0, 0]) };
+        let pid = unsafe { arch::syscall5(__NR_clone, arch::clone_args(SIGCHLD)) };
         let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
         if pid < 0 {
             return Err(Errno::from_raw_os_error(-pid));
@@ -268,7 +333,7 @@ impl Signals {
         let set = taken.fold(0, |set, signal| set | 1 << (signal - 1));
         let mut signals = Self { set, old: 0 };
         let old = ptr::from_mut(&mut signals.old);
-        // SAFETY: a sigset of the kernel is 64 bits on the architectures served; the old one is written to `signals.old`.
+        // SAFETY: a sigset of the kernel is 64 bits on the architectures served, and a u64 in memory; the old one is written to `signals.old`.
         unsafe {
             arch::syscall5(
                 __NR_rt_sigprocmask,
@@ -307,10 +372,10 @@ impl Signals {
         let timeout = timeout
             .as_ref()
             .map_or(0, |timeout| ptr::from_ref(timeout).expose_provenance());
-        // SAFETY: set is 64 bits, the info is not asked for, and a Timespec is the kernel's where longs are 64 bits.
+        // SAFETY: set is 64 bits, the info is not asked for, and a Timespec is what this system call takes.
         let signal = unsafe {
             arch::syscall5(
-                __NR_rt_sigtimedwait,
+                SIGTIMEDWAIT,
                 [
                     ptr::from_ref(&self.set).expose_provenance(),
                     0,
@@ -325,8 +390,8 @@ impl Signals {
     }
 }
 
-/// The kernel's `struct sigaction` in words: handler, flags, on some architectures a restorer, and the mask.
-const SIGACTION_WORDS: usize = 4;
+/// The kernel's `struct sigaction` in words: handler, flags, on some architectures a restorer, and the mask of 64 bits.
+const SIGACTION_WORDS: usize = 3 + size_of::<u64>() / size_of::<usize>();
 
 /// `rt_sigaction(2)`: the handler of a signal, which may be `SIG_DFL` (0) or `SIG_IGN` (1), before it is replaced.
 fn disposition(signal: u32, new: Option<[usize; SIGACTION_WORDS]>) -> usize {
@@ -351,13 +416,8 @@ fn disposition(signal: u32, new: Option<[usize; SIGACTION_WORDS]>) -> usize {
 pub(crate) fn monotonic_clock() -> Timespec {
     let mut now = Timespec::default();
     let address = ptr::from_mut(&mut now).expose_provenance();
-    // SAFETY: a Timespec is the kernel's where longs are 64 bits, and it is written to `now`.
-    unsafe {
-        arch::syscall5(
-            __NR_clock_gettime,
-            [CLOCK_MONOTONIC as usize, address, 0, 0, 0],
-        )
-    };
+    // SAFETY: a Timespec is what this system call writes, and it is written to `now`.
+    unsafe { arch::syscall5(CLOCK_GETTIME, [CLOCK_MONOTONIC as usize, address, 0, 0, 0]) };
     now
 }
 
