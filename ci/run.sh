@@ -128,16 +128,37 @@ check_static() {
     echo "$1: static, no undefined symbol, no memory that is both written and run, $(stat -c %s "$1") bytes"
 }
 
+# check_symbols RLIB: nothing comes from outside but what every Rust program without std has to bring: core, the crates of
+# Cargo.toml, and the memory functions that the compiler calls.
+check_symbols() {
+    local outside
+    outside=$(nm -uC "$1" 2>/dev/null | sed -n 's/^ *U //p' | sort -u |
+        grep -vE '^<*(&*(mut )?\[?(\(\) as )?(core|kprobe_attach|rustix|bitflags|linux_raw_sys)::|[iu](8|16|32|64|size)\b|str\b|bool\b|char\b|&?T as core::)' |
+        grep -vxE 'memcpy|memmove|memset|memcmp|bcmp|strlen|_GLOBAL_OFFSET_TABLE_') || true
+    [[ -z $outside ]] || die "$1 takes from outside: $outside"
+    echo "$1: $(nm -u "$1" 2>/dev/null | grep -c ' U ') undefined symbols, all of core and its own crates but the memory functions"
+}
+
 cmd_nolibc() {
-    local target features
+    local target features arch_flags
     need gcc libc6-dev binutils
     cmd_build
     for target in "${arch_targets[@]}" "$(rustc -vV | sed -n 's/^host: //p')"; do
         for features in --all-features --no-default-features --features=files; do
-            ! cargo tree --locked -e normal --target "$target" "$features" | grep -w libc || die "$target, $features: libc is among the dependencies"
+            ! RUSTFLAGS=$(target_flags "$target") cargo tree --locked -e normal --target "$target" "$features" | grep -w libc ||
+                die "$target, $features: libc is among the dependencies"
         done
     done
     echo "no libc among the dependencies: ${#arch_targets[@]} targets and this machine's, each with all features, none and some"
+    # A target that has neither libc nor std, and musl; of both there is core alone.
+    make_scratch
+    local arch_targets=(x86_64-unknown-linux-none x86_64-unknown-linux-musl)
+    locked arch_sysroot
+    for target in "${arch_targets[@]}"; do
+        RUSTFLAGS=$arch_flags CARGO_PROFILE_RELEASE_LTO=off \
+            cargo build --lib --release --locked --target "$target" --target-dir target/nolibc
+        check_symbols "target/nolibc/$target/release/libkprobe_attach.rlib"
+    done
     check_static "$bin"
 }
 
