@@ -16,10 +16,23 @@ rust_src() {
     echo "$dir"/usr/src/rustc-*/library
 }
 
+# The Rust target of a Debian architecture.
+target_of() {
+    case $1 in
+        amd64) echo x86_64-unknown-linux-gnu ;;
+        arm64) echo aarch64-unknown-linux-gnu ;;
+        armhf) echo armv7-unknown-linux-gnueabihf ;;
+        i386) echo i686-unknown-linux-gnu ;;
+        ppc64el) echo powerpc64le-unknown-linux-gnu ;;
+        riscv64) echo riscv64gc-unknown-linux-gnu ;;
+        s390x) echo s390x-unknown-linux-gnu ;;
+    esac
+}
+
 # Sets arch_flags, the RUSTFLAGS that find core for the targets: none where rustup has them; else core is built from
 # Debian's source, for a machine without rustup's server; else rustup fetches them.
 arch_sysroot() {
-    local target missing=() host own sysroot lib dir src
+    local target missing=() own sysroot src
     own=$(rustc --print sysroot)
     for target in "${arch_targets[@]}"; do
         [[ -e $own/lib/rustlib/$target ]] || missing+=("$target")
@@ -27,9 +40,8 @@ arch_sysroot() {
     arch_flags=
     [[ ${#missing[@]} -gt 0 ]] || return 0
 
-    host=$(rustc -vV | sed -n 's/^host: //p')
+    sysroot=$cache/sysroot/$(compiler)
     # rustup's musl target brings start files and makes a static-pie; this one has neither.
-    sysroot=$cache/sysroot/$(rustc -vV | sed -n 's/^release: //p')-$(rustc -vV | sed -n 's/^commit-hash: //p')
     arch_flags="--sysroot $sysroot -C link-self-contained=no -C relocation-model=static"
     missing=()
     for target in "${arch_targets[@]}"; do
@@ -43,26 +55,53 @@ arch_sysroot() {
         arch_flags=
         return
     fi
-    note "building core for ${missing[*]}"
+    build_sysroot "$sysroot" "$src" '#![no_std]' core,alloc "${missing[@]}"
+    for target in "${missing[@]}"; do rm -rf "target/arch/$target"; done # it was built with another core
+}
+
+# What the compiler is called in the cache: what it builds is for no other.
+compiler() {
+    rustc -vV | awk '/^release:/ { release = $2 } /^commit-hash:/ { hash = $2 } END { print release "-" hash }'
+}
+
+# build_sysroot SYSROOT SOURCE CRATE LIBRARIES TARGET...: builds the standard library, or some of it, into a sysroot of the
+# compiler's own, by way of a crate with this text. Unstable flags for this alone: the project itself builds as any user's.
+build_sysroot() {
+    local sysroot=$1 src=$2 text=$3 libraries=$4 host target lib dir
+    shift 4
+    note "building $libraries for $*"
     dir=$(mktemp -d -p "$scratch")
     mkdir -p "$dir/empty/src"
     printf '[package]\nname = "empty"\nedition = "2024"\n' >"$dir/empty/Cargo.toml"
-    echo '#![no_std]' >"$dir/empty/src/lib.rs"
-    # Unstable flags for core alone: the project itself builds as any user's.
+    echo "$text" >"$dir/empty/src/lib.rs"
     (
         cd "$dir/empty"
         export RUSTC_BOOTSTRAP=1 RUSTFLAGS='-C embed-bitcode=yes' __CARGO_TESTS_ONLY_SRC_ROOT=$src
-        cargo build -q --release -Zbuild-std=core,alloc "${missing[@]/#/--target=}" --target-dir target
+        cargo build -q --release -Zbuild-std="$libraries" "${@/#/--target=}" --target-dir target
     )
+    host=$(rustc -vV | sed -n 's/^host: //p')
     mkdir -p "$sysroot/lib/rustlib"
-    ln -sfn "$own/lib/rustlib/$host" "$sysroot/lib/rustlib/$host"
-    for target in "${missing[@]}"; do
+    ln -sfn "$(rustc --print sysroot)/lib/rustlib/$host" "$sysroot/lib/rustlib/$host"
+    for target; do
         lib=$dir/rustlib/$target/lib
         mkdir -p "$lib"
-        cp "$dir/empty/target/$target"/release/deps/lib{core,alloc,compiler_builtins}-*.rlib "$lib/"
-        rm -rf "target/arch/$target" # it was built with another core
+        cp "$dir/empty/target/$target"/release/deps/*.rlib "$lib/"
+        rm "$lib"/libempty-*
         mv "${lib%/lib}" "$sysroot/lib/rustlib/$target"
     done
+}
+
+# Sets std_flags, the RUSTFLAGS that find the whole standard library for a target, which tests take: none where rustup has it.
+std_sysroot() {
+    local target=$1 src sysroot
+    std_flags=
+    [[ ! -e $(rustc --print sysroot)/lib/rustlib/$target ]] || return 0
+    sysroot=$cache/sysroot/$(compiler)-std
+    std_flags="--sysroot $sysroot"
+    [[ ! -e $sysroot/lib/rustlib/$target ]] || return 0
+    src=$(rust_src) || die "Debian has no source of this compiler's library, and rustup has not added $target"
+    build_sysroot "$sysroot" "$src" '' std,panic_unwind,test "$target"
+    rm -rf "target/vm-tests/$target" # it was built with another library
 }
 
 # The RUSTFLAGS that a target takes besides: see the compile_error! of src/lib.rs.
@@ -93,18 +132,27 @@ kprobe-attach count --json "$@" -- sh -c "rm d/*" | tee counts
 [ -z "$(cat /sys/kernel/tracing/kprobe_events)" ] || { echo "left in kprobe_events"; exit 1; }
 '
 
-cmd_arch() {
-    local target linker limit kernel job arch_flags passed=0 failed=0
-    need gcc libc6-dev binutils
+# The variable by which cargo is told the linker of a target.
+linker_variable() {
+    echo "CARGO_TARGET_$(tr a-z- A-Z_ <<<"$1")_LINKER"
+}
+
+# arch_cargo TARGET COMMAND ARGUMENT...: cargo for a target as its users have it, without a C compiler. Leaves arch_flags set.
+arch_cargo() {
+    local target=$1 command=$2
+    shift 2
     make_scratch
     locked arch_sysroot
-    export RUSTFLAGS CARGO_TARGET_DIR=target/arch
+    env "$(linker_variable "$target")=rust-lld" RUSTFLAGS="$arch_flags $(target_flags "$target")" \
+        cargo "$command" --locked --target "$target" --target-dir target/arch "$@"
+}
+
+cmd_arch() {
+    local target limit kernel job arch_flags passed=0 failed=0
+    need gcc libc6-dev binutils
     for target in "${arch_targets[@]}"; do
-        RUSTFLAGS="$arch_flags $(target_flags "$target")"
-        linker=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$target")_LINKER
-        export "$linker=rust-lld"
-        cargo clippy --locked --target "$target" -- -D warnings
-        cargo build --release --locked --target "$target"
+        arch_cargo "$target" clippy -- -D warnings
+        arch_cargo "$target" build --release
         case $target in # code is less dense there
             i686-* | armv7-* | s390x-* | powerpc64le-*) limit=$((140 * 1024)) ;;
             *) limit=$size_limit ;;
@@ -116,7 +164,6 @@ cmd_arch() {
     ! RUSTFLAGS=$arch_flags cargo check -q --locked --target "$target" --target-dir target/arch/plain 2>target/arch/plain.log ||
         die "$target was built without $(target_flags "$target")"
     grep -F "RUSTFLAGS=\"$(target_flags "$target")\"" target/arch/plain.log || die "no word of the flag in target/arch/plain.log"
-    unset RUSTFLAGS CARGO_TARGET_DIR
     for kernel in "${arch_kernels[@]}"; do
         printf '\n%s\n' "$kernel"
         job=$arch_job

@@ -238,25 +238,41 @@ cmd_fuzz() {
     cat "$work"/*.count | tally
 }
 
-# The test binary for the machines: static, for they hold no libc that the host's would match; and optimised, for they are slow.
+# build_vm_tests ARCH: the test binary for the machines, static, for they hold no libc that the host's would match; and optimised,
+# for they are slow. And the program.
 build_vm_tests() {
-    local target=x86_64-unknown-linux-gnu json path
+    local arch=$1 linker=cc target link=$vm_tests std_flags='' json path
+    target=$(target_of "$arch")
     need gcc libc6-dev
-    cmd_build
-    json=$(CARGO_PROFILE_DEV_OPT_LEVEL=2 RUSTFLAGS='-C target-feature=+crt-static' cargo test --locked --no-run --target "$target" --target-dir target/vm-tests \
-        --test vm --message-format=json-render-diagnostics)
+    if [[ $arch = amd64 ]]; then
+        cmd_build
+    else
+        arch_cargo "$target" build --release
+        linker=${target%%[-g]*}-linux-gnu-gcc # riscv64gc
+        need "gcc-${linker%-gcc}" "libc6-dev-$arch-cross"
+        locked std_sysroot "$target"
+        link+=-$arch
+    fi
+    json=$(env "$(linker_variable "$target")=$linker" CARGO_PROFILE_DEV_OPT_LEVEL=2 RUSTFLAGS="$std_flags -C target-feature=+crt-static" \
+        cargo test --locked --no-run --target "$target" --target-dir target/vm-tests --test vm --message-format=json-render-diagnostics)
     path=$(sed -n '/"name":"vm"/s/.*"executable":"\([^"]*\)".*/\1/p' <<<"$json")
     [[ -n $path ]] || die "cargo built no test binary vm"
     mkdir -p "$vm_dir"
-    ln -sf "$path" "$vm_tests"
+    ln -sf "$path" "$link"
 }
 
 cmd_vm() {
-    local kernels=("$@") kernel boot boots name
+    local kernels=("$@") kernel arch boot boots name
+    local -A built
     [[ $(uname -m) = x86_64 ]] || die "vm needs an x86_64 host"
     [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(awk '!/^#/ && $2 == "amd64" { print $1 }' ci/kernels.txt)
-    for kernel in "${kernels[@]}"; do vm_prepare "$kernel"; done
-    build_vm_tests
+    build_vm_tests amd64 # which lists the tests, too
+    for kernel in "${kernels[@]}"; do
+        vm_prepare "$kernel"
+        [[ $arch = amd64 ]] || locked fetch_strace
+        [[ $arch = amd64 || -n ${built[$arch]:-} ]] || build_vm_tests "$arch"
+        built[$arch]=1
+    done
     boots=$(vm_boots)
     [[ -n $boots ]] || die "no test has ${KPROBE_ATTACH_FILTER:-} in its name"
     rm -f "$vm_dir"/*.{log,console,report,count}

@@ -3,7 +3,7 @@
 
 cache=${KPROBE_ATTACH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kprobe-attach}
 vm_dir=target/vm            # logs
-vm_tests=$vm_dir/tests-bin  # link to the static test binary
+vm_tests=$vm_dir/tests-bin  # link to the static test binary of the host's architecture; of others -ARCH is behind it
 vm_timeout=${KPROBE_ATTACH_TIMEOUT:-600}
 cpu0_hotplug=cpu0_hotplug   # CPU 0 can go offline (x86 before 6.5, on an Intel)
 vm_modules='dummy nlmon'    # for tests that load a module: small, without dependencies
@@ -156,18 +156,30 @@ fetch_busybox() {
     mv "$(find "$dir" -path '*/bin/busybox')" "$busybox"
 }
 
+# strace of an architecture that is not the host's, with its libraries.
+fetch_strace() {
+    local conf dir package root=$cache/strace-$arch
+    [[ ! -e $root ]] || return 0
+    conf=$(apt_suite trixie "$arch") || conf=$(apt_suite "$suite" "$arch")
+    dir=$(mktemp -d -p "$scratch")
+    mkdir -p "$dir/root/bin"
+    unpack_package "$conf" strace "$dir" '*/bin/strace' || die "cannot fetch strace"
+    for package in libc6 libunwind8 liblzma5 libgcc-s1; do
+        unpack_package "$conf" "$package" "$dir" '*.so*' || die "cannot fetch $package"
+    done
+    rm -rf "$dir"/usr/lib/*/gconv
+    mv "$dir/usr/bin/strace" "$dir/root/bin/"
+    mv "$dir/usr/lib" "$dir/root/lib"
+    mv "$dir/root" "$root"
+}
+
 # --- machines ---
 
 # program ARCH: where cargo leaves it.
 program() {
     case $1 in
         amd64) echo target/release/kprobe-attach ;;
-        arm64) echo target/arch/aarch64-unknown-linux-gnu/release/kprobe-attach ;;
-        riscv64) echo target/arch/riscv64gc-unknown-linux-gnu/release/kprobe-attach ;;
-        armhf) echo target/arch/armv7-unknown-linux-gnueabihf/release/kprobe-attach ;;
-        i386) echo target/arch/i686-unknown-linux-gnu/release/kprobe-attach ;;
-        s390x) echo target/arch/s390x-unknown-linux-gnu/release/kprobe-attach ;;
-        ppc64el) echo target/arch/powerpc64le-unknown-linux-gnu/release/kprobe-attach ;;
+        *) echo "target/arch/$(target_of "$1")/release/kprobe-attach" ;;
     esac
 }
 
@@ -194,6 +206,9 @@ initramfs() {
             mkdir -p "$root${lib%/*}"
             cp -L "$lib" "$root$lib"
         done
+    elif [[ -z $job ]]; then
+        cp -L "$vm_tests-$arch" "$root/tests/vm"
+        cp -a "$cache/strace-$arch/." "$root/"
     fi
     {
         echo "export KPROBE_ATTACH_KERNEL='$kernel' KPROBE_ATTACH_MODES='$modes' KPROBE_ATTACH_BIN=/bin/kprobe-attach"
@@ -220,8 +235,8 @@ machine() {
     # no_timer_check: under load the emulated timer misses the kernel's deadline.
     case $arch in
         amd64) machine=(x86_64 -cpu 'max,-cx16,vendor=GenuineIntel' -smp 2 -append 'console=ttyS0 no_timer_check') ;;
-        arm64) machine=(aarch64 -M virt -cpu cortex-a57 -append 'console=ttyAMA0') ;;
-        riscv64) machine=(riscv64 -M virt -append 'console=ttyS0') ;;
+        arm64) machine=(aarch64 -M virt -cpu cortex-a57 -smp 2 -append 'console=ttyAMA0') ;;
+        riscv64) machine=(riscv64 -M virt -smp 2 -append 'console=ttyS0') ;;
         armhf) machine=(arm -M virt -cpu cortex-a15 -append 'console=ttyAMA0') ;;
         i386) machine=(i386 -cpu 'max,vendor=GenuineIntel' -append 'console=ttyS0 no_timer_check') ;;
         ppc64el) machine=(ppc64 -M pseries,cap-ccf-assist=off,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken -cpu power9 -append 'console=hvc0') ;;

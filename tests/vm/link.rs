@@ -7,14 +7,12 @@ use kprobe_attach::prog::Program;
 use kprobe_attach::{Cause, Errno, Kernel, KprobeLink, KprobeOpts, Step, Target};
 
 use super::{
-    Counter, FUNCTION, address_of, clean, function, kernel_name, link_modes, promised, unlink,
+    Counter, FUNCTION, address_of, clean, function, link_modes, promised, unlink, version,
 };
 
-/// Whether the kernel is at least of this version, going by its name in `ci/kernels.txt`.
+/// Whether the kernel is at least of this version.
 fn at_least(major: u32, minor: u32) -> bool {
-    let name = kernel_name();
-    let mut numbers = name.split('.').map(|number| number.parse().unwrap());
-    (numbers.next().unwrap(), numbers.next().unwrap()) >= (major, minor)
+    version() >= (major, minor)
 }
 
 #[test]

@@ -74,6 +74,16 @@ fn kernel_name() -> String {
     std::env::var("KPROBE_ATTACH_KERNEL").expect("set by ci/init")
 }
 
+/// The version of the running kernel, major and minor.
+fn version() -> (u32, u32) {
+    let release = rustix::system::uname();
+    let release = release.release().to_str().unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
 /// The modes that this kernel is promised to offer.
 fn promised() -> Vec<AttachMode> {
     let names = std::env::var("KPROBE_ATTACH_MODES").expect("set by ci/init");
