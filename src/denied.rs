@@ -26,16 +26,21 @@ pub(crate) fn perf_event_denied(errno: Errno) -> Cause {
     let (r#type, config) = DUMMY_EVENT;
     perf_event_cause(
         errno,
-        sys::perf_event_open_nothing().err(),
+        is_filtered() && sys::perf_event_open_nothing().err() != Some(Errno::FAULT),
         sys::perf_event_open_own(r#type, config).err(),
     )
 }
 
-/// The same from the answers for [no event](sys::perf_event_open_nothing) and for
+/// Whether there is a seccomp filter, or may be.
+fn is_filtered() -> bool {
+    rustix::thread::secure_computing_mode() != Ok(SecureComputingMode::Disabled)
+}
+
+/// The same from whether a filter refuses [no event](sys::perf_event_open_nothing) too, and from the answer for
 /// [one that takes no capability](sys::perf_event_open_own).
-fn perf_event_cause(errno: Errno, nothing: Option<Errno>, own: Option<Errno>) -> Cause {
+fn perf_event_cause(errno: Errno, refuses_all: bool, own: Option<Errno>) -> Cause {
     match errno {
-        _ if nothing != Some(Errno::FAULT) => Cause::Seccomp,
+        _ if refuses_all => Cause::Seccomp,
         Errno::ACCESS if own == Some(Errno::ACCESS) => Cause::PerfEventParanoid,
         Errno::ACCESS => Cause::NoPermission,
         // Of the kernel's own checks only this one says EPERM.
@@ -48,8 +53,8 @@ fn perf_event_cause(errno: Errno, nothing: Option<Errno>, own: Option<Errno>) ->
 /// An older kernel (5.10, no longer 6.1) refuses every command, as a filter does, to a process without `CAP_BPF` or with that
 /// of a user namespace. So it is a filter's only where there is one, and the capabilities are there.
 pub(crate) fn bpf_denied() -> Cause {
-    let filtered = rustix::thread::secure_computing_mode() != Ok(SecureComputingMode::Disabled);
-    if filtered && has_capabilities() && sys::link_create_nothing().err() == Some(Errno::PERM) {
+    if is_filtered() && has_capabilities() && sys::link_create_nothing().err() == Some(Errno::PERM)
+    {
         Cause::Seccomp
     } else {
         Cause::NoPermission
@@ -72,42 +77,27 @@ mod tests {
 
     #[test]
     fn the_errno_and_two_more_answers_tell_who_denies_an_event() {
-        const FAULT: Option<Errno> = Some(Errno::FAULT);
-        for (errno, nothing, own, cause) in [
-            (Errno::ACCESS, FAULT, None, Cause::NoPermission),
-            (
-                Errno::ACCESS,
-                FAULT,
-                Some(Errno::ACCESS),
-                Cause::PerfEventParanoid,
-            ),
+        const ACCESS: Option<Errno> = Some(Errno::ACCESS);
+        for (errno, refuses_all, own, cause) in [
+            (Errno::ACCESS, false, None, Cause::NoPermission),
+            (Errno::ACCESS, false, ACCESS, Cause::PerfEventParanoid),
             // The kernel lets it pass, and has no file descriptor left.
             (
                 Errno::ACCESS,
-                FAULT,
+                false,
                 Some(Errno::MFILE),
                 Cause::NoPermission,
             ),
-            (Errno::PERM, FAULT, None, Cause::Lockdown),
-            (Errno::PERM, FAULT, Some(Errno::ACCESS), Cause::Lockdown),
-            // A filter may say what it likes, and refuses all.
-            (
-                Errno::PERM,
-                Some(Errno::PERM),
-                Some(Errno::PERM),
-                Cause::Seccomp,
-            ),
-            (
-                Errno::ACCESS,
-                Some(Errno::ACCESS),
-                Some(Errno::ACCESS),
-                Cause::Seccomp,
-            ),
+            (Errno::PERM, false, None, Cause::Lockdown),
+            (Errno::PERM, false, ACCESS, Cause::Lockdown),
+            // A filter may say what it likes.
+            (Errno::PERM, true, Some(Errno::PERM), Cause::Seccomp),
+            (Errno::ACCESS, true, ACCESS, Cause::Seccomp),
         ] {
             assert_eq!(
-                perf_event_cause(errno, nothing, own),
+                perf_event_cause(errno, refuses_all, own),
                 cause,
-                "{errno:?} {nothing:?} {own:?}"
+                "{errno:?} {refuses_all} {own:?}"
             );
         }
     }
