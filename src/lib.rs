@@ -15,6 +15,13 @@
 //! [`KprobeOpts`] and [`Target`] say what is wanted, [`Kernel`] what there is. A [`Plan`] is made of both by a pure function,
 //! and a [`KprobeLink`] is the plan carried out. Nothing is decided while attaching, so a failure is the kernel's answer to
 //! the plan, and not to a second try.
+//!
+//! # Features
+//!
+//! * `files` (default): what is found in files. Without it the tracefs modes, [`sweep()`] and
+//!   [`KprobeOpts::within_function`] meet `EOPNOTSUPP`, sysfs is not asked about the PMU, and [`Kernel::explain`] leaves its questions
+//!   open. The public surface is the same.
+//! * `explain` (default): a command of the program, and nothing of the library.
 
 #![no_std]
 #![cfg_attr(

@@ -67,7 +67,7 @@ impl Mount {
     ///
     /// The errno of mounting it out of sight: `EPERM` without `CAP_SYS_ADMIN`, or in a user namespace; `ENODEV` where the kernel
     /// is built without it; `EMFILE`, `ENFILE` or `ENOMEM`. Before Linux 5.2 also what a fork may meet (`EAGAIN`, `ENOSPC`), `EINVAL`
-    /// after `chroot(2)` to what is no mount point, and `EINTR` if the child was killed.
+    /// after `chroot(2)` to what is no mount point, and `EINTR` if the child was killed. `EOPNOTSUPP` without the feature `files`.
     pub fn tracefs() -> Result<Self> {
         Self::open(&TRACEFS)
     }

@@ -2,14 +2,14 @@
 
 use core::ffi::CStr;
 
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::io::{Errno, Result};
 
 use crate::cause::Cause;
 use crate::evidence::{BLACKLIST, FILTER};
 use crate::kallsyms::{Code, Place, Symbol, for_each_symbol, place_of};
-use crate::mount::{FILES, open_read};
+use crate::mount::{FILES, Mount, open_read};
 use crate::request::{KprobeOpts, Target};
 use crate::text::{
     Buf, LINE_LEN, contains, decimal, for_each_line, hexadecimal, read_small, split, words,
@@ -275,8 +275,11 @@ pub(crate) fn settled(cause: Cause, target: &Target) -> Cause {
 /// Whether a module is surely loaded, or built in.
 fn is_loaded(module: &str) -> bool {
     // The kernel's own limit is 55 bytes.
-    let path = Buf::<128>::of(format_args!("/sys/module/{module}"));
-    let stat = path.and_then(|path| statat(CWD, path.as_c_str()?, AtFlags::empty()));
+    let path = Buf::<128>::of(format_args!("module/{module}"));
+    let stat = path.and_then(|path| {
+        let sysfs = Mount::sysfs()?;
+        statat(sysfs.as_fd(), path.as_c_str()?, AtFlags::empty())
+    });
     stat.is_ok()
 }
 

@@ -42,7 +42,7 @@ fn hide(path: &str) {
 }
 
 /// Unmounts all of the kernel's own file systems.
-fn unmount_all() {
+pub(crate) fn unmount_all() {
     for path in [TRACEFS, "/sys/kernel/debug", "/sys/fs/bpf", "/sys", "/proc"] {
         unmount(path);
     }

@@ -15,7 +15,7 @@ use rustix::thread::CapabilitySet;
 use super::attach::busybox;
 use super::cli::{json, run};
 use super::features::{drop_capabilities, with_filter};
-use super::mounts::{unmount, with_own_mounts};
+use super::mounts::{unmount, unmount_all, with_own_mounts};
 use super::supervise::{Verdict, listen, supervise};
 use super::{
     Counter, FUNCTION, KPROBE_EVENTS, KPROBES, Switch, address_of, clean, function, kallsyms,
@@ -348,6 +348,14 @@ fn a_loaded_module_without_the_function_is_no_missing_module() {
         assert!(has(&explanation, |evidence| *evidence == module));
         assert_eq!(suggestions(&explanation)[0], "dummy:dummy_dev_init");
     }
+    // sysfs tells, wherever it is.
+    with_own_mounts(|| {
+        unmount_all();
+        let error = Kernel::probe()
+            .attach_kprobe(&Counter::new().program, target, &ENTRY)
+            .unwrap_err();
+        assert_eq!(error.cause(), Cause::NoSuchFunction);
+    });
     busybox("rmmod dummy");
 }
 
