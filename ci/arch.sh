@@ -157,7 +157,8 @@ cmd_arch() {
             i686-* | armv7-* | s390x-* | powerpc64le-*) limit=$((140 * 1024)) ;;
             *) limit=$size_limit ;;
         esac
-        check_static "target/arch/$target/release/kprobe-attach" "$limit"
+        check_static "target/arch/$target/release/kprobe-attach"
+        measure "$target" "target/arch/$target/release/kprobe-attach" "$limit"
     done
     # A build without the flag is told all that it takes to have one with it.
     target=s390x-unknown-linux-gnu

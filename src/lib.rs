@@ -42,9 +42,11 @@ extern crate std;
     all(target_arch = "x86_64", target_pointer_width = "64"),
     target_arch = "x86",
     all(
-        any(target_arch = "aarch64", target_arch = "arm"),
+        target_arch = "aarch64",
+        target_pointer_width = "64",
         target_endian = "little"
     ),
+    all(target_arch = "arm", target_endian = "little"),
     target_arch = "riscv64",
     target_arch = "s390x",
     all(target_arch = "powerpc64", target_endian = "little"),

@@ -371,10 +371,12 @@ pub(crate) fn check_request(target: &Target, opts: &KprobeOpts) -> Result<(), In
 }
 
 /// Where the kernel's part of the address space begins at the lowest: that is the upper half, on 32-bit machines up to three
-/// quarters (`VMSPLIT_1G`), and on s390x, where it has an address space of its own, all but the low core. A 32-bit program
+/// quarters (`VMSPLIT_1G`), on arm 16 MiB more for modules, and on s390x, where it has an address space of its own, all but the low core. A 32-bit program
 /// takes addresses of a 32-bit kernel alone, which would cut off others, and probe another function.
 const KERNEL_START: u64 = if cfg!(target_arch = "s390x") {
     0x2000
+} else if cfg!(target_arch = "arm") {
+    0x3f00_0000
 } else if cfg!(target_pointer_width = "32") {
     0x4000_0000
 } else {

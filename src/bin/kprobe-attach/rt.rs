@@ -20,7 +20,7 @@ use core::ptr;
 
 use kprobe_attach::ErrnoName;
 
-use crate::output::Shown;
+use crate::output::{Shown, message};
 use linux_raw_sys::general::{
     __NR_clone, __NR_execve, __NR_exit_group, __NR_rt_sigaction, __NR_rt_sigprocmask,
     CLOCK_MONOTONIC, SIGCHLD,
@@ -130,7 +130,6 @@ core::arch::global_asm!(
     "mr 3, 1",       // the first argument: what the kernel left
     "li 0, 0",
     "stdu 0, -32(1)", // where a function saves its caller's link register; no caller's frame
-    "mtlr 0",        // and no return address
     "bl {start}",
     "nop",
     "trap",          // it does not return
@@ -248,7 +247,7 @@ impl Start {
         }
         signals.restore();
         let errno = self.exec(command, first);
-        crate::output::message(format_args!("{}: {}", Shown(command), ErrnoName(errno)));
+        message(format_args!("{}: {}", Shown(command), ErrnoName(errno)));
         exit(if errno == Errno::NOENT { 127 } else { 126 })
     }
 
@@ -325,6 +324,10 @@ impl Signals {
     pub(crate) fn block() -> Self {
         const SIG_BLOCK: usize = 0;
         const SIG_IGN: usize = 1;
+        // A kernel that does not tell the time is met before anything is attached.
+        if cfg!(target_pointer_width = "32") {
+            monotonic_clock();
+        }
         // Ignored, a child's end would neither be told nor leave a status.
         disposition(SIGCHLD, Some([0; SIGACTION_WORDS]));
         let taken = TAKEN
@@ -417,7 +420,12 @@ pub(crate) fn monotonic_clock() -> Timespec {
     let mut now = Timespec::default();
     let address = ptr::from_mut(&mut now).expose_provenance();
     // SAFETY: a Timespec is what this system call writes, and it is written to `now`.
-    unsafe { arch::syscall5(CLOCK_GETTIME, [CLOCK_MONOTONIC as usize, address, 0, 0, 0]) };
+    let answer =
+        unsafe { arch::syscall5(CLOCK_GETTIME, [CLOCK_MONOTONIC as usize, address, 0, 0, 0]) };
+    if cfg!(target_pointer_width = "32") && answer < 0 {
+        message(format_args!("this kernel has no 64-bit time (Linux 5.1)"));
+        exit(crate::FAILURE);
+    }
     now
 }
 
