@@ -23,14 +23,15 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: impl Arg) -> Result<(), Failure>
 fn pin_path(object: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     let mut buffer = [0; PATH_MAX];
     let dir = dir_of(path, &mut buffer)?;
-    let made = is_bpffs(dir) == Err(Errno::NOENT);
-    if made {
-        // Nothing is made elsewhere: where no bpf file system is mounted there is another one's directory.
-        check_bpffs(dir_of(dir, &mut [0; PATH_MAX])?)?;
-        rustix::fs::mkdir(dir, Mode::RWXU)?;
-    } else {
-        check_bpffs(dir)?;
-    }
+    let made = match check_bpffs(dir) {
+        Err(Errno::NOENT) => {
+            // Nothing is made elsewhere: where no bpf file system is mounted there is another one's directory.
+            check_bpffs(dir_of(dir, &mut [0; PATH_MAX])?)?;
+            rustix::fs::mkdir(dir, Mode::RWXU)?;
+            true
+        }
+        checked => checked.map(|()| false)?,
+    };
     let pinned = sys::obj_pin(path, object);
     if made && pinned.is_err() {
         // Best effort: the pin's own failure is what matters.
