@@ -200,7 +200,11 @@ pub(crate) fn place_of(address: Option<u64>) -> Result<Place, Errno> {
             Some(start) if start == symbol.address => function.is_none() && symbol.is_function(),
             Some(start) => start < symbol.address,
         };
-        if symbol.address <= address && is_nearer {
+        // What the kernel has made as it runs, which may be anywhere, is no function of its own.
+        let made = symbol
+            .module
+            .is_some_and(|module| module == "bpf" || module.starts_with("__builtin__"));
+        if symbol.address <= address && is_nearer && !made {
             start = Some(symbol.address);
             in_module = symbol.module.is_some();
             function = if symbol.is_function() {
