@@ -310,8 +310,8 @@ fn an_address_in_no_function_is_bad_and_an_absent_module_is_named() {
         false => refused(Cause::BadAddress),
     };
     for (mode, explanation) in row(nowhere, ENTRY, outcome) {
-        assert!(has(&explanation, |evidence| *evidence
-            == Evidence::NoFunctionThere));
+        let is_none = |evidence: &Evidence| *evidence == Evidence::NoFunctionThere;
+        assert!(has(&explanation, is_none), "{explanation:?}");
         let never_hit = has(&explanation, |evidence| *evidence == Evidence::NeverHit);
         assert_eq!(never_hit, mode.uses_tracefs() && !old, "{mode}");
     }
