@@ -13,6 +13,7 @@
     missing_docs
 )]
 
+mod asm;
 mod attach;
 mod cli;
 mod errors;
