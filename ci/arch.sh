@@ -151,8 +151,22 @@ arch_cargo() {
         cargo "$command" --locked --target "$target" --target-dir target/arch "$@"
 }
 
+# arch_run KERNEL [TARGET]: arch_job there, with the program that was built for TARGET; counts in passed and failed.
+arch_run() {
+    local job=$arch_job
+    printf '\n%s\n' "$*"
+    unset KPROBE_ATTACH_EXTRA
+    if [[ $# -eq 2 ]]; then
+        export KPROBE_ATTACH_EXTRA=$scratch/$2
+        install -D "target/arch/$2/release/kprobe-attach" "$scratch/$2/kprobe-attach"
+        job="PATH=/extra:\$PATH$job"
+    fi
+    # A command of its own: `set -e` would be off inside a condition.
+    if ci/run.sh vm-run "$1" -- "$job"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+
 cmd_arch() {
-    local target limit kernel job sum arch_flags passed=0 failed=0
+    local target limit kernel sum arch_flags passed=0 failed=0
     need gcc libc6-dev binutils
     for target in "${arch_targets[@]}"; do
         arch_cargo "$target" clippy -- -D warnings
@@ -169,18 +183,10 @@ cmd_arch() {
     ! RUSTFLAGS=$arch_flags cargo check -q --locked --target "$target" --target-dir target/arch/plain 2>target/arch/plain.log ||
         die "$target was built without $(target_flags "$target")"
     grep -F "RUSTFLAGS=\"$(target_flags "$target")\"" target/arch/plain.log || die "no word of the flag in target/arch/plain.log"
-    for kernel in "${arch_kernels[@]}"; do
-        printf '\n%s\n' "$kernel"
-        job=$arch_job
-        unset KPROBE_ATTACH_EXTRA
-        if [[ $kernel = *-armhf ]]; then # Thumb code as well
-            export KPROBE_ATTACH_EXTRA=$scratch/thumb
-            install -D target/arch/thumbv7neon-unknown-linux-gnueabihf/release/kprobe-attach "$scratch/thumb/kprobe-attach"
-            job+="PATH=/extra:\$PATH$arch_job"
-        fi
-        # A command of its own: `set -e` would be off inside a condition.
-        if ci/run.sh vm-run "$kernel" -- "$job"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
-    done
+    for kernel in "${arch_kernels[@]}"; do arch_run "$kernel"; done
+    # The same machines run what was built for another target: musl's, and Thumb code.
+    arch_run 6.12 x86_64-unknown-linux-musl
+    arch_run 6.1-armhf thumbv7neon-unknown-linux-gnueabihf
     printf '\n'
     sum='^[0-9]+ passed, [0-9]+ failed$'
     KPROBE_ATTACH_FILTER=$arch_filter ci/run.sh vm "${arch_suites[@]}" 2>&1 | tee target/arch/vm.log | grep -vE "$sum" || true
