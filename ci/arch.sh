@@ -3,9 +3,9 @@
 
 arch_targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu i686-unknown-linux-gnu
     armv7-unknown-linux-gnueabihf thumbv7neon-unknown-linux-gnueabihf s390x-unknown-linux-gnu powerpc64le-unknown-linux-gnu)
-# Where the tests run, without those that repeat the same calls for minutes: `ci/run.sh vm KERNEL` has them all.
+# Where the tests run, the slowest first, without those that repeat the same calls for minutes: `ci/run.sh vm KERNEL` has them all.
 # 6.12-riscv64, which refuses the entry of every function, is for `vm-run`: the mirrors are slow to have all of that suite.
-arch_suites=(6.12-arm64 7-arm64 7-riscv64)
+arch_suites=(7-riscv64 7-arm64 6.12-arm64)
 arch_filter='--skip inject:: --skip kill:: --skip soak::'
 # Where a job of arch_job's does.
 arch_kernels=(6.1-armhf 6.1-i386 6.1-s390x 6.1-ppc64el)
