@@ -17,10 +17,12 @@ const MAX_MOUNT_POINT_LEN: usize = 255;
 /// A file system of the kernel's, held by its root directory, whether or not it is mounted anywhere.
 ///
 /// It is looked for where it usually is, then in the mount table of the calling thread. Where it is not mounted, or something else
-/// is mounted over it, it is mounted where nobody sees it: that is in no mount table, and gone with the file descriptor. Linux 5.2 has such mounts (`fsopen(2)`); for an older kernel
-/// a short-lived child process mounts it in a mount namespace of its own, which takes a root directory that is a mount point, and is
-/// not for a process that has a new PID namespace waiting for its first child (`unshare(2)`, `CLONE_NEWPID`). Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the
-/// initial user namespace; of sysfs in that of the network namespace, with a sysfs that is already mounted in full sight.
+/// is mounted over it, it is mounted where nobody sees it: that is in no mount table, and gone with the file descriptor.
+///
+/// Linux 5.2 has such mounts (`fsopen(2)`); for an older kernel a short-lived child process mounts it in a mount namespace of its
+/// own, which takes a root directory that is a mount point, and is not for a process that has a new PID namespace waiting for its
+/// first child (`unshare(2)`, `CLONE_NEWPID`). Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the initial user namespace; of sysfs
+/// in that of the network namespace, with a sysfs that is already mounted in full sight.
 #[derive(Debug)]
 pub struct Mount {
     dir: OwnedFd,
@@ -38,7 +40,8 @@ struct FileSystem {
     automount: Option<&'static CStr>,
 }
 
-/// The automount in debugfs is deprecated, and since Linux 6.17 (commit 9ba817fb7c6a) the kernel complains in its log, so a mount out of sight is preferred to it.
+/// The automount in debugfs is deprecated, and since Linux 6.17 (commit 9ba817fb7c6a) the kernel complains in its log; so a mount out
+/// of sight is preferred to it.
 const TRACEFS: FileSystem = FileSystem {
     name: c"tracefs",
     magic: TRACEFS_MAGIC,
