@@ -21,7 +21,7 @@ usage: ci/run.sh COMMAND
   semver [TAG]         the public surface against the last release, or TAG; not among `test`
   arch                 other targets build, and the program runs on their kernels
   fuzz [SECONDS | --runs N]
-                       each fuzz target for SECONDS (8), or N times
+                       each fuzz target for SECONDS (5), or N times
   vm [KERNEL...]       the tests on real kernels in virtual machines: those of ci/kernels.txt, or those named
                        (KPROBE_ATTACH_FILTER='NAME...': only tests whose name contains NAME)
   initramfs [KERNEL...]
@@ -195,7 +195,7 @@ cmd_size() {
 cmd_fuzz() {
     local limit host dir work=fuzz/target/runs target targets log status args nightly=()
     case $#:${1:-} in
-        0:) limit=-max_total_time=8 ;;
+        0:) limit=-max_total_time=5 ;;
         1:[1-9]*) limit=-max_total_time=$1 ;;
         2:--runs) limit=-runs=$2 ;;
     esac
