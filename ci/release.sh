@@ -56,10 +56,12 @@ cmd_msrv() {
 cmd_package() {
     local listed target host
     need gcc libc6-dev
-    # With uncommitted changes there is none, and there need not be one.
-    listed=$(cargo package --locked --allow-dirty --list | grep -vxE '\.cargo_vcs_info\.json')
-    diff <(printf '%s\n' CHANGELOG.md Cargo.lock Cargo.toml Cargo.toml.orig LICENSE-APACHE LICENSE-MIT README.md && find src -type f) <(echo "$listed") |
-        grep '^[<>]' && die "the package does not hold what is in src/ and beside it"
+    # With uncommitted changes there is no .cargo_vcs_info.json, and there need not be one.
+    listed=$(cargo package --locked --allow-dirty --list | grep -vxF .cargo_vcs_info.json | LC_ALL=C sort)
+    diff <({
+        printf '%s\n' CHANGELOG.md Cargo.lock Cargo.toml Cargo.toml.orig LICENSE-APACHE LICENSE-MIT README.md
+        find src -type f
+    } | LC_ALL=C sort) <(echo "$listed") || die "the package does not hold just what is in src/ and beside it"
     cargo package --locked --allow-dirty --target-dir target/package
     make_scratch
     host=$(rustc -vV | sed -n 's/^host: //p')

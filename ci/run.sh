@@ -140,13 +140,14 @@ check_symbols() {
 }
 
 cmd_nolibc() {
-    local target features arch_flags
+    local target features tree arch_flags
     need gcc libc6-dev binutils
     cmd_build
     for target in "${arch_targets[@]}" "$(rustc -vV | sed -n 's/^host: //p')"; do
         for features in --all-features --no-default-features --features=files; do
-            ! RUSTFLAGS=$(target_flags "$target") cargo tree --locked -e normal --target "$target" "$features" | grep -w libc ||
-                die "$target, $features: libc is among the dependencies"
+            # A tree that cannot be had is no tree without libc.
+            tree=$(RUSTFLAGS=$(target_flags "$target") cargo tree --locked -e normal --target "$target" "$features")
+            ! grep -w libc <<<"$tree" || die "$target, $features: libc is among the dependencies"
         done
     done
     echo "no libc among the dependencies: ${#arch_targets[@]} targets and this machine's, each with all features, none and some"
