@@ -15,17 +15,15 @@ readme_script() {
 # initramfs_alone OUTPUT: the program as /init, and nothing else.
 initramfs_alone() {
     local root
-    root=$(mktemp -d -p "$scratch")
-    chmod 755 "$root"
+    root=$(new_root)
     cp "$(program amd64)" "$root/init"
-    (cd "$root" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$1"
+    pack "$root" "$1"
 }
 
 # initramfs_bare OUTPUT: an init that mounts nothing, busybox for it, the program, and the recipe of the README.
 initramfs_bare() {
     local root applet
-    root=$(mktemp -d -p "$scratch")
-    chmod 755 "$root"
+    root=$(new_root)
     mkdir -p "$root"/{bin,dev,proc,sys,etc/initramfs-tools/scripts/init-top}
     cp "$busybox" "$root/bin/busybox"
     for applet in sh cat cp kill grep head ls mkdir mknod mount mv reboot rm sed sleep switch_root touch tr umount; do
@@ -37,7 +35,7 @@ initramfs_bare() {
     readme_script scripts/init-top/kprobe-attach >"$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
     chmod +x "$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
     echo "modes='$modes'" >"$root/env"
-    (cd "$root" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$1"
+    pack "$root" "$1"
 }
 
 # alone_counts KERNEL: as /init it counts its own writes, in every promised mode, and ends as it should.
@@ -71,7 +69,7 @@ bare_passes() {
 cmd_initramfs() {
     local kernels=("$@") kernel size check ok not_ok passed=0 failed=0
     [[ $(uname -m) = x86_64 ]] || die "initramfs needs an x86_64 host"
-    [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(awk '!/^#/ && $2 == "amd64" { print $1 }' ci/kernels.txt)
+    [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(amd64_kernels)
     cmd_build
     build_embed
     for kernel in "${kernels[@]}"; do

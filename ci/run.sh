@@ -266,7 +266,7 @@ cmd_vm() {
     local kernels=("$@") kernel arch boot boots name
     local -A built
     [[ $(uname -m) = x86_64 ]] || die "vm needs an x86_64 host"
-    [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(awk '!/^#/ && $2 == "amd64" { print $1 }' ci/kernels.txt)
+    [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(amd64_kernels)
     build_vm_tests amd64 # which lists the tests, too
     for kernel in "${kernels[@]}"; do
         vm_prepare "$kernel"

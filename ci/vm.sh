@@ -183,11 +183,28 @@ program() {
     esac
 }
 
+# Every kernel of this machine's own architecture, a line each.
+amd64_kernels() {
+    awk '!/^#/ && $2 == "amd64" { print $1 }' ci/kernels.txt
+}
+
+# A new directory that becomes the / of a machine.
+new_root() {
+    local root
+    root=$(mktemp -d -p "$scratch")
+    chmod 755 "$root"
+    echo "$root"
+}
+
+# pack ROOT OUTPUT: makes an initramfs of it.
+pack() {
+    (cd "$1" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$2"
+}
+
 # initramfs OUTPUT [JOB]: JOB is a shell script to run in place of the tests. What is not built yet is left out.
 initramfs() {
     local output=$1 job=${2:-} root program lib
-    root=$(mktemp -d -p "$scratch")
-    chmod 755 "$root" # it becomes /
+    root=$(new_root)
     mkdir -p "$root"/{bin,dev,etc,extra,lib/modules,proc,root,run,sys,tests,tmp}
     cp "$busybox" "$root/bin/busybox"
     cp ci/init "$root/init"
@@ -221,7 +238,7 @@ initramfs() {
             *) echo "OUT=/dev/ttyS1 VERDICT=/dev/ttyS2" ;;
         esac
     } >"$root/env"
-    (cd "$root" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$output"
+    pack "$root" "$output"
 }
 
 # machine INITRD CONSOLE_LOG OUTPUT VERDICT PARAMETERS: runs it; OUTPUT and VERDICT are chardevs of QEMU's, PARAMETERS more for the
