@@ -181,6 +181,10 @@ impl Kernel {
             Support::No(reason) | Support::Unknown(reason) => (Support::Unknown(reason), 0),
         };
         let tracefs = Mount::tracefs();
+        let tracefs_support = match &tracefs {
+            Ok(_) => Support::Yes,
+            Err(errno) => Support::no(*errno, Cause::NoTracefs),
+        };
         let group = random();
         // A kernel may be built without file locks.
         let open_and_lock = |tracefs: &Mount| {
@@ -196,7 +200,7 @@ impl Kernel {
                 }
                 Err(errno) => Support::no(errno, kprobe_events_cause(errno)),
             },
-            Err(errno) => Support::no(*errno, Cause::NoTracefs),
+            Err(_) => tracefs_support,
         };
         let features = Features {
             perf_event,
@@ -206,10 +210,7 @@ impl Kernel {
             pmu_type_in_sysfs,
             retprobe_bit: sysfs_dir.map_or(Some(0), probe_retprobe_bit),
             perf_link: probe_perf_link(prog),
-            tracefs: match &tracefs {
-                Ok(_) => Support::Yes,
-                Err(errno) => Support::no(*errno, Cause::NoTracefs),
-            },
+            tracefs: tracefs_support,
             kprobe_events,
             kprobe_multi: probe_multi(BPF_TRACE_KPROBE_MULTI),
             kprobe_session: probe_multi(BPF_TRACE_KPROBE_SESSION),

@@ -213,7 +213,7 @@ impl KprobeLink {
     #[doc(alias = "bpf_link__pin")]
     pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
         self.check_pin()?;
-        pin(self.fd.as_fd(), path).map_err(|failure| about(self.request.as_ref(), failure))
+        pin(self.fd.as_fd(), path).map_err(|failure| self.about(failure))
     }
 
     /// Pins the link at a path that starts from a directory of a bpf file system, which need not be mounted anywhere:
@@ -227,17 +227,11 @@ impl KprobeLink {
     /// [`Step::Pin`]: as of [`pin`](Self::pin); or the kernel pins by path only.
     pub fn pin_at(&self, dir: impl AsFd, path: impl Arg) -> Result<(), Error> {
         self.check_pin()?;
-        pin_at(self.fd.as_fd(), dir.as_fd(), path)
-            .map_err(|failure| about(self.request.as_ref(), failure))
+        pin_at(self.fd.as_fd(), dir.as_fd(), path).map_err(|failure| self.about(failure))
     }
 
     fn check_pin(&self) -> Result<(), Error> {
-        check_pin(self.mode).map_err(|invalid| {
-            about(
-                self.request.as_ref(),
-                Failure::invalid(invalid).at(Step::Pin),
-            )
-        })
+        check_pin(self.mode).map_err(|invalid| self.about(Failure::invalid(invalid).at(Step::Pin)))
     }
 
     /// Opens a link that was pinned, by this crate or another. Dropping it does not detach: the pin does, when it is
@@ -276,10 +270,11 @@ impl KprobeLink {
     }
 
     fn error(&self, step: Step, errno: Errno) -> Error {
-        about(
-            self.request.as_ref(),
-            Failure::bpf(step, errno, Cause::Unknown),
-        )
+        self.about(Failure::bpf(step, errno, Cause::Unknown))
+    }
+
+    fn about(&self, failure: Failure) -> Error {
+        about(self.request.as_ref(), failure)
     }
 }
 

@@ -216,8 +216,7 @@ impl<T: fmt::Display> fmt::Display for OrNull<T> {
 /// Reports why a probe failed, or what is about no probe: a line of JSON, or a message.
 pub(crate) fn report(out: &mut Output, probe: Option<&CStr>, args: &Args<'_>, error: &Error) {
     if args.json {
-        let kind = (error.step(), error.errno(), error.cause());
-        return report_json(out, probe, kind, error);
+        return report_json(out, probe, kind(error), error);
     }
     message(format_args!("{error}"));
     if let Some(probe) = probe.filter(|_| cfg!(feature = "explain") && has_more_to_explain(error)) {
@@ -237,8 +236,7 @@ pub(crate) fn report_pin(
 ) {
     let path = Lossy(path);
     if args.json {
-        let kind = (error.step(), error.errno(), error.cause());
-        report_json(out, probe, kind, &format_args!("{path}: {error}"));
+        report_json(out, probe, kind(error), &format_args!("{path}: {error}"));
     } else {
         message(format_args!("{path}: {error}"));
     }
@@ -276,12 +274,10 @@ fn has_more_to_explain(error: &Error) -> bool {
 pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: ParseError) {
     if json {
         let allowed = error.invalid.allowed();
-        let kind = Error::from(error);
-        let kind = (kind.step(), kind.errno(), kind.cause());
         report_json(
             out,
             Some(probe),
-            kind,
+            kind(&error.into()),
             &format_args!("{error}; allowed: {allowed}"),
         );
     } else {
@@ -290,6 +286,11 @@ pub(crate) fn report_text(out: &mut Output, probe: &CStr, json: bool, error: Par
             error.in_text(probe.to_bytes())
         ));
     }
+}
+
+/// What a script tells an error by.
+const fn kind(error: &Error) -> (Step, Errno, Cause) {
+    (error.step(), error.errno(), error.cause())
 }
 
 fn report_json(
