@@ -57,7 +57,7 @@ pub struct KprobeInfo {
     /// (`kernel.kptr_restrict`) or does not tell. It tells since Linux 6.6 (commit cd3910d00505), in the ioctl modes for
     /// `CAP_SYS_ADMIN` alone.
     pub address: Option<u64>,
-    /// How often the probe was hit without the program being run. Linux 6.7 for a link.
+    /// How often the probe was hit and went no further: see [`KprobeLink::missed`].
     pub missed: Option<u64>,
     /// The cookie. The kernel tells since Linux 6.9.
     pub cookie: Option<u64>,
@@ -176,8 +176,10 @@ impl KprobeLink {
         Ok(info)
     }
 
-    /// How often the probe was hit without the program being run: from the link (Linux 6.7), or for a tracefs event from
-    /// `kprobe_profile`, for which tracefs is [looked for anew](Mount::tracefs). [`None`] where the kernel does not say.
+    /// How often the probe was hit and went no further, because its CPU was in another probe or, for a return probe, because
+    /// as many calls as it can follow were under way: from the link (Linux 6.7), or for a tracefs event from `kprobe_profile`,
+    /// for which tracefs is [looked for anew](Mount::tracefs). [`None`] where the kernel does not say. What the probe handed on
+    /// and the program missed is in [`Program::recursion_misses`](crate::prog::Program::recursion_misses).
     ///
     /// # Errors
     ///

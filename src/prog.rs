@@ -44,8 +44,8 @@ impl Program {
             Errno::NOENT => Failure::new(Step::OpenProgram, errno, Cause::Unknown),
             errno => failed(errno),
         })?;
-        let (prog_type, _) = sys::prog_info(fd.as_fd()).map_err(failed)?;
-        if prog_type != sys::uapi::BPF_PROG_TYPE_KPROBE || !sys::is_prog(fd.as_fd()) {
+        let info = sys::prog_info(fd.as_fd()).map_err(failed)?;
+        if info.prog_type != sys::uapi::BPF_PROG_TYPE_KPROBE || !sys::is_prog(fd.as_fd()) {
             return Err(failed(Errno::INVAL));
         }
         Ok(Self(fd))
@@ -65,9 +65,25 @@ impl Program {
     ///
     /// [`Step::OpenProgram`] with the kernel's errno.
     pub fn id(&self) -> Result<u32, Error> {
+        Ok(self.info()?.id)
+    }
+
+    /// How often the kernel left out a run of the program since the CPU was in another program, or in a system call on a map:
+    /// such a hit is lost, and [`KprobeLink::missed`](crate::KprobeLink::missed) does not count it. Where the kernel preempts
+    /// lazily (Linux 6.13, commit 7c70cb94d29c) or fully, the CPU may have been taken from such a call by the very task that
+    /// hits the probe. The sum over all links that the program ever had. [`None`] before Linux 5.12 (commit 9ed9e9ba2337);
+    /// hits of kprobes are counted since 6.7 (commit dd8657894c11).
+    ///
+    /// # Errors
+    ///
+    /// [`Step::OpenProgram`] with the kernel's errno.
+    pub fn recursion_misses(&self) -> Result<Option<u64>, Error> {
+        Ok(self.info()?.recursion_misses)
+    }
+
+    fn info(&self) -> Result<sys::ProgInfo, Failure> {
         sys::prog_info(self.as_fd())
-            .map(|(_, id)| id)
-            .map_err(|errno| Failure::bpf(Step::OpenProgram, errno, Cause::Unknown).into())
+            .map_err(|errno| Failure::bpf(Step::OpenProgram, errno, Cause::Unknown))
     }
 }
 

@@ -40,7 +40,7 @@ use uapi::{
     BPF_PROG_LOAD, BPF_TASK_FD_QUERY, BtfLoad, F_UNLCK, F_WRLCK, Flock, GetFdById,
     LinkCreateKprobeMulti, LinkCreatePerfEvent, LinkInfoPerfKprobe, LinkUpdate, MapCreate, MapElem,
     MapInfo, Obj, ObjAt, ObjGetInfo, PERF_ATTR_DISABLED, PERF_ATTR_EXCLUDE_KERNEL,
-    PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC, PerfEventAttr, ProgBindMap, ProgInfo, ProgLoad,
+    PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC, PerfEventAttr, ProgBindMap, ProgLoad,
     TaskFdQuery,
 };
 
@@ -578,13 +578,32 @@ unsafe fn obj_get_info<T>(fd: BorrowedFd<'_>, info: &mut T, len: usize) -> Resul
     Ok(attr.info_len as usize)
 }
 
-/// The type (`enum bpf_prog_type`) and id of a program.
-pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> Result<(u32, u32)> {
-    let mut info = ProgInfo::default();
-    let len = size_of_val(&info);
-    // SAFETY: the first two fields of bpf_prog_info (and of the info of every other kind of object) are plain integers.
-    unsafe { obj_get_info(prog, &mut info, len) }?;
-    Ok((info.r#type, info.id))
+/// What the kernel tells of a program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProgInfo {
+    /// `enum bpf_prog_type`
+    pub(crate) prog_type: u32,
+    pub(crate) id: u32,
+    /// Linux 5.12 (commit 9ed9e9ba2337)
+    pub(crate) recursion_misses: Option<u64>,
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` of a program.
+pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> Result<ProgInfo> {
+    let mut raw = uapi::ProgInfo {
+        r#type: 0,
+        id: 0,
+        unused: [0; 25],
+        recursion_misses: 0,
+    };
+    let len = size_of_val(&raw);
+    // SAFETY: the struct is all zeros, so the kernel has no address to write to.
+    let known = unsafe { obj_get_info(prog, &mut raw, len) }?;
+    Ok(ProgInfo {
+        prog_type: raw.r#type,
+        id: raw.id,
+        recursion_misses: (known >= len).then_some(raw.recursion_misses),
+    })
 }
 
 /// Whether a file descriptor is a program, as far as this kernel can tell: it is asked to bind map -1 to it, which it looks

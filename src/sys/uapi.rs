@@ -238,14 +238,17 @@ pub(super) struct ObjGetInfo {
 }
 layout!(ObjGetInfo: 16 { bpf_fd @ 0, info_len @ 4, info @ 8 });
 
-/// `struct bpf_prog_info`, its first two fields.
+/// `struct bpf_prog_info`, up to what is of use here.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct ProgInfo {
     pub(super) r#type: u32,
     pub(super) id: u32,
+    /// Lengths and addresses of what else can be asked for, and counts.
+    pub(super) unused: [u64; 25],
+    pub(super) recursion_misses: u64,
 }
-layout!(ProgInfo: 8 { r#type @ 0, id @ 4 });
+layout!(ProgInfo: 216 { r#type @ 0, id @ 4, unused @ 8, recursion_misses @ 208 });
 
 /// `struct bpf_link_info`, arm `perf_event.kprobe`.
 #[repr(C)]

@@ -1,9 +1,10 @@
 //! The program, as a user and as a script sees it.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use kprobe_attach::AttachMode;
+use kprobe_attach::map::Array;
 use serde_json::Value;
 
 use super::mounts::{unmount, with_own_mounts};
@@ -144,34 +145,39 @@ fn count_prints_a_table() {
     assert_eq!(words.len(), 2, "{table}");
 }
 
+/// Runs the program until it says that its probe is attached.
+fn attached(args: &[&str]) -> Child {
+    let mut child = program()
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut announced = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut announced)
+        .unwrap();
+    assert!(announced.contains("1 probe attached"), "{announced}");
+    child
+}
+
+/// Ends it by a signal.
+fn interrupt(child: Child, signal: &str) -> Output {
+    let kill = format!("kill -{signal} {}", child.id());
+    let killed = Command::new("sh").args(["-c", &kill]).status().unwrap();
+    assert!(killed.success());
+    child.wait_with_output().unwrap()
+}
+
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_signal_detaches_and_summarises() {
     for mode in promised() {
         for signal in ["INT", "TERM", "HUP"] {
             clean(|| {
-                let mut child = program()
-                    .args(["count", "--json", "--mode", mode.name(), FUNCTION])
-                    .stdout(Stdio::piped())
-                    .stderr(Stdio::piped())
-                    .spawn()
-                    .unwrap();
-                // Once it says so, it is attached.
-                let mut announced = String::new();
-                BufReader::new(child.stderr.take().unwrap())
-                    .read_line(&mut announced)
-                    .unwrap();
-                assert!(announced.contains("1 probe attached"), "{announced}");
+                let child = attached(&["count", "--json", "--mode", mode.name(), FUNCTION]);
                 unlink(2);
-                let kill = format!("kill -{signal} {}", child.id());
-                assert!(
-                    Command::new("sh")
-                        .args(["-c", &kill])
-                        .status()
-                        .unwrap()
-                        .success()
-                );
-                let output = child.wait_with_output().unwrap();
+                let output = interrupt(child, signal);
                 assert_eq!(output.status.code(), Some(0));
                 assert_eq!(json(&output.stdout)[0]["hits"], 2, "{mode} {signal}");
             });
@@ -453,6 +459,54 @@ fn count_pins_counters_and_reads_them_again() {
 fn pin_other(counter: &Counter, dir: &str) {
     counter.counters.pin(&*format!("{dir}/hits_array")).unwrap();
     pin(&counter.program, &format!("{dir}/hits_program"));
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn count_tells_the_hits_that_the_kernel_kept_from_the_program() {
+    const DIR: &str = "/sys/fs/bpf/missed";
+    const IN_A_MAP: &str = "array_map_update_elem";
+    let map = Array::create(1).unwrap();
+    // The system call has the CPU marked as in a program, which then may not run another one.
+    let update = || (0..3).for_each(|_| map.set(0, 1).unwrap());
+    let check = |mode: AttachMode, output: &Output| {
+        let count = &json(&output.stdout)[0];
+        assert_eq!(count["hits"], 0, "{mode}");
+        let missed = match super::version() {
+            (6, 7..) | (7.., _) => 3.into(),
+            // Not counted, but what the probe itself missed is told.
+            _ if mode.uses_tracefs() => 0.into(),
+            _ => Value::Null,
+        };
+        // An event without link or tracefs tells nothing of the probe's own.
+        let missed = if mode == AttachMode::Perf {
+            Value::Null
+        } else {
+            missed
+        };
+        assert_eq!(count["missed"], missed, "{mode}");
+    };
+    for mode in promised() {
+        clean(|| {
+            let args = ["count", "--json", "--mode", mode.name(), IN_A_MAP];
+            let child = attached(&args);
+            update();
+            check(mode, &interrupt(child, "INT"));
+        });
+    }
+    if promised().contains(&AttachMode::Link) {
+        clean(|| {
+            let count = |args: &[&str]| run(&[&["count", "--json", "--pin", DIR], args].concat());
+            assert!(count(&[IN_A_MAP]).status.success());
+            update();
+            check(AttachMode::Link, &count(&[]));
+            std::fs::remove_dir_all(DIR).unwrap();
+            super::wait_until(|| {
+                let probes = std::fs::read_to_string(super::KPROBES).unwrap();
+                !probes.contains(IN_A_MAP)
+            });
+        });
+    }
 }
 
 /// What a link tells of misses: nothing before Linux 6.6 or 6.7.

@@ -3,6 +3,7 @@
 use std::fs;
 
 use kprobe_attach::fd::{AsFd, AsRawFd};
+use kprobe_attach::map::Array;
 use kprobe_attach::prog::Program;
 use kprobe_attach::{Cause, Errno, Kernel, KprobeLink, KprobeOpts, Step, Target};
 
@@ -62,6 +63,32 @@ fn missed_is_told_where_the_kernel_can() {
             let tells = mode.uses_tracefs() || (mode.uses_link() && at_least(6, 7));
             assert_eq!(link.missed(), Ok(tells.then_some(0)), "{mode}");
             assert_eq!(link.info().unwrap().missed, tells.then_some(0), "{mode}");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_program_tells_what_it_missed_where_the_kernel_counts() {
+    let kernel = Kernel::probe();
+    let map = Array::create(1).unwrap();
+    let in_a_map = Target::symbol("array_map_update_elem").unwrap();
+    for mode in promised() {
+        clean(|| {
+            let counter = Counter::new();
+            let opts = KprobeOpts::new().attach_mode(mode);
+            let link = counter.attach(&kernel, in_a_map, &opts);
+            // The system call has the CPU marked as in a program.
+            (0..3).for_each(|_| map.set(0, 1).unwrap());
+            assert_eq!(counter.hits(), 0, "{mode}");
+            let misses = if at_least(6, 7) { 3 } else { 0 };
+            assert_eq!(
+                counter.program.recursion_misses(),
+                Ok(at_least(5, 12).then_some(misses)),
+                "{mode}"
+            );
+            // The probe itself missed nothing.
+            assert_eq!(link.missed().unwrap().unwrap_or(0), 0, "{mode}");
         });
     }
 }

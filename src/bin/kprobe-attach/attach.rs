@@ -10,7 +10,7 @@ use crate::args::Args;
 use crate::hold::Hold;
 use crate::output::{Json, Lossy, OrNull, Output, report};
 use crate::pin::{of_link, pin_all};
-use crate::session::{self, Attached, Session, announce, probe_fields};
+use crate::session::{self, Attached, Session, Source, announce, probe_fields};
 
 /// Attaches the program to every probe, and holds or pins the links. Answers the exit status of the command.
 ///
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output, mut hold: Hold<'_>) -> Resu
     })?;
     let kernel = Kernel::probe_with(&program);
     session::plan(args, &kernel, out)?;
-    let session = Session::attach(args, &kernel, out, |_, _| Ok((&program, None)))?;
+    let session = Session::attach(args, &kernel, out, |_, _| Ok(Source::Given(&program)))?;
     if let Some(dir) = args.pin {
         // The pins keep what closing the file descriptors would have detached.
         return pin_all(args, out, dir, &session).map(|()| 0);
@@ -76,7 +76,7 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
         text,
         probe,
         link,
-        counter: _,
+        source: _,
     } = attached;
     let mode = link.mode();
     // Where the kernel does not tell the id there is none to print.

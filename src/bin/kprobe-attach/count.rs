@@ -12,10 +12,17 @@ use crate::args::Args;
 use crate::hold::Hold;
 use crate::output::{Blanks, Json, Lossy, OrNull, Output, report, report_pin, report_unread};
 use crate::pin::{for_each_counter, label, labelled_counter, pin_all};
-use crate::session::{self, Attached, Session, announce, probe_fields};
+use crate::session::{self, Attached, Session, Source, announce, probe_fields};
 
 /// How often a table on a terminal is drawn anew.
 const REFRESH: Duration = Duration::from_secs(1);
+
+/// A program that counts, and what it counts into.
+#[derive(Debug)]
+pub(crate) struct Counter {
+    pub(crate) program: Program,
+    pub(crate) hits: Array,
+}
 
 /// Counts the hits of every probe, and prints them, or leaves counters pinned. Answers the exit status of the command.
 ///
@@ -37,12 +44,12 @@ pub(crate) fn run(
     let kernel = Kernel::probe();
     session::plan(args, &kernel, out)?;
     let session = Session::attach(args, &kernel, out, |text, probe| {
-        let counter = match args.pin {
+        let hits = match args.pin {
             Some(_) => labelled_counter(text, probe)?,
             None => Array::create(1)?,
         };
-        let program = load(&counter, kern_version.unwrap_or_default())?;
-        Ok((program, Some(counter)))
+        let program = load(&hits, kern_version.unwrap_or_default())?;
+        Ok(Source::BuiltIn(Counter { program, hits }))
     })?;
     if let Some(dir) = args.pin {
         return pin_all(args, out, dir, &session).map(|()| 0);
@@ -71,10 +78,10 @@ pub(crate) fn run(
     waited.and(printed).and(ended)
 }
 
-/// Loads `counter[0] += 1`.
-fn load(counter: &Array, kern_version: u32) -> Result<Program, Error> {
+/// Loads `hits[0] += 1`.
+fn load(hits: &Array, kern_version: u32) -> Result<Program, Error> {
     const MAP_LOOKUP_ELEM: i32 = 1;
-    let [map, map_end] = insn::load_map(insn::R1, counter);
+    let [map, map_end] = insn::load_map(insn::R1, hits);
     let insns = [
         map,
         map_end,
@@ -123,17 +130,15 @@ fn print(args: &Args<'_>, out: &mut Output, session: &Session<'_>) -> Result<(),
     let width = column(args);
     print_head(args, out, width)?;
     for attached in session.iter() {
+        let Some(Counter { program, hits }) = attached.counter() else {
+            continue;
+        };
         let Attached {
-            text,
-            probe,
-            link,
-            counter,
+            text, probe, link, ..
         } = attached;
-        let hits = counter.as_ref().map_or(Ok(0), |counter| counter.get(0));
+        let hits = hits.get(0);
         let hits = hits.map_err(|error| report(out, Some(text), args, &error))?;
-        // What cannot be read just now the kernel does not say.
-        let missed = link.missed().unwrap_or(None);
-        let counts = (Some(link.mode()), hits, missed);
+        let counts = (Some(link.mode()), hits, missed(link, Some(program)));
         print_counts(args, out, width, text, probe, counts)?;
     }
     out.flush().map_err(|fmt::Error| ())
@@ -172,10 +177,24 @@ fn print_pin(args: &Args<'_>, out: &mut Output, counter: &CStr, link: &CStr) -> 
         Err(error) if error.errno() == Errno::NOENT => (None, hits, None),
         opened => {
             let link = opened.map_err(|error| failed(link, error))?;
-            (Some(link.mode()), hits, link.missed().unwrap_or(None))
+            let program = program_of(&link);
+            (Some(link.mode()), hits, missed(&link, program.as_ref()))
         }
     };
     print_counts(args, out, PINNED_WIDTH, text, &probe, counts)
+}
+
+/// The program of a link that is pinned, which takes `CAP_SYS_ADMIN`.
+fn program_of(link: &KprobeLink) -> Option<Program> {
+    Program::open_id(link.info().ok()?.prog_id?).ok()
+}
+
+/// How many hits were not counted, by the probe and by its program. What cannot be read the kernel does not say.
+fn missed(link: &KprobeLink, program: Option<&Program>) -> Option<u64> {
+    let by_probe = link.missed().ok()??;
+    let by_program = program?.recursion_misses().ok()?;
+    // Without that count (before Linux 5.12) the program's are unknown as ever; that is no reason to tell nothing.
+    Some(by_probe + by_program.unwrap_or_default())
 }
 
 fn print_head(args: &Args<'_>, out: &mut Output, width: usize) -> Result<(), ()> {

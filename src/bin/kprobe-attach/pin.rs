@@ -57,18 +57,18 @@ impl Attached<'_> {
         self.link
             .pin(pin.as_c_str())
             .map_err(|error| failed(&pin, &error))?;
-        let Some(counter) = &self.counter else {
+        let Some(counter) = self.counter() else {
             return Ok(());
         };
         let pin = of_counter(dir, &self.probe);
-        counter.pin(pin.as_c_str()).map_err(|error| {
+        counter.hits.pin(pin.as_c_str()).map_err(|error| {
             failed(&pin, &error);
             unlink(&of_link(dir, &self.probe));
         })
     }
 
     fn unpin(&self, dir: &CStr) {
-        if self.counter.is_some() {
+        if self.counter().is_some() {
             unlink(&of_counter(dir, &self.probe));
         }
         unlink(&of_link(dir, &self.probe));

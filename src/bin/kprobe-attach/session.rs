@@ -4,10 +4,11 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use kprobe_attach::fd::{AsFd, BorrowedFd};
-use kprobe_attach::map::Array;
+use kprobe_attach::prog::Program;
 use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, Probe};
 
 use crate::args::{Args, MAX_PROBES};
+use crate::count::Counter;
 use crate::hold::Hold;
 use crate::output::{Json, OrNull, Output, message, report, report_text};
 
@@ -18,8 +19,35 @@ pub(crate) struct Attached<'a> {
     pub(crate) text: &'a CStr,
     pub(crate) probe: Probe,
     pub(crate) link: KprobeLink,
-    /// What a built-in program counts into.
-    pub(crate) counter: Option<Array>,
+    pub(crate) source: Source<'a>,
+}
+
+/// The program that is attached to a probe.
+#[derive(Debug)]
+pub(crate) enum Source<'a> {
+    /// Somebody else's, the same for every probe.
+    Given(&'a Program),
+    /// The built-in one, each probe's own.
+    BuiltIn(Counter),
+}
+
+impl AsFd for Source<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Source::Given(program) => program.as_fd(),
+            Source::BuiltIn(counter) => counter.program.as_fd(),
+        }
+    }
+}
+
+impl Attached<'_> {
+    /// What is counted, by the built-in program.
+    pub(crate) const fn counter(&self) -> Option<&Counter> {
+        match &self.source {
+            Source::Given(_) => None,
+            Source::BuiltIn(counter) => Some(counter),
+        }
+    }
 }
 
 /// The probes that are attached, in the order in which they were given.
@@ -29,16 +57,16 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Attaches a program to every probe; `load` makes it, and the counter that it counts into if it does.
+    /// Attaches a program to every probe; `load` makes it.
     ///
     /// # Errors
     ///
     /// One or more probes failed, and each has been reported; nothing is left attached.
-    pub(crate) fn attach<P: AsFd>(
+    pub(crate) fn attach(
         args: &Args<'a>,
         kernel: &Kernel,
         out: &mut Output,
-        mut load: impl FnMut(&CStr, &Probe) -> Result<(P, Option<Array>), Error>,
+        mut load: impl FnMut(&CStr, &Probe) -> Result<Source<'a>, Error>,
     ) -> Result<Self, ()> {
         #[allow(
             clippy::large_stack_arrays,
@@ -49,13 +77,13 @@ impl<'a> Session<'a> {
         };
         for_all(args, out, &mut |_, index, probe| {
             let text = args.probe(index);
-            let (program, counter) = load(text, probe)?;
+            let source = load(text, probe)?;
             if let Some(slot) = session.attached.get_mut(index) {
                 *slot = Some(Attached {
                     text,
                     probe: *probe,
-                    link: attach(kernel, program.as_fd(), probe)?,
-                    counter,
+                    link: attach(kernel, source.as_fd(), probe)?,
+                    source,
                 });
             }
             Ok(())
