@@ -306,6 +306,9 @@ pub enum Syscall<'p> {
     CloseKprobeEvents,
 }
 
+/// Such machines have other calls where files may be large, and times late.
+const IS_32_BIT: bool = cfg!(target_pointer_width = "32");
+
 impl fmt::Display for Syscall<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = crate::sys::PERF_EVENT_ATTR_SIZE;
@@ -315,12 +318,18 @@ impl fmt::Display for Syscall<'_> {
             ),
             Self::LockOwnerByte(name) => write!(
                 f,
-                "fcntl(events_fd, F_OFD_SETLK, {{l_type=F_WRLCK, l_whence=SEEK_SET, l_start={}, l_len=1}}) = 0",
+                "{}(events_fd, F_OFD_SETLK, {{l_type=F_WRLCK, l_whence=SEEK_SET, l_start={}, l_len=1}}) = 0",
+                if IS_32_BIT { "fcntl64" } else { "fcntl" },
                 name.owner_byte()
             ),
             Self::LookForEvent(name) => {
+                let (call, arguments) = if IS_32_BIT {
+                    ("statx", "0, STATX_BASIC_STATS, stat")
+                } else {
+                    ("newfstatat", "stat, 0")
+                };
                 let path = EventPath(name);
-                write!(f, r#"newfstatat(tracefs_fd, "{path}", stat, 0) = -1 ENOENT"#)
+                write!(f, r#"{call}(tracefs_fd, "{path}", {arguments}) = -1 ENOENT"#)
             }
             Self::WriteDefinition(definition) => write(f, definition),
             Self::OpenId(name) => {
