@@ -5,10 +5,8 @@ arch_targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-gnu riscv64gc-unkn
     armv7-unknown-linux-gnueabihf thumbv7neon-unknown-linux-gnueabihf s390x-unknown-linux-gnu powerpc64le-unknown-linux-gnu)
 # Where the tests run, the slowest first, without those that repeat the same calls for minutes: `ci/run.sh vm KERNEL` has them all.
 # 6.12-riscv64, which refuses the entry of every function, is for `vm-run`: the mirrors are slow to have all of that suite.
-arch_suites=(7-riscv64 7-arm64 6.12-arm64)
+arch_suites=(7-riscv64 7-arm64 6.12-arm64 6.1-i386 6.1-s390x 6.1-ppc64el 6.1-armhf)
 arch_filter='--skip inject:: --skip kill:: --skip soak::'
-# Where a job of arch_job's does.
-arch_kernels=(6.1-armhf 6.1-i386 6.1-s390x 6.1-ppc64el)
 
 # Unpacks Debian's source of the standard library of the very same compiler, and prints where it is.
 rust_src() {
@@ -30,6 +28,17 @@ target_of() {
         ppc64el) echo powerpc64le-unknown-linux-gnu ;;
         riscv64) echo riscv64gc-unknown-linux-gnu ;;
         s390x) echo s390x-unknown-linux-gnu ;;
+    esac
+}
+
+# What the C compiler for a Debian architecture is called by.
+gnu_of() {
+    case $1 in
+        arm64) echo aarch64-linux-gnu ;;
+        armhf) echo arm-linux-gnueabihf ;;
+        i386) echo i686-linux-gnu ;;
+        ppc64el) echo powerpc64le-linux-gnu ;;
+        *) echo "$1-linux-gnu" ;;
     esac
 }
 
@@ -95,17 +104,22 @@ build_sysroot() {
     done
 }
 
-# Sets std_flags, the RUSTFLAGS that find the whole standard library for a target, which tests take: none where rustup has it.
+# The RUSTFLAGS that find the whole standard library for a target, which tests take: none where rustup has it.
+std_flags() {
+    [[ -e $(rustc --print sysroot)/lib/rustlib/$1 ]] || echo "--sysroot $cache/sysroot/$(compiler)-std"
+}
+
+# std_sysroot TARGET...: builds what std_flags names, where it is not there yet.
 std_sysroot() {
-    local target=$1 src sysroot
-    std_flags=
-    [[ ! -e $(rustc --print sysroot)/lib/rustlib/$target ]] || return 0
+    local target missing=() src sysroot
     sysroot=$cache/sysroot/$(compiler)-std
-    std_flags="--sysroot $sysroot"
-    [[ ! -e $sysroot/lib/rustlib/$target ]] || return 0
-    src=$(rust_src) || die "Debian has no source of this compiler's library, and rustup has not added $target"
-    build_sysroot "$sysroot" "$src" '' std,panic_unwind,test "$target"
-    rm -rf "target/vm-tests/$target" # it was built with another library
+    for target; do
+        [[ -z $(std_flags "$target") || -e $sysroot/lib/rustlib/$target ]] || missing+=("$target")
+    done
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    src=$(rust_src) || die "Debian has no source of this compiler's library, and rustup has not added ${missing[*]}"
+    build_sysroot "$sysroot" "$src" '' std,panic_unwind,test "${missing[@]}"
+    for target in "${missing[@]}"; do rm -rf "target/vm-tests/$target"; done # it was built with another library
 }
 
 # The RUSTFLAGS that a target takes besides: see the compile_error! of src/lib.rs.
@@ -115,7 +129,7 @@ target_flags() {
     esac
 }
 
-# What a foreign kernel must show: the promised modes, exact counts in each of them, nothing left behind.
+# What a program built otherwise must show: the promised modes, exact counts in each of them, nothing left behind.
 # shellcheck disable=SC2016 # for the shell in the machine
 arch_job='
 set -e
@@ -123,12 +137,10 @@ kprobe-attach features
 modes=$(kprobe-attach features --json | sed "s/.*\"modes\"://" | grep -oE "\"(link|perf|legacy-link|legacy)\":\{\"support\":\"yes\"" |
     cut -d "\"" -f 2 | tr "\n" , | sed "s/,$//")
 [ "$modes" = "$KPROBE_ATTACH_MODES" ] || { echo "modes: $modes, promised: $KPROBE_ATTACH_MODES"; exit 1; }
-set --
+set -- "0x$(sed -n "s/ [tT] vfs_unlink$//p" /proc/kallsyms)"
 for mode in $(echo "$modes" | tr , " "); do
     set -- "$@" "kprobe/vfs_unlink,mode=$mode" "kretprobe/vfs_unlink,mode=$mode"
 done
-# There calls within the kernel go to a second entry, behind the address that the symbol has.
-[ "$(uname -m)" = ppc64le ] || set -- "$@" "0x$(sed -n "s/ [tT] vfs_unlink$//p" /proc/kallsyms)"
 mkdir -p d
 for i in $(seq 100); do echo $i >d/$i; done
 kprobe-attach count --json "$@" -- sh -c "rm d/*" | tee counts
@@ -151,22 +163,16 @@ arch_cargo() {
         cargo "$command" --locked --target "$target" --target-dir target/arch "$@"
 }
 
-# arch_run KERNEL [TARGET]: arch_job there, with the program that was built for TARGET; counts in passed and failed.
+# arch_run KERNEL TARGET: arch_job there, with the program that was built for TARGET; counts in passed and failed.
 arch_run() {
-    local job=$arch_job
     printf '\n%s\n' "$*"
-    unset KPROBE_ATTACH_EXTRA
-    if [[ $# -eq 2 ]]; then
-        export KPROBE_ATTACH_EXTRA=$scratch/$2
-        install -D "target/arch/$2/release/kprobe-attach" "$scratch/$2/kprobe-attach"
-        job="PATH=/extra:\$PATH$job"
-    fi
+    install -D "target/arch/$2/release/kprobe-attach" "$scratch/$2/kprobe-attach"
     # A command of its own: `set -e` would be off inside a condition.
-    if ci/run.sh vm-run "$1" -- "$job"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    if KPROBE_ATTACH_EXTRA=$scratch/$2 ci/run.sh vm-run "$1" -- "PATH=/extra:\$PATH$arch_job"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
 cmd_arch() {
-    local target limit kernel sum arch_flags passed=0 failed=0
+    local target limit sum arch_flags passed=0 failed=0
     need gcc libc6-dev binutils
     for target in "${arch_targets[@]}"; do
         arch_cargo "$target" clippy -- -D warnings
@@ -187,7 +193,6 @@ cmd_arch() {
     ! RUSTFLAGS=$arch_flags cargo check -q --locked --target "$target" --target-dir target/arch/plain 2>target/arch/plain.log ||
         die "$target was built without $(target_flags "$target")"
     grep -F "RUSTFLAGS=\"$(target_flags "$target")\"" target/arch/plain.log || die "no word of the flag in target/arch/plain.log"
-    for kernel in "${arch_kernels[@]}"; do arch_run "$kernel"; done
     # The same machines run what was built for another target: musl's, and Thumb code.
     arch_run 6.12 x86_64-unknown-linux-musl
     arch_run 6.1-armhf thumbv7neon-unknown-linux-gnueabihf

@@ -242,19 +242,19 @@ cmd_fuzz() {
 # build_vm_tests ARCH: the test binary for the machines, static, for they hold no libc that the host's would match; and optimised,
 # for they are slow. And the program.
 build_vm_tests() {
-    local arch=$1 linker=cc target link=$vm_tests std_flags='' json path
+    local arch=$1 linker=cc target link=$vm_tests json path
     target=$(target_of "$arch")
     need gcc libc6-dev
     if [[ $arch = amd64 ]]; then
         cmd_build
     else
         arch_cargo "$target" build --release
-        linker=${target%%[-g]*}-linux-gnu-gcc # riscv64gc
+        linker=$(gnu_of "$arch")-gcc
         need "gcc-${linker%-gcc}" "libc6-dev-$arch-cross"
-        locked std_sysroot "$target"
         link+=-$arch
     fi
-    json=$(env "$(linker_variable "$target")=$linker" CARGO_PROFILE_DEV_OPT_LEVEL=2 RUSTFLAGS="$std_flags -C target-feature=+crt-static" \
+    json=$(env "$(linker_variable "$target")=$linker" CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=line-tables-only \
+        RUSTFLAGS="$(std_flags "$target") $(target_flags "$target") -C target-feature=+crt-static" \
         cargo test --locked --no-run --target "$target" --target-dir target/vm-tests --test vm --message-format=json-render-diagnostics)
     path=$(sed -n '/"name":"vm"/s/.*"executable":"\([^"]*\)".*/\1/p' <<<"$json")
     [[ -n $path ]] || die "cargo built no test binary vm"
@@ -263,11 +263,16 @@ build_vm_tests() {
 }
 
 cmd_vm() {
-    local kernels=("$@") kernel arch boot boots name
+    local kernels=("$@") kernel arch boot boots name targets=()
     local -A built
     [[ $(uname -m) = x86_64 ]] || die "vm needs an x86_64 host"
     [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(amd64_kernels)
     build_vm_tests amd64 # which lists the tests, too
+    for kernel in "${kernels[@]}"; do
+        kernel_row "$kernel"
+        [[ $arch = amd64 ]] || targets+=("$(target_of "$arch")")
+    done
+    [[ ${#targets[@]} -eq 0 ]] || { make_scratch && locked std_sysroot "${targets[@]}"; } # all at once is faster
     for kernel in "${kernels[@]}"; do
         vm_prepare "$kernel"
         [[ $arch = amd64 ]] || locked fetch_strace

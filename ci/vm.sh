@@ -158,7 +158,7 @@ fetch_busybox() {
 
 # strace of an architecture that is not the host's, with its libraries.
 fetch_strace() {
-    local conf dir package root=$cache/strace-$arch
+    local conf dir package library root=$cache/strace-$arch
     [[ ! -e $root ]] || return 0
     conf=$(apt_suite trixie "$arch") || conf=$(apt_suite "$suite" "$arch")
     dir=$(mktemp -d -p "$scratch")
@@ -169,7 +169,10 @@ fetch_strace() {
     done
     rm -rf "$dir"/usr/lib/*/gconv
     mv "$dir/usr/bin/strace" "$dir/root/bin/"
-    mv "$dir/usr/lib" "$dir/root/lib"
+    # Before trixie some of it is in /lib; and the loader of some is in lib64.
+    for library in {usr/,}lib{,64}; do
+        [[ ! -e $dir/$library ]] || cp -a "$dir/$library" "$dir/root/"
+    done
     mv "$dir/root" "$root"
 }
 
@@ -255,7 +258,7 @@ machine() {
         arm64) machine=(aarch64 -M virt -cpu cortex-a57 -smp 2 -append 'console=ttyAMA0') ;;
         riscv64) machine=(riscv64 -M virt -smp 2 -append 'console=ttyS0') ;;
         armhf) machine=(arm -M virt -cpu cortex-a15 -append 'console=ttyAMA0') ;;
-        i386) machine=(i386 -cpu 'max,vendor=GenuineIntel' -append 'console=ttyS0 no_timer_check') ;;
+        i386) machine=(i386 -cpu 'max,vendor=GenuineIntel' -smp 2 -append 'console=ttyS0 no_timer_check') ;;
         ppc64el) machine=(ppc64 -M pseries,cap-ccf-assist=off,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken -cpu power9 -append 'console=hvc0') ;;
         s390x)
             machine=(s390x -append 'console=ttysclp0')

@@ -38,8 +38,10 @@ fn features_prints_the_promised_modes() {
         panic!("one line");
     };
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let machine = Command::new("uname").arg("-m").output().unwrap();
+    let machine = text(&machine.stdout);
     assert_eq!(features["kernel"], release.trim());
-    assert_eq!(features["arch"], std::env::consts::ARCH);
+    assert_eq!(features["arch"], machine.trim());
     assert_eq!(features["kprobe_pmu"]["support"], "yes");
     assert_eq!(features["kprobe_pmu"]["retprobe_bit"], 0);
     assert_eq!(features["tracefs"]["path"], "/sys/kernel/tracing");
@@ -511,7 +513,7 @@ fn count_tells_the_hits_that_the_kernel_kept_from_the_program() {
 
 /// What a link tells of misses: nothing before Linux 6.6 or 6.7.
 fn pinned_missed() -> Value {
-    if super::kernel_name() == "6.1" {
+    if super::version() == (6, 1) {
         Value::Null
     } else {
         0.into()
@@ -591,7 +593,7 @@ fn a_plan_is_what_strace_sees() {
         let args = ["-v", "-s", "1000", "-o", "/tmp/strace"];
         let filter = [
             "-e",
-            "trace=bpf,close,fcntl,ioctl,newfstatat,openat,perf_event_open,read,write",
+            "trace=bpf,close,?fcntl,?fcntl64,ioctl,?newfstatat,?statx,openat,perf_event_open,read,write",
         ];
         let status = Command::new("/bin/strace")
             .args(args)
@@ -603,7 +605,11 @@ fn a_plan_is_what_strace_sees() {
             .unwrap();
         assert!(status.success());
         let trace = std::fs::read_to_string("/tmp/strace").unwrap();
-        let traced: Vec<_> = trace.lines().map(normal).collect();
+        // By such a call rustix sees, once, whether a statx(2) has failed because there is none.
+        let calls = trace
+            .lines()
+            .filter(|call| !call.contains(", NULL, AT_STATX"));
+        let traced: Vec<_> = calls.map(normal).collect();
         for steps in [planned("steps"), planned("detach")] {
             let found = traced.windows(steps.len()).any(|window| window == steps);
             assert!(found, "{mode}: {steps:#?}\nnot in {traced:#?}");
@@ -695,7 +701,11 @@ fn a_hostile_name_reaches_no_system_call_in_any_mode() {
         "vfs_read#",
         "vfs_read-5",
         "vfs_read%return",
-        "0xffff",
+        if cfg!(target_arch = "s390x") {
+            "0x"
+        } else {
+            "0xffff"
+        }, // all addresses may be the kernel's there
         "123",
         "m:n:vfs_read",
         "/bin/sh:vfs_read",
@@ -718,7 +728,11 @@ fn a_hostile_name_reaches_no_system_call_in_any_mode() {
             assert_eq!(line["probe"], name);
             assert_eq!(line["error"]["step"], "request");
             let trace = std::fs::read_to_string("/tmp/strace").unwrap();
-            assert_eq!(trace.trim(), "+++ exited with 1 +++", "{name:?}");
+            // By its auxiliary vector rustix finds how system calls are made on 32-bit x86.
+            let mut calls = trace
+                .lines()
+                .filter(|call| !call.contains("/proc/self/auxv"));
+            assert_eq!(calls.next(), Some("+++ exited with 1 +++"), "{name:?}");
         }
     }
 }
@@ -732,6 +746,10 @@ fn normal(call: &str) -> String {
         call.replace_range(start..end + 2, "");
     }
     call = call.replace("PERF_ATTR_SIZE_VER1", "72");
+    // What 32-bit machines call them.
+    call = call
+        .replace("fcntl64(", "fcntl(")
+        .replace("fstatat64(", "newfstatat(");
     let name = call.split('(').next().unwrap().to_owned();
     let field = |key: &str| -> String {
         let Some(at) = call.find(&format!("{key}=")) else {
@@ -788,12 +806,12 @@ fn normal(call: &str) -> String {
                 field("bpf_cookie")
             )
         }
-        "newfstatat" | "openat" | "write" => {
+        "newfstatat" | "statx" | "openat" | "write" => {
             // The random part of a group, and of an event's name, is another in each process.
             let (_, arguments) = call.split_once(',').unwrap();
             let arguments = match name.as_str() {
                 // Without the address of the answer.
-                "newfstatat" => arguments.split_inclusive('"').take(2).collect(),
+                "newfstatat" | "statx" => arguments.split_inclusive('"').take(2).collect(),
                 _ => arguments.to_owned(),
             };
             let mut arguments = arguments;
@@ -808,7 +826,7 @@ fn normal(call: &str) -> String {
         }
         "read" => format!("{name} {}", call.rsplit_once(", ").unwrap().1),
         "ioctl" => format!("{name} {}", call.split(", ").nth(1).unwrap()),
-        "fcntl" => call
+        "fcntl" | "fcntl64" => call
             .split_once(',')
             .unwrap()
             .1

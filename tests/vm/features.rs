@@ -199,7 +199,12 @@ pub(crate) fn with_filter<T: Send>(
         k,
     };
     let refuse = libc::SECCOMP_RET_ERRNO | errno.raw_os_error().unsigned_abs();
-    // struct seccomp_data: the number at 0, the first argument's low half at 16.
+    // struct seccomp_data: the number at 0, the first argument at 16, as a u64.
+    let low_half = if cfg!(target_endian = "little") {
+        16
+    } else {
+        20
+    };
     let mut filter = vec![
         step(BPF_LD | BPF_W | BPF_ABS, 0, 0, 0),
         step(
@@ -210,7 +215,7 @@ pub(crate) fn with_filter<T: Send>(
         ),
     ];
     if let Some(argument) = first_argument {
-        filter.push(step(BPF_LD | BPF_W | BPF_ABS, 0, 0, 16));
+        filter.push(step(BPF_LD | BPF_W | BPF_ABS, 0, 0, low_half));
         filter.push(step(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, argument));
     }
     filter.push(step(BPF_RET | BPF_K, 0, 0, refuse));

@@ -14,6 +14,11 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 use super::supervise::{Failure, Injector};
 use super::{Counter, KPROBES, Trace, function, kernel_name, link_modes, promised, unlink};
 
+#[cfg(target_pointer_width = "64")]
+const STAT: libc::c_long = libc::SYS_newfstatat;
+#[cfg(target_pointer_width = "32")]
+const STAT: libc::c_long = libc::SYS_statx;
+
 /// The errnos with which a system call may fail in earnest.
 fn errnos(number: libc::c_long) -> &'static [Errno] {
     match number {
@@ -82,7 +87,7 @@ fn errnos(number: libc::c_long) -> &'static [Errno] {
             Errno::TOOBIG,
         ],
         libc::SYS_fcntl => &[Errno::AGAIN, Errno::ACCESS, Errno::INVAL, Errno::NOLCK],
-        libc::SYS_newfstatat => &[Errno::NOMEM, Errno::ACCESS, Errno::LOOP],
+        STAT => &[Errno::NOMEM, Errno::ACCESS, Errno::LOOP],
         _ => &[
             Errno::PERM,
             Errno::INTR,

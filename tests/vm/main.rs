@@ -70,6 +70,13 @@ fn function() -> Target {
     Target::symbol(FUNCTION).unwrap()
 }
 
+/// How far behind its symbol a call within the kernel enters a function.
+const LOCAL_ENTRY: u64 = if cfg!(target_arch = "powerpc64") {
+    8
+} else {
+    0
+};
+
 /// The kernel's short name in `ci/kernels.txt`.
 fn kernel_name() -> String {
     std::env::var("KPROBE_ATTACH_KERNEL").expect("set by ci/init")
@@ -149,29 +156,34 @@ fn in_thread<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 
 /// Loads `counters[index] += 1`.
 fn counting(counters: &Array, index: i32) -> Program {
-    counting_at(counters, &[insn::store_imm_u32(insn::R10, -8, index)])
+    counting_at(counters, &[insn::store_imm_u32(insn::R10, -8, index)], -8)
 }
 
 /// Loads `counters[cookie] += 1`.
 fn counting_by_cookie(counters: &Array) -> Program {
     const GET_ATTACH_COOKIE: i32 = 174;
-    // The key is the low half of the cookie, first in memory on the little endian machines that these run on.
+    // The key is the low half of the cookie.
+    let low_half = if cfg!(target_endian = "little") {
+        -8
+    } else {
+        -4
+    };
     let key = [
         insn::call(GET_ATTACH_COOKIE),
         insn::store_u64(insn::R10, -8, insn::R0),
     ];
-    counting_at(counters, &key)
+    counting_at(counters, &key, low_half)
 }
 
-/// Loads `counters[key] += 1`, where `key` is instructions that put the u32 at -8 on the stack.
-fn counting_at(counters: &Array, key: &[u64]) -> Program {
+/// Loads `counters[key] += 1`, where `key` is instructions that put the u32 on the stack, at this place.
+fn counting_at(counters: &Array, key: &[u64], at: i32) -> Program {
     const MAP_LOOKUP_ELEM: i32 = 1;
     let [map, map_end] = insn::load_map(insn::R1, counters);
     let count = [
         map,
         map_end,
         insn::mov(insn::R2, insn::R10),
-        insn::add_imm(insn::R2, -8),
+        insn::add_imm(insn::R2, at),
         insn::call(MAP_LOOKUP_ELEM),
         insn::jump_if_eq_imm(insn::R0, 0, 2),
         insn::mov_imm(insn::R1, 1),

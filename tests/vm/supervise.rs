@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal};
 
 /// What the C library and Rust's make for memory, threads and locks: nobody's to fail.
-const RUNTIME: [libc::c_long; 20] = [
+const RUNTIME: &[libc::c_long] = &[
     libc::SYS_brk,
     libc::SYS_clock_nanosleep,
     libc::SYS_clone,
@@ -19,6 +19,7 @@ const RUNTIME: [libc::c_long; 20] = [
     libc::SYS_getpid,
     libc::SYS_gettid,
     libc::SYS_madvise,
+    #[cfg(not(target_arch = "arm"))]
     libc::SYS_mmap,
     libc::SYS_mprotect,
     libc::SYS_mremap,
@@ -30,6 +31,12 @@ const RUNTIME: [libc::c_long; 20] = [
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
     libc::SYS_tgkill,
+    #[cfg(target_pointer_width = "32")]
+    libc::SYS_mmap2,
+    #[cfg(target_pointer_width = "32")]
+    (linux_raw_sys::general::__NR_clock_nanosleep_time64 as libc::c_long),
+    #[cfg(target_pointer_width = "32")]
+    (linux_raw_sys::general::__NR_futex_time64 as libc::c_long),
 ];
 
 /// A system call that waits for a verdict.
@@ -67,7 +74,7 @@ pub(crate) fn listen() -> OwnedFd {
     };
     // struct seccomp_data: the number at 0.
     let mut filter = vec![step(BPF_LD | BPF_W | BPF_ABS, 0, 0)];
-    for (number, after) in RUNTIME.into_iter().zip((1..=RUNTIME.len()).rev()) {
+    for (&number, after) in RUNTIME.iter().zip((1..=RUNTIME.len()).rev()) {
         let to_the_last = u8::try_from(after).unwrap();
         filter.push(step(
             BPF_JMP | BPF_JEQ | BPF_K,
