@@ -68,8 +68,9 @@ impl Program {
         Ok(self.info()?.id)
     }
 
-    /// How often the kernel left out a run of the program since the CPU was in another program, or in a system call on a map:
-    /// such a hit is lost, and [`KprobeLink::missed`](crate::KprobeLink::missed) does not count it. Where the kernel preempts
+    /// How often the kernel left out a run of the program because the CPU was in a program of a probe, tracepoint or perf event
+    /// already, or in a system call on a map: such a hit is lost, and
+    /// [`KprobeLink::missed`](crate::KprobeLink::missed) does not count it. Where the kernel preempts
     /// lazily (Linux 6.13, commit 7c70cb94d29c) or fully, the CPU may have been taken from such a call by the very task that
     /// hits the probe. The sum over all links that the program ever had. [`None`] before Linux 5.12 (commit 9ed9e9ba2337);
     /// hits of kprobes are counted since 6.7 (commit dd8657894c11).

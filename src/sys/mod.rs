@@ -590,14 +590,10 @@ pub(crate) struct ProgInfo {
 
 /// `BPF_OBJ_GET_INFO_BY_FD` of a program.
 pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> Result<ProgInfo> {
-    let mut raw = uapi::ProgInfo {
-        r#type: 0,
-        id: 0,
-        unused: [0; 25],
-        recursion_misses: 0,
-    };
+    let mut raw = uapi::ProgInfo::default();
     let len = size_of_val(&raw);
-    // SAFETY: the struct is all zeros, so the kernel has no address to write to.
+    // SAFETY: whatever kind of object it is, every address in its info is zero, and so is the length beside it: the kernel
+    // writes nowhere else.
     let known = unsafe { obj_get_info(prog, &mut raw, len) }?;
     Ok(ProgInfo {
         prog_type: raw.r#type,

@@ -240,7 +240,7 @@ layout!(ObjGetInfo: 16 { bpf_fd @ 0, info_len @ 4, info @ 8 });
 
 /// `struct bpf_prog_info`, up to what is of use here.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ProgInfo {
     pub(super) r#type: u32,
     pub(super) id: u32,

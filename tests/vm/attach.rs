@@ -146,7 +146,7 @@ fn an_offset_fires_on_instruction_boundaries_only() {
         }
         assert!(fired > 0, "{mode}: no offset could be probed");
         assert!(
-            refused > 0 || cfg!(not(target_arch = "x86_64")),
+            refused > 0 || cfg!(not(any(target_arch = "x86_64", target_arch = "x86"))),
             "{mode}: every offset was taken"
         );
     }
@@ -223,7 +223,13 @@ fn the_longest_function_name_is_attached_under_an_event_name_of_63_bytes() {
         assert_eq!(listed.is_some(), mode.uses_tracefs(), "{events}");
         if let Some(listed) = listed {
             assert!(listed.is_ours());
-            // `_`, eight digits, `_` and a number follow the name, as far as there is room for it.
+            // `_`, eight digits, `_` and a number follow the name; some kernels have none that fills the rest.
+            let has_longer = cfg!(any(
+                target_arch = "x86_64",
+                target_arch = "aarch64",
+                target_arch = "riscv64"
+            ));
+            assert!(name.len() + 11 >= 63 || !has_longer, "{name}");
             let len = (name.len() + 11).min(63);
             assert_eq!((listed.event.len(), listed.place), (len, *name), "{events}");
         }
@@ -354,7 +360,9 @@ fn cpu_0_offline_is_no_obstacle() {
         return;
     }
     if std::thread::available_parallelism().unwrap().get() == 1 {
-        // The only one stays.
+        // These machines are emulated with one, which stays.
+        let emulated = ["arm", "s390x", "powerpc64"];
+        assert!(emulated.contains(&std::env::consts::ARCH));
         fs::write(ONLINE, "0").unwrap_err();
         return;
     }

@@ -15,9 +15,9 @@ use super::supervise::{Failure, Injector};
 use super::{Counter, KPROBES, Trace, function, kernel_name, link_modes, promised, unlink};
 
 #[cfg(target_pointer_width = "64")]
-const STAT: libc::c_long = libc::SYS_newfstatat;
+use libc::{SYS_fcntl as FCNTL, SYS_newfstatat as STAT};
 #[cfg(target_pointer_width = "32")]
-const STAT: libc::c_long = libc::SYS_statx;
+use libc::{SYS_fcntl64 as FCNTL, SYS_statx as STAT};
 
 /// The errnos with which a system call may fail in earnest.
 fn errnos(number: libc::c_long) -> &'static [Errno] {
@@ -86,7 +86,7 @@ fn errnos(number: libc::c_long) -> &'static [Errno] {
             Errno::NOTTY,
             Errno::TOOBIG,
         ],
-        libc::SYS_fcntl => &[Errno::AGAIN, Errno::ACCESS, Errno::INVAL, Errno::NOLCK],
+        FCNTL => &[Errno::AGAIN, Errno::ACCESS, Errno::INVAL, Errno::NOLCK],
         STAT => &[Errno::NOMEM, Errno::ACCESS, Errno::LOOP],
         _ => &[
             Errno::PERM,

@@ -193,7 +193,7 @@ fn program_of(link: &KprobeLink) -> Option<Program> {
 fn missed(link: &KprobeLink, program: Option<&Program>) -> Option<u64> {
     let by_probe = link.missed().ok()??;
     let by_program = program?.recursion_misses().ok()?;
-    // Without that count (before Linux 5.12) the program's are unknown as ever; that is no reason to tell nothing.
+    // A kernel that does not count the program's (before Linux 6.7) is no reason to tell nothing.
     Some(by_probe + by_program.unwrap_or_default())
 }
 
