@@ -19,7 +19,7 @@ usage: ci/run.sh COMMAND
   package              the package holds what it must and builds, and docs.rs can show it
   deny                 licences, sources and versions of the dependencies; not among `test`
   semver [TAG]         the public surface against the last release, or TAG; not among `test`
-  arch                 other targets build, and the program runs on their kernels
+  arch                 other targets build, and the tests run on their kernels
   fuzz [SECONDS | --runs N]
                        each fuzz target for SECONDS (5), or N times
   vm [KERNEL...]       the tests on real kernels in virtual machines: those of ci/kernels.txt, or those named
@@ -266,13 +266,17 @@ cmd_vm() {
     local kernels=("$@") kernel arch boot boots name targets=()
     local -A built
     [[ $(uname -m) = x86_64 ]] || die "vm needs an x86_64 host"
-    [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(amd64_kernels)
+    [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(amd64_kernels | tac) # the newest take longest
     build_vm_tests amd64 # which lists the tests, too
     for kernel in "${kernels[@]}"; do
         kernel_row "$kernel"
-        [[ $arch = amd64 ]] || targets+=("$(target_of "$arch")")
+        [[ $arch = amd64 || " ${targets[*]} " = *" $(target_of "$arch") "* ]] || targets+=("$(target_of "$arch")")
     done
-    [[ ${#targets[@]} -eq 0 ]] || { make_scratch && locked std_sysroot "${targets[@]}"; } # all at once is faster
+    if [[ ${#targets[@]} -gt 0 ]]; then
+        make_scratch
+        locked arch_sysroot # which may have rustup add them
+        locked std_sysroot "${targets[@]}" # all at once is faster
+    fi
     for kernel in "${kernels[@]}"; do
         vm_prepare "$kernel"
         [[ $arch = amd64 ]] || locked fetch_strace
@@ -334,6 +338,8 @@ cmd_test() {
     stages+=(initramfs vm)
     mkdir -p target/stages
     rm -f target/stages/*
+    need gcc libc6-dev xz-utils # before anything else asks apt
+    prefetch >target/prefetch.log 2>&1 & # what it cannot fetch, the stage that needs it tries again, and tells
     for stage in "${stages[@]}"; do
         printf '\n=== %s\n' "$stage"
         start=$SECONDS status=ok

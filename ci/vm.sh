@@ -298,6 +298,18 @@ boot() {
     return "$status"
 }
 
+# Fetches what the kernels of ci/kernels.txt take, the slower ones first: while something else keeps the processors busy.
+prefetch() {
+    local name
+    make_scratch
+    for name in "${arch_suites[@]}" 6.1-ppc64el $(amd64_kernels); do
+        kernel_row "$name"
+        locked fetch_kernel
+        locked fetch_busybox
+        [[ " ${arch_suites[*]} " != *" $name "* ]] || locked fetch_strace
+    done
+}
+
 # vm_prepare KERNEL: all that boot needs.
 vm_prepare() {
     make_scratch
