@@ -195,8 +195,8 @@ cmd_arch() {
     ! RUSTFLAGS=$arch_flags cargo check -q --locked --target "$target" --target-dir target/arch/plain 2>target/arch/plain.log ||
         die "$target was built without $(target_flags "$target")"
     grep -F "RUSTFLAGS=\"$(target_flags "$target")\"" target/arch/plain.log || die "no word of the flag in target/arch/plain.log"
-    # Machines run what was built for another target, too: musl's, and Thumb code.
     arch_run 6.1-ppc64el powerpc64le-unknown-linux-gnu
+    # Machines run what was built for another target, too: musl's, and Thumb code.
     arch_run 6.12 x86_64-unknown-linux-musl
     arch_run 6.1-armhf thumbv7neon-unknown-linux-gnueabihf
     printf '\n'

@@ -263,26 +263,22 @@ build_vm_tests() {
 }
 
 cmd_vm() {
-    local kernels=("$@") kernel arch boot boots name targets=()
-    local -A built
+    local kernels=("$@") kernel arch boot boots name
+    local -A foreign=() # the target of each architecture
     [[ $(uname -m) = x86_64 ]] || die "vm needs an x86_64 host"
     [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(amd64_kernels | tac) # the newest take longest
     build_vm_tests amd64 # which lists the tests, too
     for kernel in "${kernels[@]}"; do
-        kernel_row "$kernel"
-        [[ $arch = amd64 || " ${targets[*]} " = *" $(target_of "$arch") "* ]] || targets+=("$(target_of "$arch")")
-    done
-    if [[ ${#targets[@]} -gt 0 ]]; then
-        make_scratch
-        locked arch_sysroot # which may have rustup add them
-        locked std_sysroot "${targets[@]}" # all at once is faster
-    fi
-    for kernel in "${kernels[@]}"; do
         vm_prepare "$kernel"
-        [[ $arch = amd64 ]] || locked fetch_strace
-        [[ $arch = amd64 || -n ${built[$arch]:-} ]] || build_vm_tests "$arch"
-        built[$arch]=1
+        [[ $arch != amd64 ]] || continue
+        locked fetch_strace
+        foreign[$arch]=$(target_of "$arch")
     done
+    if [[ ${#foreign[@]} -gt 0 ]]; then
+        locked arch_sysroot # which may have rustup add them
+        locked std_sysroot "${foreign[@]}" # all at once is faster
+        for arch in "${!foreign[@]}"; do build_vm_tests "$arch"; done
+    fi
     boots=$(vm_boots)
     [[ -n $boots ]] || die "no test has ${KPROBE_ATTACH_FILTER:-} in its name"
     rm -f "$vm_dir"/*.{log,console,report,count}

@@ -138,7 +138,9 @@ fn print(args: &Args<'_>, out: &mut Output, session: &Session<'_>) -> Result<(),
         } = attached;
         let hits = hits.get(0);
         let hits = hits.map_err(|error| report(out, Some(text), args, &error))?;
-        let counts = (Some(link.mode()), hits, missed(link, Some(program)));
+        // What cannot be read just now the kernel does not say.
+        let by_probe = link.missed().unwrap_or(None);
+        let counts = (Some(link.mode()), hits, missed(by_probe, Some(program)));
         print_counts(args, out, width, text, probe, counts)?;
     }
     out.flush().map_err(|fmt::Error| ())
@@ -177,21 +179,20 @@ fn print_pin(args: &Args<'_>, out: &mut Output, counter: &CStr, link: &CStr) -> 
         Err(error) if error.errno() == Errno::NOENT => (None, hits, None),
         opened => {
             let link = opened.map_err(|error| failed(link, error))?;
-            let program = program_of(&link);
-            (Some(link.mode()), hits, missed(&link, program.as_ref()))
+            let (by_probe, program) = link.info().map_or((None, None), |info| {
+                // By its id, which takes `CAP_SYS_ADMIN`.
+                let program = info.prog_id.and_then(|id| Program::open_id(id).ok());
+                (info.missed, program)
+            });
+            (Some(link.mode()), hits, missed(by_probe, program.as_ref()))
         }
     };
     print_counts(args, out, PINNED_WIDTH, text, &probe, counts)
 }
 
-/// The program of a link that is pinned, which takes `CAP_SYS_ADMIN`.
-fn program_of(link: &KprobeLink) -> Option<Program> {
-    Program::open_id(link.info().ok()?.prog_id?).ok()
-}
-
-/// How many hits were not counted, by the probe and by its program. What cannot be read the kernel does not say.
-fn missed(link: &KprobeLink, program: Option<&Program>) -> Option<u64> {
-    let by_probe = link.missed().ok()??;
+/// How many hits were not counted, by the probe and by its program.
+fn missed(by_probe: Option<u64>, program: Option<&Program>) -> Option<u64> {
+    let by_probe = by_probe?;
     let by_program = program?.recursion_misses().ok()?;
     // A kernel that does not count the program's (before Linux 6.7) is no reason to tell nothing.
     Some(by_probe + by_program.unwrap_or_default())
