@@ -156,12 +156,17 @@ fn attached(args: &[&str]) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    wait_until_attached(&mut child);
+    child
+}
+
+/// Waits until a program says that its probe is attached.
+pub(crate) fn wait_until_attached(child: &mut Child) {
     let mut announced = String::new();
     BufReader::new(child.stderr.take().unwrap())
         .read_line(&mut announced)
         .unwrap();
     assert!(announced.contains("1 probe attached"), "{announced}");
-    child
 }
 
 /// Ends it by a signal.

@@ -1,7 +1,6 @@
 //! What killed processes left is swept, and nothing else.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -12,7 +11,7 @@ use kprobe_attach::{
 use rustix::process::{Pid, Signal};
 use rustix::thread::CapabilitySet;
 
-use super::cli::{json, program, run};
+use super::cli::{json, program, run, wait_until_attached};
 use super::features::drop_capabilities;
 use super::mounts::{unmount, with_own_mounts};
 use super::process::{Child, shared};
@@ -75,10 +74,7 @@ impl Holding {
             .stderr(Stdio::piped())
             .spawn();
         let mut child = child.unwrap();
-        let mut announced = String::new();
-        let stderr = child.stderr.take().unwrap();
-        BufReader::new(stderr).read_line(&mut announced).unwrap();
-        assert!(announced.contains("1 probe attached"), "{announced}");
+        wait_until_attached(&mut child);
         Self(child)
     }
 }
