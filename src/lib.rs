@@ -69,44 +69,36 @@ compile_error!(
     "kprobe-attach is for Linux, without libc; build for a *-linux-* target and without --cfg rustix_use_libc"
 );
 
-mod c_struct;
-mod cause;
-mod denied;
+mod bpf;
+mod diagnose;
 mod error;
-mod event;
-mod evidence;
 mod explain;
-mod invalid;
-pub mod kallsyms;
 mod kernel;
-mod kprobe_events;
 mod link;
-pub mod map;
 mod mount;
-mod pin;
 mod plan;
-mod probe;
-pub mod prog;
 mod request;
-mod survey;
-mod sweep;
+mod symbols;
 mod sys;
 mod text;
+mod tracefs;
 
-pub use cause::Cause;
+pub use bpf::{array as map, program as prog};
+pub use error::cause::Cause;
 pub use error::{ErrnoName, Error, Step};
-pub use event::{Definition, EventLine, EventName};
-pub use evidence::{Evidence, Question};
+pub use explain::evidence::{Evidence, Question};
 pub use explain::{Explanation, Suggestion};
-pub use invalid::Invalid;
 pub use kernel::{Features, Kernel, Reason, Support, attach_kprobe};
 pub use link::{KprobeInfo, KprobeLink};
 pub use mount::Mount;
 pub use plan::{Need, Plan, Syscall};
-pub use probe::{InText, ParseError, Probe};
-pub use request::{AttachMode, KprobeOpts, MAX_MAXACTIVE, MAX_SYMBOL_LEN, Target};
+pub use request::invalid::Invalid;
+pub use request::spec::{InText, ParseError, Probe};
+pub use request::target::{AttachMode, KprobeOpts, MAX_MAXACTIVE, MAX_SYMBOL_LEN, Target};
 pub use rustix::{fd, io::Errno};
-pub use sweep::{Swept, sweep, sweep_dry_run};
+pub use symbols::kallsyms;
+pub use tracefs::event::{Definition, EventLine, EventName};
+pub use tracefs::sweep::{Swept, sweep, sweep_dry_run};
 
 /// The pure cores that have no public face, for the fuzz targets.
 #[cfg(fuzzing)]

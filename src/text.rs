@@ -6,8 +6,8 @@ use core::fmt::{self, Write};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, Result};
 
-use crate::invalid::Invalid;
-use crate::probe::ParseError;
+use crate::request::invalid::Invalid;
+use crate::request::spec::ParseError;
 
 /// Text of at most `N` bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -487,7 +487,7 @@ pub(crate) fn is_array(fd: BorrowedFd<'_>) -> Result<bool> {
 }
 
 /// `BPF_MAP_UPDATE_ELEM` in a map made by [`map_create_array`].
-pub(crate) fn map_update(map: &crate::map::Array, key: u32, value: u64) -> Result<()> {
+pub(crate) fn map_update(map: &crate::bpf::array::Array, key: u32, value: u64) -> Result<()> {
     let mut attr = MapElem {
         map_fd: fd_u32(map.as_fd()),
         key: address(&key),
@@ -499,7 +499,7 @@ pub(crate) fn map_update(map: &crate::map::Array, key: u32, value: u64) -> Resul
 }
 
 /// `BPF_MAP_LOOKUP_ELEM` in a map made by [`map_create_array`].
-pub(crate) fn map_lookup(map: &crate::map::Array, key: u32) -> Result<u64> {
+pub(crate) fn map_lookup(map: &crate::bpf::array::Array, key: u32) -> Result<u64> {
     let mut value = 0_u64;
     let mut attr = MapElem {
         map_fd: fd_u32(map.as_fd()),

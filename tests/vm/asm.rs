@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-#[path = "../../src/sys/arch.rs"]
+#[path = "../../src/sys/arch/mod.rs"]
 #[allow(
     dead_code,
     reason = "of the two users of the file each has its own need"

@@ -5,25 +5,18 @@
 #![no_std]
 #![no_main]
 
-mod args;
-mod attach;
-mod count;
-mod explain;
-mod features;
-mod hold;
-mod output;
-mod pin;
-mod plan;
+mod cli;
+mod commands;
+mod out;
 mod rt;
 mod session;
-mod sweep;
 
 use core::fmt::Write;
 
-use args::{Args, Command};
-use hold::Hold;
-use output::{Output, message};
+use cli::{Args, Command};
+use out::{Output, message};
 use rt::Start;
+use session::hold::Hold;
 
 const HELP: &str = "\
 Attach BPF programs to kernel functions, with libbpf's semantics, without libc.
@@ -75,15 +68,17 @@ fn main(start: &Start) -> u8 {
             out,
             concat!("kprobe-attach ", env!("CARGO_PKG_VERSION"), "\n"),
         ),
-        Command::Features => features::run(out, args.json).map_err(drop),
-        Command::Plan => plan::run(&args, out),
-        Command::Attach => attach::run(&args, out, Hold::new(start)),
+        Command::Features => commands::features::run(out, args.json).map_err(drop),
+        Command::Plan => commands::plan::run(&args, out),
+        Command::Attach => commands::attach::run(&args, out, Hold::new(start)),
         Command::Count => {
             let kern_version = start.vdso().and_then(kprobe_attach::prog::kern_version);
-            count::run(&args, out, Hold::new(start), kern_version)
+            commands::count::run(&args, out, Hold::new(start), kern_version)
         }
-        Command::Explain if Command::Explain.is_built() => explain::run(&args, out).map_err(drop),
-        Command::Sweep if Command::Sweep.is_built() => sweep::run(&args, out),
+        Command::Explain if Command::Explain.is_built() => {
+            commands::explain::run(&args, out).map_err(drop)
+        }
+        Command::Sweep if Command::Sweep.is_built() => commands::sweep::run(&args, out),
         // `Args` has refused it.
         Command::Explain | Command::Sweep => Err(()),
     };

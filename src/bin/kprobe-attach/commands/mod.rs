@@ -1,0 +1,8 @@
+//! The commands of the program.
+
+pub(crate) mod attach;
+pub(crate) mod count;
+pub(crate) mod explain;
+pub(crate) mod features;
+pub(crate) mod plan;
+pub(crate) mod sweep;

@@ -1,0 +1,60 @@
+//! `kprobe-attach plan`: the system calls that would be made, and none of them made.
+
+use core::fmt::{self, Write};
+
+use kprobe_attach::{Kernel, Plan, Probe, Syscall};
+
+use crate::cli::Args;
+use crate::out::{Json, Lossy, Output};
+use crate::session::{self, for_all, probe_fields};
+
+/// Prints the plan of each probe.
+///
+/// # Errors
+///
+/// One or more probes have none, and each has been reported; or nobody takes the output.
+pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, ()> {
+    session::check(args, out)?;
+    let kernel = Kernel::probe();
+    let mut printed = Ok(());
+    let planned = for_all(args, out, &mut |out, index, probe| {
+        let plan = kernel.plan(probe.target, &probe.opts)?;
+        let text = Lossy(args.probe(index));
+        printed = printed.and_then(|()| print(out, &text, args.json, probe, &plan));
+        Ok(())
+    });
+    printed
+        .and_then(|()| out.flush())
+        .map_err(|fmt::Error| ())?;
+    planned.map(|()| 0)
+}
+
+fn print(
+    out: &mut Output,
+    text: &Lossy<'_>,
+    json: bool,
+    probe: &Probe,
+    plan: &Plan<'_>,
+) -> fmt::Result {
+    if json {
+        write!(out, r#"{{"probe":{},"#, Json(text))?;
+        probe_fields(out, probe, Some(plan.mode()))?;
+        write!(out, r#","steps":"#)?;
+        steps(out, &mut plan.steps())?;
+        write!(out, r#","detach":"#)?;
+        steps(out, &mut plan.detach_steps())?;
+        return writeln!(out, "}}");
+    }
+    writeln!(out, "# {text}: attach, mode {}\n{plan}", plan.mode())?;
+    writeln!(out, "# {text}: detach")?;
+    plan.detach_steps()
+        .try_for_each(|step| writeln!(out, "{step}"))
+}
+
+fn steps(out: &mut Output, steps: &mut dyn Iterator<Item = Syscall<'_>>) -> fmt::Result {
+    for (index, step) in steps.enumerate() {
+        let before = if index == 0 { "[" } else { "," };
+        write!(out, "{before}{}", Json(step))?;
+    }
+    out.write_char(']')
+}

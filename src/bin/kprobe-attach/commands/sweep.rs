@@ -1,0 +1,63 @@
+//! `kprobe-attach sweep`: removes the trace events that processes of this crate's left when they were killed.
+
+use core::fmt::{self, Write};
+
+use kprobe_attach::EventLine;
+
+use crate::cli::Args;
+use crate::out::{Json, Output, message, report};
+
+/// Removes the events, or says which ones would be.
+///
+/// # Errors
+///
+/// Something failed, and has been reported; what could be removed is.
+pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, ()> {
+    let mut printed = Ok(());
+    let each = |event: &EventLine<'_>| {
+        printed = printed.and_then(|()| print(args, out, event));
+    };
+    let swept = if args.dry_run {
+        kprobe_attach::sweep_dry_run(each)
+    } else {
+        kprobe_attach::sweep(each)
+    };
+    let printed = printed.and_then(|()| out.flush());
+    let swept = swept.map_err(|error| report(out, None, args, &error))?;
+    if !args.quiet {
+        let to_be = if args.dry_run { "to be " } else { "" };
+        message(format_args!(
+            "{} {to_be}removed, {} in use",
+            swept.removed, swept.in_use
+        ));
+    }
+    printed.map(|()| 0).map_err(|fmt::Error| ())
+}
+
+/// One line for an event.
+fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>) -> fmt::Result {
+    let EventLine {
+        group, event: name, ..
+    } = event;
+    let kind = if event.retprobe {
+        "kretprobe"
+    } else {
+        "kprobe"
+    };
+    let place = &event.place;
+    if args.json {
+        let removed = !args.dry_run;
+        return writeln!(
+            out,
+            r#"{{"event":{},"probe":{},"removed":{removed}}}"#,
+            Json(format_args!("{group}/{name}")),
+            Json(format_args!("{kind}/{place}"))
+        );
+    }
+    let done = if args.dry_run {
+        "would remove"
+    } else {
+        "removed"
+    };
+    writeln!(out, "{done} {group}/{name} ({kind}/{place})")
+}

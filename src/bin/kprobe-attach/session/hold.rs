@@ -1,0 +1,153 @@
+//! Holding probes attached: until the command ends, the time is up, or a signal comes.
+
+use core::time::Duration;
+
+use linux_raw_sys::general::{SIGCHLD, SIGPIPE};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::time::Timespec;
+
+use kprobe_attach::ErrnoName;
+
+use crate::cli::Args;
+use crate::out::message;
+use crate::rt::{Signals, Start};
+
+/// A command that runs while the probes are attached.
+#[derive(Debug)]
+struct Child {
+    pid: Pid,
+    status: Option<u8>,
+}
+
+/// What holds the probes: the signals, the time, and the command.
+#[derive(Debug)]
+pub(crate) struct Hold<'a> {
+    start: &'a Start,
+    signals: Signals,
+    child: Option<Child>,
+}
+
+impl<'a> Hold<'a> {
+    /// Keeps back the signals that would end the program, so that from here on it ends by detaching.
+    pub(crate) fn new(start: &'a Start) -> Self {
+        Self {
+            start,
+            signals: Signals::block(),
+            child: None,
+        }
+    }
+
+    /// Starts the command, if there is one, and waits until it is over. Every `interval` it calls `tick`, which may end the
+    /// wait by answering false.
+    ///
+    /// # Errors
+    ///
+    /// The command was not started.
+    pub(crate) fn wait(
+        &mut self,
+        args: &Args<'_>,
+        interval: Option<Duration>,
+        mut tick: impl FnMut() -> bool,
+    ) -> Result<(), ()> {
+        if let Some(first) = args.run {
+            match self.start.spawn(first, &self.signals) {
+                Ok(pid) => self.child = Some(Child { pid, status: None }),
+                Err(errno) => {
+                    message(format_args!("no new process: {}", ErrnoName(errno)));
+                    return Err(());
+                }
+            }
+        }
+        let begin = now();
+        let end = args.time.map(|time| begin + time);
+        let mut next_tick = interval.map(|interval| begin + interval);
+        loop {
+            let now = now();
+            if end.is_some_and(|end| now >= end) {
+                return Ok(());
+            }
+            if let (Some(next), Some(interval)) = (&mut next_tick, interval) {
+                if now >= *next {
+                    if !tick() {
+                        return Ok(());
+                    }
+                    *next = now + interval;
+                }
+            }
+            let until = match (end, next_tick) {
+                (Some(end), Some(tick)) => Some(end.min(tick)),
+                (end, tick) => end.or(tick),
+            };
+            if self.is_over(until.map(|until| until.saturating_sub(now))) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends the command if it still runs, asking it first (a second signal to this program does more than ask). Answers its
+    /// exit status, 128 and the signal's number if it died of one; 0 without a command.
+    pub(crate) fn finish(mut self) -> u8 {
+        let mut ask = Signal::TERM;
+        while let Some(Child { pid, status: None }) = self.child {
+            // It may just have ended; then its status comes next.
+            let _ = rustix::process::kill_process(pid, ask);
+            while !self.is_over(None) {}
+            ask = Signal::KILL;
+        }
+        self.child.and_then(|child| child.status).unwrap_or(0)
+    }
+
+    /// Waits for a signal. Answers whether it asks to end, or the command has ended, of which it takes note.
+    fn is_over(&mut self, timeout: Option<Duration>) -> bool {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        match self.signals.wait(timeout) {
+            Some(SIGCHLD) => {
+                // One signal may stand for several children: as init there are those of others.
+                loop {
+                    match rustix::process::wait(WaitOptions::NOHANG) {
+                        Ok(Some((pid, status))) => {
+                            if let Some(child) =
+                                self.child.as_mut().filter(|child| child.pid == pid)
+                            {
+                                child.status = Some(exit_status(status));
+                            }
+                        }
+                        Ok(None) => break,
+                        Err(_) => {
+                            // There are no children any more, whoever waited for ours.
+                            if let Some(child) = &mut self.child {
+                                child.status.get_or_insert(u8::MAX);
+                            }
+                            break;
+                        }
+                    }
+                }
+                let child = self.child.as_ref();
+                child.is_some_and(|child| child.status.is_some())
+            }
+            // Writing to the pipe has failed too, and says so.
+            None | Some(SIGPIPE) => false,
+            Some(_) => true,
+        }
+    }
+}
+
+fn exit_status(status: WaitStatus) -> u8 {
+    let died = || Some(128 + status.terminating_signal()?);
+    let status = status.exit_status().or_else(died);
+    status
+        .and_then(|status| u8::try_from(status).ok())
+        .unwrap_or(u8::MAX)
+}
+
+/// The time since boot.
+fn now() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = crate::rt::monotonic_clock();
+    Duration::new(
+        u64::try_from(tv_sec).unwrap_or_default(),
+        u32::try_from(tv_nsec).unwrap_or_default(),
+    )
+}

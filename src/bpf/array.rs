@@ -1,0 +1,88 @@
+//! As much of BPF maps as programs that count need: an array of 64-bit numbers.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use crate::bpf::pin::pin;
+use crate::bpf::program;
+use crate::error::cause::Cause;
+use crate::error::{Error, Failure, Step};
+use crate::sys;
+
+/// A `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values, all zero at first.
+#[derive(Debug)]
+pub struct Array(OwnedFd);
+
+impl Array {
+    /// Makes an array of `entries` numbers.
+    ///
+    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`, which is raised for the call if it is too low, and put
+    /// back.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::Map`]: no permission (`CAP_BPF`; `CAP_SYS_ADMIN` before Linux 5.8), no memory, no entries.
+    pub fn create(entries: u32) -> Result<Self, Error> {
+        let create = || sys::map_create_array(entries);
+        Ok(Self(program::with_memlock(
+            Step::Map,
+            Cause::Unknown,
+            create,
+        )?))
+    }
+
+    /// The number at `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::Map`], `ENOENT`: there is no such index.
+    pub fn get(&self, index: u32) -> Result<u64, Error> {
+        sys::map_lookup(self, index).map_err(map_failed)
+    }
+
+    /// Changes the number at `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::Map`], `E2BIG`: there is no such index.
+    pub fn set(&self, index: u32, number: u64) -> Result<(), Error> {
+        sys::map_update(self, index, number).map_err(map_failed)
+    }
+
+    /// Pins the array into a bpf file system, where it stays without this process. Of the path at most the last directory is
+    /// made, with mode 0700. Linux 4.4.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::Pin`]: the path is not in a bpf file system that is mounted, or taken.
+    #[doc(alias = "bpf_map__pin")]
+    pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
+        pin(self.as_fd(), path).map_err(Error::from)
+    }
+
+    /// Opens an array that was pinned, by this crate or another. Linux 4.13.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::Map`]: there is no such pin, or it is not an array of u64 values.
+    #[doc(alias = "bpf_map__reuse_fd")]
+    pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
+        let opened = path.into_with_c_str(|path| {
+            let fd = sys::obj_get(path)?;
+            Ok(sys::is_array(fd.as_fd())?.then_some(fd))
+        });
+        let fd = opened.map_err(map_failed)?;
+        fd.map(Self).ok_or_else(|| map_failed(Errno::INVAL))
+    }
+}
+
+fn map_failed(errno: Errno) -> Error {
+    Failure::bpf(Step::Map, errno, Cause::Unknown).into()
+}
+
+impl AsFd for Array {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

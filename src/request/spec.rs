@@ -1,0 +1,593 @@
+//! A probe as text: one grammar for the library and for the program.
+
+use core::fmt;
+use core::str::FromStr;
+
+use crate::request::invalid::Invalid;
+use crate::request::target::{self as request, AttachMode, KprobeOpts, Target};
+use crate::text::{self, split};
+
+/// A target with its options, as one line of text.
+///
+/// ```text
+/// [kprobe/|kretprobe/][module:]function[+offset][,key=value]...
+/// [kprobe/|kretprobe/]0xADDRESS[,key=value]...
+/// ```
+///
+/// | part | is |
+/// |---|---|
+/// | `kprobe/`, `kretprobe/` | the kind of probe; without it `kprobe/` |
+/// | `module:` | letters, digits and `_` |
+/// | `function` | letters, digits, `_`, `.` and `$`, not beginning with a digit |
+/// | `+offset`, `offset=N` | [`KprobeOpts::offset`] |
+/// | `cookie=N` | [`KprobeOpts::bpf_cookie`] |
+/// | `mode=M` | [`KprobeOpts::attach_mode`]: `link`, `perf`, `legacy-link`, `legacy` |
+/// | `maxactive=N` | [`KprobeOpts::maxactive`] |
+/// | `retprobe` | [`KprobeOpts::retprobe`], as `kretprobe/` |
+///
+/// Numbers are C's: decimal, hexadecimal after `0x`, octal after `0`. No white space anywhere, each option once.
+///
+/// # Where this differs from libbpf's section names
+///
+/// What libbpf's `SEC("kprobe/...")` takes on purpose is taken here, and means the same. What its `sscanf()` takes by
+/// accident is refused, with the byte named:
+///
+/// | text | libbpf | here | why |
+/// |---|---|---|---|
+/// | `kprobe/mod:foo` | probes `mod` | probes `foo` of module `mod` | the rest was dropped; the kernel does know modules |
+/// | `kprobe/foo$x` | probes `foo` | probes `foo$x` | the rest was dropped; mangled names have a `$` |
+/// | `kprobe/foo,cookie=7` | probes `foo` | the option is taken | the rest was dropped |
+/// | `kprobe/foo-5`, `foo*`, `foo/x`, `foo%return` | probes `foo` | refused | the rest was dropped |
+/// | `kprobe/foo+`, `foo+x`, `foo+5x`, `foo+0xg`, `foo+08` | stops at the bad digit, perhaps at 0 | refused | it is another place |
+/// | `kprobe/foo++5`, `foo+ 5`, `foo+-0` | `strtol()` takes a sign and blanks | refused | a slip of the hand |
+/// | `kprobe/foo+0b11` | 0 or 3, by the C library | refused | two readings |
+/// | `kprobe/foo+99999999999999999999` | saturates | refused | it is another place |
+/// | offsets above 4294967295 | the kernel keeps 32 bits | refused | it is another place |
+/// | a name of more than 511 bytes | the kernel refuses it | refused | no symbol is that long |
+/// | `kprobe/123` | a function named `123` | refused | no symbol begins with a digit |
+/// | `kprobe/0xffffffff81000000` | a function of that name | an address | libbpf takes addresses in its API only |
+/// | `kprobe` alone | a program without a target | the function `kprobe` | a probe has a target |
+/// | `?kprobe/foo` | not loaded by default | refused | nothing to attach |
+/// | `ksyscall/`, `kprobe.multi/` and the like | attaches | refused by name | not served yet |
+///
+/// # Examples
+///
+/// ```
+/// use kprobe_attach::Probe;
+///
+/// let probe: Probe = "kretprobe/vfs_read,cookie=7".parse()?;
+/// assert!(probe.opts.retprobe);
+/// assert_eq!(probe.target.function(), Some("vfs_read"));
+///
+/// let error = "vfs_read+0xg".parse::<Probe>().unwrap_err();
+/// assert_eq!(error.at, 11);
+/// # Ok::<(), kprobe_attach::ParseError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What is probed.
+    pub target: Target,
+    /// How.
+    pub opts: KprobeOpts,
+}
+
+impl Probe {
+    /// Reads a probe from bytes of any kind.
+    ///
+    /// # Errors
+    ///
+    /// The first byte that breaks a rule, and the rule.
+    pub fn from_bytes(text: &[u8]) -> Result<Self, ParseError> {
+        Self::with_defaults(text, &KprobeOpts::new())
+    }
+
+    /// Reads a probe whose options, where the text gives none, are those of `defaults`.
+    ///
+    /// # Errors
+    ///
+    /// The first byte that breaks a rule, and the rule. Where the defaults break it, it is the first byte of the text.
+    pub fn with_defaults(text: &[u8], defaults: &KprobeOpts) -> Result<Self, ParseError> {
+        let mut given = Given::default();
+        let mut opts = *defaults;
+        let (head, options) = split(text, b',').unwrap_or((text, b""));
+        let is_kind = |kind: &[u8]| {
+            kind.iter()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'.' | b'?'))
+        };
+        let (kind, place) = split(head, b'/')
+            .filter(|(kind, _)| is_kind(kind))
+            .unwrap_or((b"", head));
+        let place_at = head.len() - place.len();
+        if place_at > 0 {
+            opts.retprobe |= is_return(kind).map_err(|invalid| ParseError::new(0, invalid))?;
+        }
+        let (name, offset) = split(place, b'+').unwrap_or((place, b""));
+        let target = Target::from_bytes(name).map_err(|error| error.from(place_at))?;
+        if name.len() < place.len() {
+            let at = place_at + name.len() + 1;
+            opts.set(Key::Offset, offset)
+                .map_err(|error| error.from(at))?;
+            given.once(Key::Offset, at)?;
+        }
+        let mut at = head.len() + 1;
+        if at <= text.len() {
+            for option in options.split(|byte| *byte == b',') {
+                let (key, value) = Key::split(option).map_err(|error| error.from(at))?;
+                given.once(key, at)?;
+                opts.set(key, value)
+                    .map_err(|error| error.from(at + option.len() - value.len()))?;
+                at += option.len() + 1;
+            }
+        }
+        let probe = Self { target, opts };
+        request::check_request(&probe.target, &probe.opts)
+            .map_err(|invalid| ParseError::new(given.at(invalid, place_at), invalid))?;
+        Ok(probe)
+    }
+}
+
+impl FromStr for Probe {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Self::from_bytes(text.as_bytes())
+    }
+}
+
+impl fmt::Display for Probe {
+    /// The canonical text, which parses to the same probe.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, opts } = self;
+        let KprobeOpts {
+            bpf_cookie,
+            offset,
+            retprobe,
+            attach_mode,
+            maxactive,
+            // How to attach it, and no part of its text.
+            within_function: _,
+        } = *opts;
+        let kind = if retprobe { "kretprobe" } else { "kprobe" };
+        write!(f, "{kind}/{target}")?;
+        if offset != 0 {
+            write!(f, "+{offset:#x}")?;
+        }
+        if bpf_cookie != 0 {
+            write!(f, ",cookie={bpf_cookie:#x}")?;
+        }
+        if let Some(mode) = attach_mode {
+            write!(f, ",mode={mode}")?;
+        }
+        if maxactive != 0 {
+            write!(f, ",maxactive={maxactive}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a kind of probe is that of a return.
+fn is_return(kind: &[u8]) -> Result<bool, Invalid> {
+    const KINDS: [(&str, Result<bool, Invalid>); 7] = [
+        ("kprobe", Ok(false)),
+        ("kretprobe", Ok(true)),
+        ("ksyscall", Err(Invalid::KindNotServed)),
+        ("kretsyscall", Err(Invalid::KindNotServed)),
+        ("kprobe.multi", Err(Invalid::KindNotServed)),
+        ("kretprobe.multi", Err(Invalid::KindNotServed)),
+        ("kprobe.session", Err(Invalid::KindNotServed)),
+    ];
+    match KINDS.iter().find(|(name, _)| name.as_bytes() == kind) {
+        Some((_, is_return)) => *is_return,
+        None if kind.starts_with(b"?") => Err(Invalid::AutoloadMark),
+        None => Err(Invalid::UnknownKind),
+    }
+}
+
+/// An option of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Offset,
+    Cookie,
+    Mode,
+    Maxactive,
+    Retprobe,
+}
+
+impl Key {
+    fn from_name(name: &[u8]) -> Option<Self> {
+        const KEYS: [(&str, Key); 5] = [
+            ("offset", Key::Offset),
+            ("cookie", Key::Cookie),
+            ("mode", Key::Mode),
+            ("maxactive", Key::Maxactive),
+            ("retprobe", Key::Retprobe),
+        ];
+        let (_, key) = KEYS.iter().find(|(key, _)| key.as_bytes() == name)?;
+        Some(*key)
+    }
+
+    /// `key=value`, or the flag.
+    fn split(option: &[u8]) -> Result<(Self, &[u8]), ParseError> {
+        let (name, value) =
+            split(option, b'=').map_or((option, None), |(name, value)| (name, Some(value)));
+        let key = Self::from_name(name).ok_or(ParseError::new(0, Invalid::UnknownOption))?;
+        match (key, value) {
+            (Self::Retprobe, Some(_)) => Err(ParseError::new(name.len(), Invalid::UnwantedValue)),
+            (Self::Retprobe, None) => Ok((key, b"")),
+            (_, Some(value)) => Ok((key, value)),
+            (_, None) => Err(ParseError::new(name.len(), Invalid::MissingValue)),
+        }
+    }
+}
+
+impl KprobeOpts {
+    /// Sets one option by its name in a probe's text: `offset`, `cookie`, `mode`, `maxactive`, or `retprobe` with an empty
+    /// value.
+    ///
+    /// # Errors
+    ///
+    /// An unknown name, or the byte of the value that is wrong.
+    pub fn set_by_name(&mut self, name: &str, value: &[u8]) -> Result<(), ParseError> {
+        let key =
+            Key::from_name(name.as_bytes()).ok_or(ParseError::new(0, Invalid::UnknownOption))?;
+        self.set(key, value)
+    }
+
+    fn set(&mut self, key: Key, value: &[u8]) -> Result<(), ParseError> {
+        match key {
+            Key::Offset => self.offset = number(value)?,
+            Key::Cookie => self.bpf_cookie = number(value)?,
+            Key::Mode => {
+                let mode = AttachMode::ALL
+                    .iter()
+                    .find(|mode| mode.name().as_bytes() == value);
+                self.attach_mode = Some(*mode.ok_or(ParseError::new(0, Invalid::UnknownMode))?);
+            }
+            Key::Maxactive => {
+                self.maxactive = u32::try_from(number(value)?)
+                    .map_err(|_| ParseError::new(0, Invalid::NumberTooLarge))?;
+            }
+            Key::Retprobe if value.is_empty() => self.retprobe = true,
+            Key::Retprobe => return Err(ParseError::new(0, Invalid::UnwantedValue)),
+        }
+        Ok(())
+    }
+}
+
+/// Where in the text each option was given.
+#[derive(Debug, Default)]
+struct Given {
+    offset: Option<usize>,
+    cookie: Option<usize>,
+    mode: Option<usize>,
+    maxactive: Option<usize>,
+    retprobe: Option<usize>,
+}
+
+impl Given {
+    fn once(&mut self, key: Key, at: usize) -> Result<(), ParseError> {
+        let seen = match key {
+            Key::Offset => &mut self.offset,
+            Key::Cookie => &mut self.cookie,
+            Key::Mode => &mut self.mode,
+            Key::Maxactive => &mut self.maxactive,
+            Key::Retprobe => &mut self.retprobe,
+        };
+        match seen.replace(at) {
+            None => Ok(()),
+            Some(_) => Err(ParseError::new(at, Invalid::OptionTwice)),
+        }
+    }
+
+    /// The place of what breaks a rule between target and options: the later of the two that do not go together.
+    fn at(&self, invalid: Invalid, place: usize) -> usize {
+        match invalid {
+            Invalid::OffsetOnAddress | Invalid::OffsetTooLarge => self.offset,
+            Invalid::OffsetOnRetprobe => self.offset.max(self.retprobe),
+            Invalid::MaxactiveTooLarge | Invalid::MaxactiveOnEntry => self.maxactive,
+            Invalid::MaxactiveOnPmu => self.maxactive.max(self.mode),
+            Invalid::CookieWithoutLink => self.cookie.max(self.mode),
+            _ => Some(place),
+        }
+        .unwrap_or(0)
+    }
+}
+
+/// A number as in C: decimal, hexadecimal after `0x`, octal after `0`; no sign, no blanks, nothing after it.
+pub(crate) fn number(text: &[u8]) -> Result<u64, ParseError> {
+    let (digits, base) = match text {
+        [b'0', b'x' | b'X', digits @ ..] => (digits, 16),
+        [b'0', b'b' | b'B', ..] => return Err(ParseError::new(1, Invalid::BinaryNumber)),
+        [b'0', digits @ ..] if !digits.is_empty() => (digits, 8),
+        digits => (digits, 10),
+    };
+    text::number(digits, base).map_err(|error| error.from(text.len() - digits.len()))
+}
+
+/// A place in a text that is not as it must be. With the text it can be [shown](Self::in_text), a caret under the byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseError {
+    /// The offset of the byte; the end of the text where something is missing there.
+    pub at: usize,
+    /// The rule that it breaks.
+    pub invalid: Invalid,
+}
+
+impl ParseError {
+    pub(crate) const fn new(at: usize, invalid: Invalid) -> Self {
+        Self { at, invalid }
+    }
+
+    /// The same error in a text of which the parsed one starts at byte `start`.
+    pub(crate) const fn from(self, start: usize) -> Self {
+        Self {
+            at: self.at + start,
+            invalid: self.invalid,
+        }
+    }
+
+    /// The error in three lines: the text, a caret under the byte with what is wrong, and what is allowed.
+    ///
+    /// Bytes that are not printable ASCII are shown as `?`.
+    #[must_use]
+    pub const fn in_text<'a>(&self, text: &'a [u8]) -> InText<'a> {
+        InText { error: *self, text }
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at byte {}: {}", self.at, self.invalid)
+    }
+}
+
+impl core::error::Error for ParseError {}
+
+impl From<ParseError> for crate::Error {
+    fn from(error: ParseError) -> Self {
+        crate::error::Failure::invalid(error.invalid).into()
+    }
+}
+
+/// A [`ParseError`] with its text; made by [`ParseError::in_text`].
+#[derive(Clone, Copy, Debug)]
+pub struct InText<'a> {
+    error: ParseError,
+    text: &'a [u8],
+}
+
+impl fmt::Display for InText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.text {
+            let printable = matches!(byte, b' '..=b'~');
+            fmt::Write::write_char(f, if printable { char::from(*byte) } else { '?' })?;
+        }
+        let ParseError { at, invalid } = self.error;
+        f.write_str("\n")?;
+        (0..at.min(self.text.len())).try_for_each(|_| f.write_str(" "))?;
+        write!(f, "^ {invalid}\nallowed: {}", invalid.allowed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+    use std::string::{String, ToString};
+
+    fn parse(text: &str) -> Result<Probe, (usize, Invalid)> {
+        text.parse::<Probe>()
+            .map_err(|error| (error.at, error.invalid))
+    }
+
+    fn probe(target: &str, opts: KprobeOpts) -> Probe {
+        Probe {
+            target: target.parse().unwrap(),
+            opts,
+        }
+    }
+
+    #[test]
+    fn what_the_grammar_has_is_taken() {
+        let opts = KprobeOpts::new;
+        let address = "0xffffffff81000000";
+        for (text, target, opts) in [
+            ("vfs_read", "vfs_read", opts()),
+            ("kprobe/vfs_read", "vfs_read", opts()),
+            ("kretprobe/vfs_read", "vfs_read", opts().retprobe(true)),
+            ("kretprobe/vfs_read+0", "vfs_read", opts().retprobe(true)),
+            (
+                "kretprobe/vfs_read,retprobe",
+                "vfs_read",
+                opts().retprobe(true),
+            ),
+            ("vfs_read,retprobe", "vfs_read", opts().retprobe(true)),
+            ("foo.isra.0+5", "foo.isra.0", opts().offset(5)),
+            ("foo+0x5", "foo", opts().offset(5)),
+            ("foo+0X1f", "foo", opts().offset(31)),
+            ("foo+010", "foo", opts().offset(8)),
+            ("foo+0", "foo", opts()),
+            ("foo+00", "foo", opts()),
+            ("foo,offset=0x10", "foo", opts().offset(16)),
+            ("foo+4294967295", "foo", opts().offset(u64::from(u32::MAX))),
+            (
+                "nf_tables:nft_do_chain+4",
+                "nf_tables:nft_do_chain",
+                opts().offset(4),
+            ),
+            ("_ZN4core3fmt17h0123E$x", "_ZN4core3fmt17h0123E$x", opts()),
+            (address, address, opts()),
+            (
+                "kretprobe/0xffffffff81000000",
+                address,
+                opts().retprobe(true),
+            ),
+            (
+                "foo,cookie=18446744073709551615",
+                "foo",
+                opts().bpf_cookie(u64::MAX),
+            ),
+            (
+                "foo,cookie=0,mode=perf",
+                "foo",
+                opts().attach_mode(AttachMode::Perf),
+            ),
+            (
+                "kretprobe/foo,mode=legacy-link,maxactive=4096,cookie=1",
+                "foo",
+                opts()
+                    .retprobe(true)
+                    .attach_mode(AttachMode::LegacyLink)
+                    .maxactive(4096)
+                    .bpf_cookie(1),
+            ),
+            ("kprobe", "kprobe", opts()),
+        ] {
+            assert_eq!(parse(text), Ok(probe(target, opts)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_it_has_not_is_refused_at_the_byte() {
+        use Invalid as I;
+        for (text, at, invalid) in [
+            ("", 0, I::EmptyFunction),
+            ("kprobe/", 7, I::EmptyFunction),
+            ("/foo", 0, I::UnknownKind),
+            ("foo/bar", 0, I::UnknownKind),
+            ("kprobe.s/foo", 0, I::UnknownKind),
+            ("ksyscall/read", 0, I::KindNotServed),
+            ("kretsyscall/read", 0, I::KindNotServed),
+            ("kprobe.multi/vfs_*", 0, I::KindNotServed),
+            ("kretprobe.multi/vfs_*", 0, I::KindNotServed),
+            ("kprobe.session/vfs_read", 0, I::KindNotServed),
+            ("?kprobe/foo", 0, I::AutoloadMark),
+            ("kprobe/kprobe/foo", 13, I::FunctionByte),
+            (" foo", 0, I::FunctionByte),
+            ("foo ", 3, I::FunctionByte),
+            ("foo-5", 3, I::FunctionByte),
+            ("foo*", 3, I::FunctionByte),
+            ("foo%return", 3, I::FunctionByte),
+            ("foo#", 3, I::FunctionByte),
+            ("foo\n-:a/b", 3, I::ModuleByte),
+            ("foo\u{a0}", 3, I::FunctionByte),
+            ("foo\0", 3, I::FunctionByte),
+            ("@foo", 0, I::FunctionByte),
+            ("a:b:c", 3, I::FunctionByte),
+            ("kprobe/123", 7, I::LeadingDigit),
+            ("1foo", 0, I::LeadingDigit),
+            ("m:1foo", 2, I::LeadingDigit),
+            (":foo", 0, I::EmptyModule),
+            ("m-x:foo", 1, I::ModuleByte),
+            ("m:", 2, I::EmptyFunction),
+            ("+5", 0, I::EmptyFunction),
+            ("foo+", 4, I::EmptyNumber),
+            ("foo+x", 4, I::NotADigit),
+            ("foo++5", 4, I::NotADigit),
+            ("foo+ 5", 4, I::NotADigit),
+            ("foo+-0", 4, I::NotADigit),
+            ("foo+5abc", 5, I::NotADigit),
+            ("foo+08", 5, I::NotADigit),
+            ("foo+0x", 6, I::EmptyNumber),
+            ("foo+0xg", 6, I::NotADigit),
+            ("foo+0b11", 5, I::BinaryNumber),
+            ("foo+1e3", 5, I::NotADigit),
+            ("foo+4294967296", 4, I::OffsetTooLarge),
+            ("foo+18446744073709551616", 23, I::NumberTooLarge),
+            ("kretprobe/foo+5", 14, I::OffsetOnRetprobe),
+            ("foo+5,retprobe", 6, I::OffsetOnRetprobe),
+            ("0xffffffff81000000+5", 19, I::OffsetOnAddress),
+            ("0x1000", 0, I::NotKernelAddress),
+            ("kprobe/0xffffffffffffff00", 7, I::NotKernelAddress),
+            ("0x", 2, I::EmptyNumber),
+            ("foo,", 4, I::UnknownOption),
+            ("foo,,cookie=1", 4, I::UnknownOption),
+            ("foo,colour=1", 4, I::UnknownOption),
+            ("foo,Cookie=1", 4, I::UnknownOption),
+            ("foo,cookie", 10, I::MissingValue),
+            ("foo,cookie=", 11, I::EmptyNumber),
+            ("foo,cookie=-1", 11, I::NotADigit),
+            ("foo,retprobe=1", 12, I::UnwantedValue),
+            ("foo,cookie=1,cookie=1", 13, I::OptionTwice),
+            ("foo+5,offset=5", 6, I::OptionTwice),
+            ("foo,mode=default", 9, I::UnknownMode),
+            ("foo,mode=", 9, I::UnknownMode),
+            ("foo,mode=perf,cookie=1", 14, I::CookieWithoutLink),
+            ("foo,cookie=1,mode=legacy", 13, I::CookieWithoutLink),
+            ("kretprobe/foo,mode=link,maxactive=8", 24, I::MaxactiveOnPmu),
+            ("kretprobe/foo,maxactive=4097", 14, I::MaxactiveTooLarge),
+            ("kretprobe/foo,maxactive=4294967296", 24, I::NumberTooLarge),
+            ("foo,maxactive=8", 4, I::MaxactiveOnEntry),
+        ] {
+            assert_eq!(parse(text), Err((at, invalid)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_name_is_taken_and_one_byte_more_is_not() {
+        let longest = "f".repeat(511);
+        assert_eq!(parse(&longest).unwrap().target.function(), Some(&*longest));
+        assert_eq!(
+            parse(&format!("m:{}", "f".repeat(510))),
+            Err((511, Invalid::NameTooLong))
+        );
+        assert_eq!(parse(&"f".repeat(512)), Err((511, Invalid::NameTooLong)));
+    }
+
+    #[test]
+    fn every_byte_that_no_symbol_has_is_refused() {
+        for byte in 0..=u8::MAX {
+            let text = [b'f', byte, b'g'];
+            let symbol = byte.is_ascii_alphanumeric() || b"_.$".contains(&byte);
+            let grammar = b":+/,".contains(&byte);
+            let parsed = Target::from_bytes(&text);
+            assert_eq!(parsed.is_ok(), symbol || byte == b':', "{byte:#x}");
+            if !grammar {
+                assert_eq!(Probe::from_bytes(&text).is_ok(), symbol, "{byte:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_printed_probe_parses_to_the_same() {
+        for text in [
+            "vfs_read+0x10,cookie=7,mode=link",
+            "kretprobe/m:foo.isra.0,maxactive=9,mode=legacy",
+            "0xffffffff81000000,retprobe",
+        ] {
+            let probe: Probe = text.parse().unwrap();
+            assert_eq!(probe.to_string().parse(), Ok(probe), "{text}");
+        }
+    }
+
+    #[test]
+    fn defaults_hold_where_the_text_says_nothing() {
+        let defaults = KprobeOpts::new()
+            .bpf_cookie(7)
+            .attach_mode(AttachMode::Link);
+        let probe = Probe::with_defaults(b"foo,cookie=8", &defaults).unwrap();
+        assert_eq!(probe.opts, defaults.bpf_cookie(8));
+        let error = Probe::with_defaults(b"foo", &KprobeOpts::new().maxactive(8)).unwrap_err();
+        assert_eq!((error.at, error.invalid), (0, Invalid::MaxactiveOnEntry));
+    }
+
+    #[test]
+    fn an_error_is_shown_under_its_byte() {
+        let text = "vfs_read+0xg";
+        let shown = text.parse::<Probe>().unwrap_err().in_text(text.as_bytes());
+        let expected = "\
+vfs_read+0xg
+           ^ this is no digit of the number
+allowed: a decimal number, or a hexadecimal one after 0x, or an octal one after 0";
+        assert_eq!(shown.to_string(), String::from(expected));
+        let text = b"vfs\n\xff";
+        let shown = Probe::from_bytes(text)
+            .unwrap_err()
+            .in_text(text)
+            .to_string();
+        assert!(
+            shown.starts_with("vfs??\n   ^ no function name has this byte\n"),
+            "{shown}"
+        );
+    }
+}

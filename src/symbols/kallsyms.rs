@@ -1,0 +1,323 @@
+//! The kernel's symbols: which addresses have a name, where a name alone stands for several functions.
+
+use core::fmt;
+use core::mem::size_of;
+use core::ops::Range;
+
+use rustix::io::Errno;
+
+use crate::error::cause::{Cause, out_of};
+use crate::error::{Error, Failure, Step};
+use crate::explain::evidence::KALLSYMS;
+use crate::mount::open_read;
+use crate::request::invalid::Invalid;
+use crate::request::target::{KprobeOpts, Target};
+use crate::text::{LINE_LEN, for_each_line, hexadecimal, words};
+
+/// A line of `/proc/kallsyms`. Its `Display` is the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Symbol<'a> {
+    /// Where it is; 0 where the kernel hides addresses from this process (`kernel.kptr_restrict`).
+    pub address: u64,
+    /// The type as in `nm(1)`: `t` or `T` for functions, `w` or `W` for weak ones.
+    pub kind: u8,
+    /// The name.
+    pub name: &'a str,
+    /// The module that it is in.
+    pub module: Option<&'a str>,
+}
+
+impl<'a> Symbol<'a> {
+    /// Reads a line: address, type, name, and for a module's symbol a tab and the module in brackets.
+    #[must_use]
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut words = words(line);
+        let address = hexadecimal(words.next()?)?;
+        let &[kind] = words.next()? else {
+            return None;
+        };
+        let name = core::str::from_utf8(words.next()?).ok()?;
+        let module = match words.next() {
+            None => None,
+            Some([b'[', module @ .., b']']) => Some(core::str::from_utf8(module).ok()?),
+            Some(_) => return None,
+        };
+        let end = words.next().is_none();
+        (end && kind.is_ascii_graphic()).then_some(Self {
+            address,
+            kind,
+            name,
+            module,
+        })
+    }
+
+    /// Whether it is a function, as far as its type tells.
+    pub(crate) const fn is_function(&self) -> bool {
+        matches!(self.kind, b't' | b'T' | b'w' | b'W')
+    }
+
+    /// The target that means it.
+    pub(crate) fn target(&self) -> Option<Target> {
+        match self.module {
+            Some(module) => Target::in_module(module, self.name).ok(),
+            None => Target::symbol(self.name).ok(),
+        }
+    }
+
+    /// Whether a target of this name means the symbol: a function of the target's name, and of its module if it has one.
+    #[must_use]
+    pub fn is(&self, target: &Target) -> bool {
+        self.is_function()
+            && target.function() == Some(self.name)
+            && (target.module().is_none() || target.module() == self.module)
+    }
+}
+
+impl fmt::Display for Symbol<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            address,
+            kind,
+            name,
+            module,
+        } = self;
+        let digits = 2 * size_of::<usize>();
+        write!(f, "{address:0digits$x} {} {name}", char::from(*kind))?;
+        match module {
+            Some(module) => write!(f, "\t[{module}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Calls `each` with the address of every function that a target's name stands for, as `/proc/kallsyms` has them. Each is a
+/// [`Target::address`], to which a program can be attached in every mode if the kernel allows probes there.
+///
+/// # Errors
+///
+/// [`Step::ResolveSymbol`]: `ENOENT` where no function has the name, with [`Cause::BadAddress`] for a target that is an
+/// address; `EPERM` where the kernel hides addresses; or what the file answers.
+///
+/// ```no_run
+/// use kprobe_attach::{Kernel, KprobeOpts, Target, kallsyms};
+///
+/// # fn attach_all(program: kprobe_attach::prog::Program) -> Result<(), kprobe_attach::Error> {
+/// let kernel = Kernel::probe_with(&program);
+/// let mut links = Vec::new();
+/// kallsyms::for_each_address(&Target::symbol("cleanup")?, |address| {
+///     links.push(kernel.attach_kprobe(&program, Target::address(address), &KprobeOpts::new()));
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn for_each_address(target: &Target, mut each: impl FnMut(u64)) -> Result<(), Error> {
+    addresses(target, &mut each).map_err(|failure| failure.of(target, &KprobeOpts::new()))
+}
+
+/// [`for_each_address`], whose error has no target yet.
+pub(crate) fn addresses(target: &Target, each: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+    if target.as_address().is_some() {
+        return Err(failed(Errno::NOENT, Cause::BadAddress));
+    }
+    let mut found = false;
+    let mut hidden = false;
+    for_each_symbol(&mut |symbol| {
+        if symbol.is(target) {
+            found = true;
+            if symbol.address == 0 {
+                hidden = true;
+            } else {
+                each(symbol.address);
+            }
+        }
+    })
+    .map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))?;
+    match (found, hidden, target.module()) {
+        (_, true, _) => Err(failed(Errno::PERM, Cause::NoPermission)),
+        (true, false, _) => Ok(()),
+        (false, false, None) => Err(failed(Errno::NOENT, Cause::NoSuchFunction)),
+        (false, false, Some(_)) => Err(failed(Errno::NOENT, Cause::ModuleNotLoaded)),
+    }
+}
+
+/// Calls `each` with every symbol.
+pub(crate) fn for_each_symbol(each: &mut dyn FnMut(&Symbol<'_>)) -> Result<(), Errno> {
+    let file = open_read(rustix::fs::CWD, KALLSYMS)?;
+    for_each_line::<LINE_LEN>(&file, &mut |line| {
+        if let Some(symbol) = Symbol::parse(line) {
+            each(&symbol);
+        }
+    })
+}
+
+/// Where the kernel's own code is, without that of modules, as far as the symbols that bound it have been seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Code {
+    /// `_etext`; 0 where the kernel hides addresses.
+    pub(crate) end: u64,
+    /// What only the boot runs, and frees.
+    pub(crate) init: Range<u64>,
+}
+
+impl Code {
+    /// Takes note of a symbol that bounds it.
+    pub(crate) fn see(&mut self, symbol: &Symbol<'_>) {
+        match symbol.name {
+            "_etext" => self.end = symbol.address,
+            "_sinittext" => self.init.start = symbol.address,
+            "_einittext" => self.init.end = symbol.address,
+            _ => {}
+        }
+    }
+}
+
+/// Where an address is: in which function, if it is in one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In this one, so many bytes from its start.
+    In(Target, u64),
+    /// In none.
+    Nowhere,
+    /// There is no telling: addresses are hidden, or it is behind the last symbol of a module.
+    Untold,
+}
+
+/// Finds the function at an address: the last that begins there or before, up to the next symbol.
+/// [`None`] is behind all addresses.
+pub(crate) fn place_of(address: Option<u64>) -> Result<Place, Errno> {
+    let Some(address) = address else {
+        return Ok(Place::Nowhere);
+    };
+    let mut start = None;
+    let mut function = None;
+    let mut in_module = false;
+    let mut code = Code::default();
+    for_each_symbol(&mut |symbol| {
+        code.see(symbol);
+        // Of several names of one place that of a function counts, and of those the first.
+        let is_nearer = match start {
+            None => true,
+            Some(start) if start == symbol.address => function.is_none() && symbol.is_function(),
+            Some(start) => start < symbol.address,
+        };
+        // What the kernel has made as it runs, which may be anywhere, is no function of its own.
+        let made = symbol
+            .module
+            .is_some_and(|module| module == "bpf" || module.starts_with("__builtin__"));
+        if symbol.address <= address && is_nearer && !made {
+            start = Some(symbol.address);
+            in_module = symbol.module.is_some();
+            function = if symbol.is_function() {
+                symbol.target()
+            } else {
+                None
+            };
+        }
+    })?;
+    if code.end == 0 {
+        // Addresses are hidden.
+        return Ok(Place::Untold);
+    }
+    let (Some(start), Some(function)) = (start, function) else {
+        return Ok(Place::Nowhere);
+    };
+    let inside = Place::In(function, address - start);
+    if !in_module {
+        let is_code = address < code.end || code.init.contains(&address);
+        return Ok(if is_code { inside } else { Place::Nowhere });
+    }
+    let mut next = None;
+    for_each_symbol(&mut |symbol| {
+        if symbol.module == function.module() && symbol.address > address {
+            next = next.or(Some(symbol.address));
+        }
+    })?;
+    Ok(next.map_or(Place::Untold, |_| inside))
+}
+
+fn failed(errno: Errno, cause: Cause) -> Failure {
+    Failure::new(Step::ResolveSymbol, errno, cause)
+}
+
+/// Refuses an offset that is beyond the function: every kernel takes it, and probes another one.
+pub(crate) fn check_offset(target: &Target, opts: &KprobeOpts) -> Result<(), Failure> {
+    let mut start = None;
+    addresses(target, &mut |address| {
+        // Of several the kernel would take the first, if it takes any.
+        start.get_or_insert(address);
+    })?;
+    let address = start.and_then(|start| start.checked_add(opts.offset));
+    let place = place_of(address);
+    match place.map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))? {
+        Place::In(_, offset) if offset == opts.offset => Ok(()),
+        Place::Untold => Err(failed(Errno::NODATA, Cause::Unknown)),
+        _ => Err(Failure::invalid(Invalid::OffsetBeyondFunction).at(Step::ResolveSymbol)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn a_line_is_address_type_name_and_module() {
+        for (line, address, kind, name, module) in [
+            (
+                "ffffffff81000000 T _stext",
+                0xffff_ffff_8100_0000,
+                b'T',
+                "_stext",
+                None,
+            ),
+            ("0000000000000000 t foo.isra.0", 0, b't', "foo.isra.0", None),
+            (
+                "ffffffffc0000000 t nft_do_chain\t[nf_tables]",
+                0xffff_ffff_c000_0000,
+                b't',
+                "nft_do_chain",
+                Some("nf_tables"),
+            ),
+        ] {
+            let symbol = Symbol {
+                address,
+                kind,
+                name,
+                module,
+            };
+            assert_eq!(Symbol::parse(line.as_bytes()), Some(symbol));
+            assert_eq!(symbol.to_string(), line);
+        }
+        for line in [
+            "",
+            "ffffffff81000000",
+            "ffffffff81000000 T",
+            "ffffffff81000000 TT foo",
+            "+fffffff81000000 T foo",
+            "fffffffff81000000 T foo",
+            "0x1 T foo",
+            "1 T foo [m] x",
+            "1 T foo m",
+            "1 T foo [m",
+        ] {
+            assert_eq!(Symbol::parse(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_target_means_functions_of_its_name_and_module() {
+        let is = |line: &str, target: &str| {
+            Symbol::parse(line.as_bytes())
+                .unwrap()
+                .is(&target.parse().unwrap())
+        };
+        assert!(is("1 t foo", "foo"));
+        assert!(is("1 W foo", "foo"));
+        assert!(is("1 t foo\t[m]", "foo"));
+        assert!(is("1 t foo\t[m]", "m:foo"));
+        assert!(!is("1 t foo", "m:foo"));
+        assert!(!is("1 t foo\t[n]", "m:foo"));
+        assert!(!is("1 d foo", "foo"));
+        assert!(!is("1 t foo.isra.0", "foo"));
+    }
+}

@@ -1,0 +1,184 @@
+//! The file `kprobe_events` of tracefs: events are defined in it by a line, and removed by another.
+
+use core::fmt;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::{Errno, Result};
+use rustix::time::Timespec;
+
+use crate::error::cause::{Cause, cause, kprobe_events_cause};
+use crate::error::{Failure, Step};
+use crate::mount::{FILES, open_read};
+use crate::request::target::AttachMode;
+use crate::symbols::survey::settled;
+use crate::sys;
+use crate::text::{Buf, LINE_LEN, contains, for_each_line};
+use crate::tracefs::event::{
+    DEFINITION_LEN, Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal,
+    error_log_errno, error_log_line, parse_id, profile_missed,
+};
+
+/// Opens `kprobe_events` for one line at a time. Never with `O_TRUNC`: that deletes every event of the machine.
+const KPROBE_EVENTS_FLAGS: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::CLOEXEC);
+
+pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
+    rustix::fs::openat(
+        tracefs,
+        c"kprobe_events",
+        KPROBE_EVENTS_FLAGS,
+        Mode::empty(),
+    )
+}
+
+/// An event in `kprobe_events`, removed when dropped. What uses it must be closed before, or the kernel says `EBUSY`.
+#[derive(Debug)]
+pub(crate) struct TraceEvent {
+    /// Kept open, and locked at the event's [`owner_byte`](EventName::owner_byte): to remove an event must not fail for want of
+    /// a file descriptor, and whoever sweeps must see that the event has an owner.
+    kprobe_events: OwnedFd,
+    name: EventName,
+    defined: bool,
+}
+
+impl TraceEvent {
+    /// Defines the event by one write: the kernel cannot take a line in pieces.
+    ///
+    /// The lock comes first, so that there is no moment at which the event is there and nobody's, although the kernel would
+    /// let it be removed until a perf event is opened on it.
+    pub(crate) fn define(
+        tracefs: BorrowedFd<'_>,
+        definition: &Definition,
+        mode: AttachMode,
+    ) -> core::result::Result<Self, Failure> {
+        let Definition { name, target, opts } = definition;
+        let failed = |errno, cause| Failure::new(Step::CreateEvent, errno, cause);
+        // What it means once `kprobe_events` is open, going by the errno or a better one.
+        let refused = |errno, told| {
+            let cause = cause(Step::CreateEvent, told, mode, target, opts);
+            failed(errno, settled(cause.unwrap_or(Cause::Unknown), target))
+        };
+        let mut event = Self {
+            kprobe_events: open_kprobe_events(tracefs)
+                .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?,
+            name: *name,
+            defined: false,
+        };
+        let line = Buf::<DEFINITION_LEN>::of(definition)
+            .map_err(|_| failed(Errno::NAMETOOLONG, Cause::InvalidRequest))?;
+        sys::lock_byte(event.kprobe_events.as_fd(), event.name.owner_byte())
+            .and_then(|()| event.is_new(tracefs))
+            .map_err(|errno| refused(errno, errno))?;
+        event.defined = true;
+        if let Err(errno) = write(&event.kprobe_events, line.as_bytes()) {
+            event.defined = errno == SHORT_WRITE;
+            // Since Linux 6.12 EINVAL has more than one reason, and only the log tells.
+            return Err(refused(
+                errno,
+                error_log(tracefs, definition).unwrap_or(errno),
+            ));
+        }
+        Ok(event)
+    }
+
+    /// Looks whether the name is free: the kernel adds what is defined under a name that is taken to the event that has it
+    /// (Linux 5.5, commit ca89bc071d5e), and would remove both.
+    fn is_new(&self, tracefs: BorrowedFd<'_>) -> Result<()> {
+        let path = Buf::<128>::of(EventPath(&self.name))?;
+        // Not access(2), which asks for the real user and forgets the capabilities.
+        match rustix::fs::statat(tracefs, path.as_c_str()?, AtFlags::empty()) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The id by which `perf_event_open(2)` knows the event.
+    pub(crate) fn id(&self, tracefs: BorrowedFd<'_>) -> Result<u64> {
+        let path = Buf::<128>::of(IdPath(&self.name))?;
+        let file = open_read(tracefs, path.as_c_str()?)?;
+        let mut text = [0; ID_LEN];
+        let len = rustix::io::read(&file, &mut text)?;
+        text.get(..len).and_then(parse_id).ok_or(Errno::IO)
+    }
+
+    /// Removes the event.
+    pub(crate) fn remove(mut self) -> Result<()> {
+        self.defined = false;
+        self.write_removal()
+    }
+
+    /// Writes the removal, again after a pause if it fails: a child that another thread has forked uses the event until it
+    /// becomes another program, and a kernel that has no memory now may have some soon.
+    fn write_removal(&self) -> Result<()> {
+        let mut pauses = 0;
+        loop {
+            match remove(&self.kprobe_events, self.name) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Err(errno) if pauses == REMOVAL_PAUSES => return Err(errno),
+                Err(_) => pauses += 1,
+            }
+            // A pause cut short by a signal is one all the same.
+            let _ = rustix::thread::nanosleep(&REMOVAL_PAUSE);
+        }
+    }
+
+    /// How often the event's probe was missed, from `kprobe_profile`.
+    pub(crate) fn missed(&self, tracefs: BorrowedFd<'_>) -> Result<Option<u64>> {
+        let profile = open_read(tracefs, c"kprobe_profile")?;
+        let mut missed = None;
+        for_each_line::<LINE_LEN>(&profile, &mut |line| {
+            missed = missed.or_else(|| profile_missed(line, self.name.event()));
+        })?;
+        Ok(missed)
+    }
+}
+
+impl Drop for TraceEvent {
+    fn drop(&mut self) {
+        if FILES && self.defined {
+            // Who wants to know calls `KprobeLink::detach`.
+            let _ = self.write_removal();
+        }
+    }
+}
+
+/// Removes an event, by its group and name.
+pub(crate) fn remove(kprobe_events: &OwnedFd, name: impl fmt::Display) -> Result<()> {
+    let line = Buf::<128>::of(Removal(name))?;
+    write(kprobe_events, line.as_bytes())
+}
+
+fn write(kprobe_events: &OwnedFd, line: &[u8]) -> Result<()> {
+    match rustix::io::write(kprobe_events, line)? {
+        written if written == line.len() => Ok(()),
+        _ => Err(SHORT_WRITE),
+    }
+}
+
+/// How often, and after how long, a removal is tried again.
+const REMOVAL_PAUSES: usize = 10;
+const REMOVAL_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
+
+/// The kernel took a part of a line, which it never does.
+const SHORT_WRITE: Errno = Errno::IO;
+
+/// Why the kernel refused this very definition, from `error_log` (Linux 5.2, commit 8a062902be72).
+fn error_log(tracefs: BorrowedFd<'_>, definition: &Definition) -> Option<Errno> {
+    let file = open_read(tracefs, c"error_log").ok()?;
+    let event = Buf::<128>::of(definition.name).ok()?;
+    let mut above = None;
+    let mut found = None;
+    for_each_line::<LINE_LEN>(&file, &mut |line| match error_log_line(line) {
+        Some(ErrorLogLine::Error(text)) => above = error_log_errno(text),
+        Some(ErrorLogLine::Command(command)) if contains(command, event.as_bytes()) => {
+            found = above;
+        }
+        _ => {}
+    })
+    .ok()?;
+    found
+}
