@@ -1,6 +1,6 @@
 //! As much of BPF maps as programs that count need: an array of 64-bit numbers.
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -8,11 +8,11 @@ use crate::bpf::pin::pin;
 use crate::bpf::program;
 use crate::error::cause::Cause;
 use crate::error::{Error, Failure, Step};
-use crate::sys;
+use crate::sys::{self, ArrayFd};
 
 /// A `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values, all zero at first.
 #[derive(Debug)]
-pub struct Array(OwnedFd);
+pub struct Array(ArrayFd);
 
 impl Array {
     /// Makes an array of `entries` numbers.
@@ -24,7 +24,7 @@ impl Array {
     ///
     /// [`Step::Map`]: no permission (`CAP_BPF`; `CAP_SYS_ADMIN` before Linux 5.8), no memory, no entries.
     pub fn create(entries: u32) -> Result<Self, Error> {
-        let create = || sys::map_create_array(entries);
+        let create = || ArrayFd::create(entries);
         Ok(Self(program::with_memlock(
             Step::Map,
             Cause::Unknown,
@@ -38,7 +38,7 @@ impl Array {
     ///
     /// [`Step::Map`], `ENOENT`: there is no such index.
     pub fn get(&self, index: u32) -> Result<u64, Error> {
-        sys::map_lookup(self, index).map_err(map_failed)
+        self.0.lookup(index).map_err(map_failed)
     }
 
     /// Changes the number at `index`.
@@ -47,7 +47,7 @@ impl Array {
     ///
     /// [`Step::Map`], `E2BIG`: there is no such index.
     pub fn set(&self, index: u32, number: u64) -> Result<(), Error> {
-        sys::map_update(self, index, number).map_err(map_failed)
+        self.0.update(index, number).map_err(map_failed)
     }
 
     /// Pins the array into a bpf file system, where it stays without this process. Of the path at most the last directory is
@@ -68,12 +68,8 @@ impl Array {
     /// [`Step::Map`]: there is no such pin, or it is not an array of u64 values.
     #[doc(alias = "bpf_map__reuse_fd")]
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
-        let opened = path.into_with_c_str(|path| {
-            let fd = sys::obj_get(path)?;
-            Ok(sys::is_array(fd.as_fd())?.then_some(fd))
-        });
-        let fd = opened.map_err(map_failed)?;
-        fd.map(Self).ok_or_else(|| map_failed(Errno::INVAL))
+        let opened = path.into_with_c_str(|path| ArrayFd::of_map(sys::obj_get(path)?));
+        opened.map(Self).map_err(map_failed)
     }
 }
 

@@ -218,11 +218,11 @@ impl<'a> Load<'a> {
 
 /// Makes a BPF object, raising `RLIMIT_MEMLOCK` for the time of a second try if the first met `EPERM`: before Linux 5.11
 /// (commit 97306be45fbe) that is what a limit too low looks like. The limit is the process's, not the thread's.
-pub(crate) fn with_memlock(
+pub(crate) fn with_memlock<T>(
     step: Step,
     cause: Cause,
-    mut create: impl FnMut() -> Result<OwnedFd, Errno>,
-) -> Result<OwnedFd, Failure> {
+    mut create: impl FnMut() -> Result<T, Errno>,
+) -> Result<T, Failure> {
     let failed = |errno| match errno {
         // The verifier's word, not a missing permission.
         Errno::ACCESS if step == Step::LoadProgram => Failure::new(step, errno, cause),

@@ -1,0 +1,84 @@
+//! Arrays of 64-bit numbers.
+
+use core::mem::size_of_val;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::{Errno, Result};
+
+use super::call::{address, address_mut, bpf, bpf_fd, fd_u32};
+use super::object::obj_get_info;
+use super::uapi::{
+    BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_TYPE_ARRAY, BPF_MAP_UPDATE_ELEM, MapCreate,
+    MapElem, MapInfo,
+};
+
+/// A `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values. The calls below rely on that, so only this file makes one.
+#[derive(Debug)]
+pub(crate) struct ArrayFd(OwnedFd);
+
+impl AsFd for ArrayFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl ArrayFd {
+    /// `BPF_MAP_CREATE` of an array of `entries` u64.
+    pub(crate) fn create(entries: u32) -> Result<Self> {
+        let mut attr = MapCreate {
+            map_type: BPF_MAP_TYPE_ARRAY,
+            key_size: 4,
+            value_size: 8,
+            max_entries: entries,
+            map_flags: 0,
+        };
+        // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
+        unsafe { bpf_fd(BPF_MAP_CREATE, &mut attr) }.map(Self)
+    }
+
+    /// Takes a descriptor that is such an array: `EINVAL` for any other map. `fd` must be a map.
+    pub(crate) fn of_map(fd: OwnedFd) -> Result<Self> {
+        let mut info = MapInfo::default();
+        let len = size_of_val(&info);
+        // SAFETY: the struct is all zeros, so the kernel has no address to write to, whatever kind of object it is.
+        unsafe { obj_get_info(fd.as_fd(), &mut info, len) }?;
+        let MapInfo {
+            r#type,
+            id: _,
+            key_size,
+            value_size,
+        } = info;
+        if (r#type, key_size, value_size) == (BPF_MAP_TYPE_ARRAY, 4, 8) {
+            Ok(Self(fd))
+        } else {
+            Err(Errno::INVAL)
+        }
+    }
+
+    /// `BPF_MAP_UPDATE_ELEM`
+    pub(crate) fn update(&self, key: u32, value: u64) -> Result<()> {
+        let mut attr = MapElem {
+            map_fd: fd_u32(self.as_fd()),
+            key: address(&key),
+            value: address(&value),
+            ..MapElem::default()
+        };
+        // SAFETY: the attribute of this command. The keys of an `ArrayFd` are the u32, and its values the u64, that are read.
+        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
+    }
+
+    /// `BPF_MAP_LOOKUP_ELEM`
+    pub(crate) fn lookup(&self, key: u32) -> Result<u64> {
+        let mut value = 0_u64;
+        let mut attr = MapElem {
+            map_fd: fd_u32(self.as_fd()),
+            key: address(&key),
+            value: address_mut(&mut value),
+            ..MapElem::default()
+        };
+        // SAFETY: the attribute of this command. An `ArrayFd` is made by `create` and `of_map` alone, so its keys are the u32
+        // that is read and its values the u64 that is written; and the command refuses what is no map.
+        unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
+        Ok(value)
+    }
+}

@@ -1,0 +1,140 @@
+//! `BPF_PROG_LOAD`, and what the kernel reports of a program.
+
+use core::ffi::CStr;
+use core::mem::size_of_val;
+
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::io::{Errno, Result};
+
+use super::call::{address, address_mut, bpf, bpf_fd, fd_u32, len_u32};
+use super::object::obj_get_info;
+use super::uapi::{
+    self, BPF_BTF_LOAD, BPF_PROG_BIND_MAP, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD, BtfLoad,
+    GetFdById, ProgBindMap, ProgLoad,
+};
+
+/// What `BPF_PROG_LOAD` is given.
+#[derive(Debug)]
+pub(crate) struct Load<'a> {
+    pub(crate) insns: &'a [u64],
+    pub(crate) license: &'a CStr,
+    pub(crate) name: [u8; 16],
+    pub(crate) expected_attach_type: u32,
+    pub(crate) kern_version: u32,
+    /// `log_level` 1 if there is room for a log at all.
+    pub(crate) log: &'a mut [u8],
+}
+
+/// How often a load is tried again that a signal interrupted; libbpf's `PROG_LOAD_ATTEMPTS`.
+const PROG_LOAD_ATTEMPTS: u32 = 5;
+
+/// `BPF_PROG_LOAD` of a `BPF_PROG_TYPE_KPROBE` program.
+pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
+    let Load {
+        insns,
+        license,
+        name,
+        expected_attach_type,
+        kern_version,
+        log,
+    } = load;
+    let mut attr = ProgLoad {
+        prog_type: uapi::BPF_PROG_TYPE_KPROBE,
+        insn_cnt: u32::try_from(insns.len()).map_err(|_| Errno::TOOBIG)?,
+        insns: address(*insns),
+        license: address(*license),
+        kern_version: *kern_version,
+        prog_name: *name,
+        expected_attach_type: *expected_attach_type,
+        ..ProgLoad::default()
+    };
+    if !log.is_empty() {
+        attr.log_level = 1;
+        attr.log_size = len_u32(log);
+        attr.log_buf = address_mut(*log);
+    }
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        // SAFETY: the attribute of this command, which opens a file descriptor: insns and license are read within their
+        // lengths (the license ends with a NUL), and the log, borrowed mutably, is written within log_size.
+        match unsafe { bpf_fd(BPF_PROG_LOAD, &mut attr) } {
+            // The verifier met a pending signal (Linux 5.0, commit c3494801cd17).
+            Err(Errno::AGAIN) if attempts < PROG_LOAD_ATTEMPTS => {}
+            loaded => return loaded,
+        }
+    }
+}
+
+/// `BPF_BTF_LOAD` of no type information: EPERM without `CAP_BPF`, which is looked at first, and EINVAL with it.
+pub(crate) fn btf_load_nothing() -> Result<usize> {
+    let mut attr = BtfLoad::default();
+    // SAFETY: the attribute of this command, with a length of 0 beside its address.
+    unsafe { bpf(BPF_BTF_LOAD, &mut attr) }
+}
+
+/// `BPF_PROG_GET_FD_BY_ID`
+pub(crate) fn prog_get_fd_by_id(id: u32) -> Result<OwnedFd> {
+    let mut attr = GetFdById { id };
+    // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
+    unsafe { bpf_fd(BPF_PROG_GET_FD_BY_ID, &mut attr) }
+}
+
+/// What the kernel tells of a program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProgInfo {
+    /// `enum bpf_prog_type`
+    pub(crate) prog_type: u32,
+    pub(crate) id: u32,
+    /// Linux 5.12 (commit 9ed9e9ba2337)
+    pub(crate) recursion_misses: Option<u64>,
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` of a program.
+pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> Result<ProgInfo> {
+    let mut raw = uapi::ProgInfo::default();
+    let len = size_of_val(&raw);
+    // SAFETY: whatever kind of object it is, every address in its info is zero, and so is the length beside it: the kernel
+    // writes nowhere else.
+    let known = unsafe { obj_get_info(prog, &mut raw, len) }?;
+    Ok(ProgInfo {
+        prog_type: raw.r#type,
+        id: raw.id,
+        recursion_misses: (known >= len).then_some(raw.recursion_misses),
+    })
+}
+
+/// Whether a file descriptor is a program, as far as this kernel can tell: it is asked to bind map -1 to it, which it looks
+/// at last. Linux 5.10 (commit ef15314aa5de).
+pub(crate) fn is_prog(fd: BorrowedFd<'_>) -> bool {
+    let answer = |prog_fd| {
+        let mut attr = ProgBindMap {
+            prog_fd,
+            map_fd: u32::MAX,
+            flags: 0,
+        };
+        // SAFETY: the attribute of this command, with no address in it.
+        unsafe { bpf(BPF_PROG_BIND_MAP, &mut attr) }
+    };
+    // A kernel that does not know the command does not look at a program that is none either.
+    answer(fd_u32(fd)) != Err(Errno::INVAL) || answer(u32::MAX) == Err(Errno::INVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fd::AsFd;
+
+    #[test]
+    fn bpf_reaches_the_kernel() {
+        // A file descriptor that is not a program: whatever this kernel allows, it answers.
+        let not_a_program = rustix::fs::open(
+            c"/dev/null",
+            rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .unwrap();
+        let error = prog_info(not_a_program.as_fd()).unwrap_err();
+        assert!(matches!(error, Errno::INVAL | Errno::PERM), "{error:?}");
+    }
+}
