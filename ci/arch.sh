@@ -12,11 +12,11 @@ arch_filter='--skip inject:: --skip kill:: --skip soak:: --skip lockdown_'
 
 # Unpacks Debian's source of the standard library of the very same compiler, and prints where it is.
 rust_src() {
-    local conf version dir
+    local version dir
     version=$(rustc -vV | sed -n 's/^release: //p')
     dir=$(mktemp -d -p "$scratch")
-    conf=$(apt_suite trixie-backports amd64) || return
-    unpack_package "$conf" "rust-src=$version*" "$dir" './usr/src/rustc-*/library/*' || return
+    fetch_package amd64 "rust-src=$version*" "$dir" trixie-backports "${releases[@]}" experimental \
+        -- './usr/src/rustc-*/library/*' || return
     echo "$dir"/usr/src/rustc-*/library
 }
 

@@ -2,22 +2,29 @@
 # What a release promises beside working: the oldest Rust and the oldest dependencies, its documentation, what the package holds.
 # Sourced by run.sh.
 
-# What rustc of Debian's trixie needs beside itself, where the machine has other versions.
-msrv_packages=(rustc libstd-rust-dev 'libstd-rust-1.*' libllvm19 libc6 libgcc-s1 libstdc++6 zlib1g libzstd1 libxml2 libffi8 libedit2 libtinfo6 libbsd0 libmd0 libicu76 liblzma5)
+# What rustc of Debian's trixie needs beside itself and libc6, where the machine has other versions.
+msrv_packages=(libllvm19 libgcc-s1 libstdc++6 zlib1g libzstd1 libxml2 libffi8 libedit2 libtinfo6
+    libbsd0 libmd0 libicu76 liblzma5)
 
-# Fills $msrv_dir with rustc 1.85 of Debian's trixie, and the script `rustc` that runs it on any machine.
+# Fills $msrv_dir with rustc $msrv of Debian's trixie, and the script `rustc` that runs it on any
+# machine.
 fetch_msrv() {
-    local conf package name dir lib
+    local package dir lib suites libc_suites
     [[ ! -e $msrv_dir ]] || return 0
-    note "fetching rustc of trixie"
-    conf=$(apt_suite trixie amd64)
+    note "fetching rustc $msrv"
+    read -ra suites <<<"$(suites_of trixie) forky sid"
+    libc_suites=("${suites[@]}")
     dir=$(mktemp -d -p "$scratch")
-    for package in "${msrv_packages[@]}"; do
-        name=$(newest "$conf" "$package")
-        [[ -n $name ]] || die "Debian trixie has no package $package"
-        unpack_package "$conf" "$name" "$dir" './usr/*' || die "cannot fetch $name"
+    for package in {rustc,libstd-rust-dev,'libstd-rust-1.*'}="$msrv*" "${msrv_packages[@]}"; do
+        fetch_package amd64 "$package" "$dir" "${suites[@]}" -- './usr/*' ||
+            die "cannot fetch $package"
+        # With what is newer goes the newest libc6; what is older runs with it, too.
+        [[ $fetched_suite = trixie* ]] || libc_suites=(sid)
     done
+    fetch_package amd64 libc6 "$dir" "${libc_suites[@]}" -- './usr/*' || die "cannot fetch libc6"
     lib=usr/lib/x86_64-linux-gnu
+    "$dir/$lib/ld-linux-x86-64.so.2" --library-path "$dir/$lib" "$dir/usr/bin/rustc" --version \
+        >/dev/null || die "rustc $msrv does not run with the libraries that there are"
     cat >"$dir/rustc" <<EOF
 #!/bin/sh
 exec "$msrv_dir/$lib/ld-linux-x86-64.so.2" --library-path "$msrv_dir/$lib" "$msrv_dir/usr/bin/rustc" --sysroot "$msrv_dir/usr" "\$@"

@@ -333,7 +333,7 @@ cmd_test() {
     [[ ! -e fuzz/Cargo.toml ]] || stages+=(fuzz)
     stages+=(initramfs vm)
     mkdir -p target/stages
-    rm -f target/stages/*
+    rm -f target/stages/* "$holes"
     need gcc libc6-dev xz-utils # before anything else asks apt
     prefetch >target/prefetch.log 2>&1 & # what it cannot fetch, the stage that needs it tries again, and tells
     for stage in "${stages[@]}"; do
@@ -348,6 +348,8 @@ cmd_test() {
     done
     printf '\n=== all\n'
     printf '%s\n' "${times[@]}"
+    [[ ! -e $holes ]] ||
+        echo "holes in the mirror: $(sort -u "$holes" | paste -sd ';' | sed 's/;/; /g')"
     cat target/stages/* | awk '/^[0-9]+ passed, [0-9]+ failed$/ { print $1, $3 }' | tally
 }
 

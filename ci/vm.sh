@@ -27,22 +27,51 @@ locked() {
 
 # --- packages (the lists are only needed to fill the cache, and are large: scratch) ---
 
-# The Debian mirror that this machine itself uses, as its package lists tell.
-mirror() {
-    # shellcheck disable=SC2016 # apt's own variables
-    apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' | sed -n 's/ Debian Debian$//p' | sort -u | sed -n 1p
+# A mirror is not always whole: it may lack the index of a suite, or a file that the index names.
+# So a package is asked of one suite after the other.
+holes=target/holes                   # what is not of the suite asked first, or is missing
+releases=(trixie bookworm forky sid) # to ask in this order for what may be of any
+
+# suites_of SUITE: it, and those that may hold the same packages.
+suites_of() {
+    case $1 in
+        *-backports) echo "$1 forky sid experimental" ;;
+        forky) echo "$1 sid trixie-backports experimental" ;;
+        *) echo "$1 $1-security $1-updates $1-proposed-updates" ;;
+    esac
 }
 
-# apt_private SUITE ARCH KEYRING: an apt of its own for one suite and architecture, lists up to date; prints its configuration file.
-# Of the machine's configuration it takes the mirror and how to reach it (proxies), nothing else.
+# hole TEXT: a line to be seen now, and at the end of a whole run.
+hole() {
+    note "$*"
+    mkdir -p "${holes%/*}"
+    echo "$*" >>"$holes"
+}
+
+# mirror [LABEL]: the mirror of Debian, or of Debian-Security, that this machine itself uses, as its
+# package lists tell.
+mirror() {
+    # shellcheck disable=SC2016 # apt's own variables
+    apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' |
+        sed -n "s/ Debian ${1:-Debian}$//p" | sort -u | sed -n 1p
+}
+
+# apt_private SUITE ARCH KEYRING: an apt of its own for one suite and architecture, lists up to
+# date, in $scratch/apt/SUITE-ARCH. Of the machine's configuration it takes the mirror and how to
+# reach it (proxies), nothing else.
 apt_private() {
-    local suite=$1 arch=$2 keyring=$3 dir=$scratch/apt/$1-$2 uri
-    uri=$(mirror)
-    if [[ -z $uri && $EUID -eq 0 ]]; then # the lists are often deleted from images
-        apt-get update -qq >&2
-        uri=$(mirror)
+    local suite=$1 arch=$2 keyring=$3 dir=$scratch/apt/$1-$2 label=Debian uri
+    [[ $suite != *-security ]] || label=Debian-Security
+    uri=$(mirror "$label")
+    if [[ -z $uri && $EUID -eq 0 && -z $(mirror) ]]; then # the lists are often deleted from images
+        apt-get update -qq >&2 || true
+        uri=$(mirror "$label")
     fi
-    [[ -n $uri ]] || die "no Debian mirror in this machine's package lists (apt-get update fetches them)"
+    if [[ -z $uri ]]; then
+        echo "E: this machine's package lists name no mirror of $label (apt-get update)" \
+            >"$dir/update.log"
+        return 1
+    fi
     mkdir -p "$dir"/lists/partial "$dir"/archives/partial
     : >"$dir/status"
     echo "deb [arch=$arch signed-by=$keyring] $uri $suite main" >"$dir/sources.list"
@@ -68,42 +97,113 @@ Dir::Etc::trusted "/dev/null";
 Dir::Etc::trustedparts "/dev/null";
 EOF
     } >"$dir/apt.conf"
-    APT_CONFIG=$dir/apt.conf apt-get update -qq >"$dir/update.log" 2>&1 || return
-    echo "$dir/apt.conf"
+    APT_CONFIG=$dir/apt.conf apt-get update -qq >"$dir/update.log" 2>&1
 }
 
-# The same, with the keyring that verifies the suite. A suite newer than the machine's keyring needs a newer one,
-# which is taken from the machine's own suite, verified by the machine's own keys.
-apt_suite() {
-    local suite=$1 arch=$2 own=/usr/share/keyrings/debian-archive-keyring.gpg
-    local newer=$cache/keyring/${own##*/} conf dir
+# read_suite SUITE ARCH: the same, with the keyring that verifies the suite: the machine's, or a
+# newer one.
+read_suite() {
+    local own=/usr/share/keyrings/debian-archive-keyring.gpg newer
+    newer=$cache/keyring/${own##*/}
     [[ -e $own ]] || die "no $own: install debian-archive-keyring"
-    apt_private "$suite" "$arch" "$own" && return
-    if [[ ! -e $newer ]] && grep -qE 'NO_PUBKEY|Missing key' "$scratch/apt/$suite-$arch/update.log"; then
-        note "fetching a newer Debian keyring for $suite"
-        dir=$(mktemp -d -p "$scratch")
-        conf=$(apt_private "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$(dpkg --print-architecture)" "$own") &&
-            unpack_package "$conf" debian-archive-keyring "$dir" './usr/share/keyrings/*' &&
-            mkdir -p "${newer%/*}" && cp -L "$dir/usr/share/keyrings/${newer##*/}" "$newer"
+    apt_private "$1" "$2" "$own" && return
+    if [[ ! -e $newer ]]; then
+        grep -qE 'NO_PUBKEY|Missing key' "$scratch/apt/$1-$2/update.log" || return
+        fetch_keyring "$newer" || return
     fi
-    [[ -e $newer ]] && apt_private "$suite" "$arch" "$newer" && return
-    cat "$scratch/apt/$suite-$arch/update.log" >&2
-    die "apt cannot read Debian $suite"
+    apt_private "$1" "$2" "$newer"
 }
 
-# unpack_package CONF NAME DIR MEMBER...: the files of package NAME that match MEMBER, into DIR.
-unpack_package() {
-    local conf=$1 name=$2 dir=$3 tmp
-    shift 3
-    tmp=$(mktemp -d -p "$scratch")
-    (cd "$tmp" && APT_CONFIG=$conf apt-get download -qq "$name" >&2) &&
-        dpkg-deb --fsys-tarfile "$tmp"/*.deb | tar -x -C "$dir" --wildcards "$@"
+# fetch_keyring FILE: a keyring newer than the machine's, from the machine's own suite or another
+# that the machine's own keys verify.
+fetch_keyring() {
+    local dir suites
+    [[ -z ${keyring_asked:-} ]] || return # a suite that itself takes a newer one is no help
+    local keyring_asked=1
+    note "fetching a newer Debian keyring"
+    dir=$(mktemp -d -p "$scratch")
+    read -ra suites < <(. /etc/os-release && suites_of "$VERSION_CODENAME")
+    fetch_package "$(dpkg --print-architecture)" debian-archive-keyring "$dir" \
+        "${suites[@]}" "${releases[@]}" -- './usr/share/keyrings/*' || return
+    mkdir -p "${1%/*}"
+    cp -L "$dir/usr/share/keyrings/${1##*/}" "$1"
 }
 
-# newest CONF PATTERN: the newest package name that matches, or nothing.
-newest() {
+# apt_suite SUITE ARCH: prints the configuration of an apt that has read the suite; fails if it
+# cannot be read, which is tried once.
+apt_suite() {
+    local dir=$scratch/apt/$1-$2
+    mkdir -p "$dir"
+    if [[ ! -e $dir/verdict ]]; then
+        if read_suite "$1" "$2"; then
+            echo read >"$dir/verdict"
+        else
+            note "cannot read $1 for $2: $(grep -m 1 '^E: ' "$dir/update.log")"
+            # With a newer keyring it may yet be read.
+            [[ -n ${keyring_asked:-} ]] || echo unread >"$dir/verdict"
+        fi
+    fi
+    [[ $(cat "$dir/verdict" 2>/dev/null) = read ]] && echo "$dir/apt.conf"
+}
+
+# matching PATTERN: of the lines, those that match.
+matching() {
+    local line
     # shellcheck disable=SC2053 # a pattern it is
-    APT_CONFIG=$1 apt-cache pkgnames | while read -r name; do [[ $name != $2 ]] || echo "$name"; done | sort -V | tail -n 1
+    while read -r line; do [[ $line != $1 ]] || echo "$line"; done
+}
+
+# candidates CONF PATTERN: the packages that match, each NAME=VERSION, the newest first.
+candidates() {
+    APT_CONFIG=$1 apt-cache pkgnames "${2%%[*?[=]*}" | matching "${2%%=*}" |
+        APT_CONFIG=$1 xargs -r apt-cache madison | awk '{ print $1 "=" $3 }' | matching "$2" |
+        sort -t = -k 1,1Vr -k 2,2Vr
+}
+
+# download CONF PACKAGE: prints where its file is now.
+download() {
+    local dir
+    dir=$(mktemp -d -p "$scratch")
+    if (cd "$dir" && APT_CONFIG=$1 apt-get download -qq "$2" >log 2>&1); then
+        echo "$dir"/*.deb
+    else
+        note "cannot fetch $2: $(grep -m 1 '^E: ' "$dir/log")"
+        return 1
+    fi
+}
+
+# fetch_package ARCH PATTERN DIR SUITE... -- [MEMBER...]: the files of a package that match MEMBER,
+# or all, into DIR. PATTERN is that of a name, or of NAME=VERSION. Of the first suite the newest is
+# taken that can be had, and if there is none, of the next suite; none at all is a failure. Sets
+# fetched to NAME=VERSION, and fetched_suite.
+fetch_package() {
+    local arch=$1 name=$2 dir=$3 pattern=$2 suites=() suite conf package deb missed=
+    shift 3
+    while [[ $1 != -- ]]; do
+        suites+=("$1")
+        shift
+    done
+    shift
+    [[ $pattern = *=* ]] || pattern+='=*'
+    for suite in "${suites[@]}"; do
+        if conf=$(apt_suite "$suite" "$arch"); then
+            for package in $(candidates "$conf" "$pattern"); do
+                if deb=$(download "$conf" "$package"); then
+                    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$dir" --wildcards "$@" ||
+                        die "cannot unpack $package"
+                    rm -r "${deb%/*}"
+                    fetched=$package fetched_suite=$suite
+                    [[ -z $missed ]] ||
+                        hole "$name:$arch is $package of $suite, for want of $missed"
+                    return
+                fi
+                missed=${missed:-$package of $suite}
+            done
+        fi
+        missed=${missed:-that of $suite}
+    done
+    hole "$name:$arch is not to be had from ${suites[*]}"
+    return 1
 }
 
 # --- kernels ---
@@ -117,19 +217,21 @@ kernel_row() {
 
 # Fills kernel_dir: vmlinuz, *.ko, name. Fetched once; remove the directory to get a newer point release.
 fetch_kernel() {
-    local conf name dir file module modules_name
+    local suites name modules conf dir file module
     [[ ! -e $kernel_dir ]] || return 0
-    conf=$(apt_suite "$suite" "$arch")
-    name=$(newest "$conf" "$package")
-    [[ -n $name ]] || die "Debian $suite has no package $package: see ci/kernels.txt"
-    note "fetching $name"
+    note "fetching $package of $suite"
     dir=$(mktemp -d -p "$scratch")
     mkdir "$dir/files" "$dir/entry"
-    unpack_package "$conf" "$name" "$dir/files" || die "cannot fetch $name"
+    # Of another suite it is the same kernel, for the pattern has its version.
+    read -ra suites <<<"$(suites_of "$suite")"
+    fetch_package "$arch" "$package" "$dir/files" "${suites[@]}" -- ||
+        die "cannot fetch the kernel $kernel: see ci/kernels.txt"
+    name=${fetched%%=*}
     # Debian keeps the image of an old release longer than its modules: those are optional.
-    modules_name=$(newest "$conf" "${name/linux-binary-/linux-modules-}")
-    if [[ -n $modules_name && $modules_name != "$name" ]]; then
-        unpack_package "$conf" "$modules_name" "$dir/files" || die "cannot fetch $modules_name"
+    modules=${fetched/linux-binary-/linux-modules-}
+    conf=$(apt_suite "$fetched_suite" "$arch")
+    if [[ $modules != "$fetched" && -n $(candidates "$conf" "$modules") ]]; then
+        fetch_package "$arch" "$modules" "$dir/files" "$fetched_suite" -- || true
     fi
     mv "$(find "$dir/files" -name 'vmlinu[xz]*' -type f)" "$dir/entry/vmlinuz"
     for module in $vm_modules; do
@@ -147,33 +249,43 @@ fetch_kernel() {
 
 # busybox comes unpacked too: as an installed package, busybox-static would displace busybox.
 fetch_busybox() {
-    local conf dir
+    local dir
     [[ ! -e $busybox ]] || return 0
-    # A mirror that is being updated may lack the one suite and have the other.
-    conf=$(apt_suite trixie "$arch") || conf=$(apt_suite "$suite" "$arch")
     dir=$(mktemp -d -p "$scratch")
-    unpack_package "$conf" busybox-static "$dir" || die "cannot fetch busybox-static"
+    fetch_package "$arch" busybox-static "$dir" "${releases[@]}" -- '*/bin/busybox' ||
+        die "cannot fetch busybox-static"
     mv "$(find "$dir" -path '*/bin/busybox')" "$busybox"
 }
 
-# strace of an architecture that is not the host's, with its libraries.
+# strace of an architecture that is not the host's, with its libraries, all of one suite: those of
+# another may be too old for it.
 fetch_strace() {
-    local conf dir package library root=$cache/strace-$arch
+    local suite dir library root=$cache/strace-$arch
     [[ ! -e $root ]] || return 0
-    conf=$(apt_suite trixie "$arch") || conf=$(apt_suite "$suite" "$arch")
-    dir=$(mktemp -d -p "$scratch")
-    mkdir -p "$dir/root/bin"
-    unpack_package "$conf" strace "$dir" '*/bin/strace' || die "cannot fetch strace"
-    for package in libc6 libunwind8 liblzma5 libgcc-s1; do
-        unpack_package "$conf" "$package" "$dir" '*.so*' || die "cannot fetch $package"
+    for suite in "${releases[@]}"; do
+        dir=$(mktemp -d -p "$scratch")
+        ! fetch_strace_of "$suite" "$dir" || break
+        dir=
     done
+    [[ -n $dir ]] || die "cannot fetch strace and its libraries"
+    [[ $suite = "${releases[0]}" ]] || hole "strace:$arch and its libraries are those of $suite"
     rm -rf "$dir"/usr/lib/*/gconv
+    mkdir -p "$dir/root/bin"
     mv "$dir/usr/bin/strace" "$dir/root/bin/"
     # Before trixie some of it is in /lib; and the loader of some is in lib64.
     for library in {usr/,}lib{,64}; do
         [[ ! -e $dir/$library ]] || cp -a "$dir/$library" "$dir/root/"
     done
     mv "$dir/root" "$root"
+}
+
+# fetch_strace_of SUITE DIR: fails if the suite does not have it all.
+fetch_strace_of() {
+    local name
+    fetch_package "$arch" strace "$2" "$1" -- '*/bin/strace' || return
+    for name in libc6 libunwind8 liblzma5 libgcc-s1; do
+        fetch_package "$arch" "$name" "$2" "$1" -- '*.so*' || return
+    done
 }
 
 # --- machines ---
@@ -298,16 +410,22 @@ boot() {
     return "$status"
 }
 
-# Fetches what the kernels of ci/kernels.txt take, the slower ones first: while something else keeps the processors busy.
+# Fetches what the kernels of ci/kernels.txt take, the slower ones first: while something else keeps
+# the processors busy. One that cannot be had does not keep the others from coming.
 prefetch() {
     local name
     make_scratch
     for name in "${arch_suites[@]}" 6.1-ppc64el $(amd64_kernels); do
-        kernel_row "$name"
-        locked fetch_kernel
-        locked fetch_busybox
-        [[ " ${arch_suites[*]} " != *" $name "* ]] || locked fetch_strace
+        prefetch_kernel "$name" & # a shell of its own: `set -e` would be off inside a condition
+        wait "$!" || true
     done
+}
+
+prefetch_kernel() {
+    kernel_row "$1"
+    locked fetch_kernel
+    locked fetch_busybox
+    [[ " ${arch_suites[*]} " != *" $1 "* ]] || locked fetch_strace
 }
 
 # vm_prepare KERNEL: all that boot needs.
