@@ -263,16 +263,24 @@ build_vm_tests() {
 }
 
 cmd_vm() {
-    local kernels=("$@") kernel arch boot boots name
+    local kernels=("$@") ready=() kernel arch boot boots name
     local -A foreign=() # the target of each architecture
     [[ $(uname -m) = x86_64 ]] || die "vm needs an x86_64 host"
     [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(amd64_kernels | tac) # the newest take longest
     build_vm_tests amd64 # which lists the tests, too
+    rm -f "$vm_dir"/*.{log,console,report,count}
+    make_scratch
     for kernel in "${kernels[@]}"; do
-        vm_prepare "$kernel"
-        [[ $arch != amd64 ]] || continue
-        locked fetch_strace
-        foreign[$arch]=$(target_of "$arch")
+        kernel_row "$kernel"
+        # A shell of its own: what cannot be had fails this kernel alone.
+        vm_prepare_tests "$kernel" &
+        if wait "$!"; then
+            ready+=("$kernel")
+            [[ $arch = amd64 ]] || foreign[$arch]=$(target_of "$arch")
+        else
+            printf '%-20s FAILED: cannot be fetched, see above\n' "$kernel"
+            echo 0 1 >"$vm_dir/$kernel.count"
+        fi
     done
     if [[ ${#foreign[@]} -gt 0 ]]; then
         locked arch_sysroot # which may have rustup add them
@@ -281,8 +289,7 @@ cmd_vm() {
     fi
     boots=$(vm_boots)
     [[ -n $boots ]] || die "no test has ${KPROBE_ATTACH_FILTER:-} in its name"
-    rm -f "$vm_dir"/*.{log,console,report,count}
-    for kernel in "${kernels[@]}"; do
+    for kernel in "${ready[@]}"; do
         for boot in $boots; do
             while [[ $(jobs -rp | wc -l) -ge 2 ]]; do wait -n || true; done
             name=$(boot_name "$kernel" "$boot")

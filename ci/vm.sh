@@ -444,6 +444,12 @@ vm_prepare() {
     mkdir -p "$vm_dir"
 }
 
+# vm_prepare_tests KERNEL: all that vm_test needs, but what cargo builds.
+vm_prepare_tests() {
+    vm_prepare "$1"
+    [[ $arch = amd64 ]] || locked fetch_strace
+}
+
 # vm_job KERNEL SCRIPT: runs a shell script in the machine, its output on stdout.
 vm_job() {
     local status=0
