@@ -12,14 +12,21 @@
 //!
 //! # From request to link
 //!
-//! [`KprobeOpts`] and [`Target`] say what is wanted, [`Kernel`] what there is. A [`Plan`] is made of both by a pure function,
-//! and a [`KprobeLink`] is the plan carried out. Nothing is decided while attaching, so a failure is the kernel's answer to
-//! the plan, and not to a second try.
+//! [`KprobeOpts`] and [`Target`] say what is wanted, [`Kernel`] what there is. A [`Plan`] is made of both
+//! by a pure function, and a [`KprobeLink`] is the plan carried out. Nothing is decided while attaching,
+//! so a failure is the kernel's answer to the plan, and not to a second try.
+//!
+//! # Modules
+//!
+//! What an attach takes is at the root. The rest is in a module for each thing: [`request`] (probes as
+//! text, and what can be wrong with one), [`kernel`] (features), [`plan`] (the system calls as data),
+//! [`bpf`] (programs and counters), [`tracefs`] (trace events, and sweeping), [`symbols`]
+//! (`/proc/kallsyms`), [`explain`] (why a probe does not attach) and [`error`] (steps and causes).
 //!
 //! # Features
 //!
-//! * `files` (default): what is found in files. Without it the tracefs modes, [`sweep()`] and
-//!   [`KprobeOpts::within_function`] meet `EOPNOTSUPP`, sysfs is not asked about the PMU, and [`Kernel::explain`] leaves its questions
+//! * `files` (default): what is found in files. Without it the tracefs modes,
+//!   [`tracefs::sweep()`] and [`KprobeOpts::within_function`] meet `EOPNOTSUPP`, sysfs is not asked about the PMU, and [`Kernel::explain`] leaves its questions
 //!   open. The public surface is the same.
 //! * `explain` (default): a command of the program, and nothing of the library.
 
@@ -69,36 +76,32 @@ compile_error!(
     "kprobe-attach is for Linux, without libc; build for a *-linux-* target and without --cfg rustix_use_libc"
 );
 
-mod bpf;
+pub mod bpf;
 mod diagnose;
-mod error;
-mod explain;
-mod kernel;
+pub mod error;
+pub mod explain;
+pub mod kernel;
 mod link;
 mod mount;
-mod plan;
-mod request;
-mod symbols;
+pub mod plan;
+pub mod request;
+pub mod symbols;
 mod sys;
 mod text;
-mod tracefs;
+pub mod tracefs;
 
-pub use bpf::{array as map, program as prog};
-pub use error::cause::Cause;
-pub use error::{ErrnoName, Error, Step};
-pub use explain::evidence::{Evidence, Question};
-pub use explain::{Explanation, Suggestion};
-pub use kernel::{Features, Kernel, Reason, Support, attach_kprobe};
-pub use link::{KprobeInfo, KprobeLink};
+pub use error::Error;
+pub use kernel::Kernel;
+pub use link::{KprobeInfo, KprobeLink, attach_kprobe};
 pub use mount::Mount;
-pub use plan::{Need, Plan, Syscall};
-pub use request::invalid::Invalid;
-pub use request::spec::{InText, ParseError, Probe};
-pub use request::target::{AttachMode, KprobeOpts, MAX_MAXACTIVE, MAX_SYMBOL_LEN, Target};
+pub use plan::Plan;
+pub use request::{AttachMode, KprobeOpts, Target, TargetBuf};
 pub use rustix::{fd, io::Errno};
-pub use symbols::kallsyms;
-pub use tracefs::event::{Definition, EventLine, EventName};
-pub use tracefs::sweep::{Swept, sweep, sweep_dry_run};
+
+static_assertions::assert_impl_all!(Error: Send, Sync);
+static_assertions::assert_impl_all!(Target<'static>: Send, Sync);
+static_assertions::assert_impl_all!(bpf::Program: Send, Sync);
+static_assertions::assert_impl_all!(bpf::Array: Send, Sync);
 
 /// The pure cores that have no public face, for the fuzz targets.
 #[cfg(fuzzing)]

@@ -16,13 +16,19 @@ const MAX_MOUNT_POINT_LEN: usize = 255;
 
 /// A file system of the kernel's, held by its root directory, whether or not it is mounted anywhere.
 ///
-/// It is looked for where it usually is, then in the mount table of the calling thread. Where it is not mounted, or something else
-/// is mounted over it, it is mounted where nobody sees it: that is in no mount table, and gone with the file descriptor.
+/// [`find_tracefs`](Self::find_tracefs) and [`find_sysfs`](Self::find_sysfs) look where it usually is,
+/// then in the mount table of the calling thread, and mount nothing.
 ///
-/// Linux 5.2 has such mounts (`fsopen(2)`); for an older kernel a short-lived child process mounts it in a mount namespace of its
-/// own, which takes a root directory that is a mount point, and is not for a process that has a new PID namespace waiting for its
-/// first child (`unshare(2)`, `CLONE_NEWPID`). Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the initial user namespace; of sysfs
-/// in that of the network namespace, with a sysfs that is already mounted in full sight.
+/// [`tracefs`](Self::tracefs), [`sysfs`](Self::sysfs) and [`bpffs`](Self::bpffs) look there too. Where
+/// it is not mounted, or something else is mounted over it, they make a *detached mount*: it is in no
+/// mount table, and ends with the file descriptor. A caller chooses them knowingly, since the options
+/// of such a mount are those of every mount of the same file system.
+///
+/// Linux 5.2 has detached mounts (`fsopen(2)`). On an older kernel a short-lived child process mounts
+/// the file system in a mount namespace of its own. That takes a root directory that is a mount
+/// point, and is not for a process that has a new PID namespace waiting for its first child
+/// (`unshare(2)`, `CLONE_NEWPID`). Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the initial user
+/// namespace; of sysfs in that of the network namespace, with a sysfs that is mounted and not hidden.
 #[derive(Debug)]
 pub struct Mount {
     dir: OwnedFd,
@@ -40,8 +46,8 @@ struct FileSystem {
     automount: Option<&'static CStr>,
 }
 
-/// The automount in debugfs is deprecated, and since Linux 6.17 (commit 9ba817fb7c6a) the kernel complains in its log; so a mount out
-/// of sight is preferred to it.
+/// The automount in debugfs is deprecated, and since Linux 6.17 (commit 9ba817fb7c6a) the kernel
+/// complains in its log; so a detached mount is preferred to it.
 const TRACEFS: FileSystem = FileSystem {
     name: c"tracefs",
     magic: TRACEFS_MAGIC,
@@ -64,91 +70,109 @@ const BPFFS: FileSystem = FileSystem {
 };
 
 impl Mount {
-    /// tracefs, which the tracefs modes need. Linux 4.1.
+    /// Finds a tracefs that is mounted, and mounts none. Where nothing else is left, the automount in
+    /// debugfs is woken. Linux 4.1.
     ///
     /// # Errors
     ///
-    /// The errno of mounting it out of sight: `EPERM` without `CAP_SYS_ADMIN`, or in a user namespace; `ENODEV` where the kernel
+    /// `ENOENT` where none is mounted, or what the search met: `EMFILE`, `ENFILE` or `ENOMEM`.
+    /// `EOPNOTSUPP` without the feature `files`.
+    pub fn find_tracefs() -> Result<Self> {
+        Self::get(&TRACEFS, false)
+    }
+
+    /// Finds a sysfs that is mounted, and mounts none.
+    ///
+    /// # Errors
+    ///
+    /// As of [`find_tracefs`](Self::find_tracefs).
+    pub fn find_sysfs() -> Result<Self> {
+        Self::get(&SYSFS, false)
+    }
+
+    /// Opens tracefs, which the tracefs modes need: the one that is mounted, else a detached mount.
+    /// Linux 4.1.
+    ///
+    /// # Errors
+    ///
+    /// The errno of the detached mount: `EPERM` without `CAP_SYS_ADMIN`, or in a user namespace; `ENODEV` where the kernel
     /// is built without it; `EMFILE`, `ENFILE` or `ENOMEM`. Before Linux 5.2 also what a fork may meet (`EAGAIN`, `ENOSPC`), `EINVAL`
     /// after `chroot(2)` to what is no mount point, and `EINTR` if the child was killed. `EOPNOTSUPP` without the feature `files`.
     pub fn tracefs() -> Result<Self> {
-        Self::open(&TRACEFS)
+        Self::get(&TRACEFS, true)
     }
 
-    /// sysfs, which tells the kprobe PMU's type as well, and what modules there are.
+    /// Opens sysfs, which has the kprobe PMU's type as well, and the modules: the one that is mounted,
+    /// else a detached mount.
     ///
     /// # Errors
     ///
     /// As of [`tracefs`](Self::tracefs).
     pub fn sysfs() -> Result<Self> {
-        Self::open(&SYSFS)
+        Self::get(&SYSFS, true)
     }
 
-    /// A bpf file system, to pin into: [`KprobeLink::pin_at`](crate::KprobeLink::pin_at). The pins in one that is mounted nowhere are
+    /// Opens a bpf file system, to pin into: [`KprobeLink::pin_at`](crate::KprobeLink::pin_at). The pins in one that is mounted nowhere are
     /// gone, and what they keep with them, when the last file descriptor of it is closed. Linux 4.4.
     ///
     /// # Errors
     ///
     /// As of [`tracefs`](Self::tracefs).
     pub fn bpffs() -> Result<Self> {
-        Self::open(&BPFFS)
+        Self::get(&BPFFS, true)
     }
 
-    /// Where it is mounted; [`None`] for one that is mounted where nobody sees it.
+    /// Returns where it is mounted; [`None`] for a detached mount.
     #[must_use]
     pub fn path(&self) -> Option<&str> {
         self.path.as_ref().map(Buf::as_str)
     }
 
     #[inline]
-    fn open(file_system: &FileSystem) -> Result<Self> {
+    fn get(file_system: &FileSystem, or_detached: bool) -> Result<Self> {
         if FILES {
-            Self::find(file_system)
+            Self::look_for(file_system, or_detached)
         } else {
             Err(NO_FILES)
         }
     }
 
-    fn find(file_system: &FileSystem) -> Result<Self> {
-        let mut found = None;
+    /// Looks for the file system where it usually is, then in the mount table. Else makes a detached
+    /// mount, if that is wanted, or wakes the automount.
+    fn look_for(file_system: &FileSystem, or_detached: bool) -> Result<Self> {
+        let mut found = Ok(None);
         let mut look = |path: &CStr| {
             found = Self::at(file_system, path, OFlags::empty());
-            found.is_some()
+            !matches!(found, Ok(None))
         };
         if !file_system.usual.iter().any(|path| look(path)) {
-            // What cannot be read holds no mount for us.
+            // A mount table that cannot be read shows no mount.
             let _ = for_each_mount(file_system, &mut look);
         }
-        if let Some(mount) = found {
+        if let Some(mount) = found? {
             return Ok(mount);
         }
-        Self::out_of_sight(file_system).or_else(|errno| {
-            let automount = file_system.automount;
-            automount
-                .and_then(|path| Self::at(file_system, path, OFlags::DIRECTORY))
-                .ok_or(errno)
-        })
-    }
-
-    /// The file system if it is mounted at a path. An automount is not woken unless a directory is asked for.
-    fn at(file_system: &FileSystem, path: &CStr, flags: OFlags) -> Option<Self> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
-        let dir = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-        let stat = rustix::fs::fstatfs(&dir).ok()?;
-        let path = Buf::of(path.to_str().ok()?).ok()?;
-        is_a(&stat, file_system.magic).then_some(Self {
-            dir,
-            path: Some(path),
-        })
-    }
-
-    /// Mounts the file system where nobody sees it.
-    fn out_of_sight(file_system: &FileSystem) -> Result<Self> {
-        let dir = match detached(file_system) {
-            Err(Errno::NOSYS) => in_private_namespace(file_system)?,
-            dir => dir?,
+        let errno = match or_detached.then(|| detached(file_system)) {
+            Some(Ok(dir)) => return Ok(Self { dir, path: None }),
+            Some(Err(errno)) => errno,
+            None => Errno::NOENT,
         };
-        Ok(Self { dir, path: None })
+        let automount = file_system.automount.ok_or(errno)?;
+        Self::at(file_system, automount, OFlags::DIRECTORY)?.ok_or(errno)
+    }
+
+    /// Opens the file system if it is mounted at a path. An automount is not woken unless a directory
+    /// is asked for. A path that cannot be looked at for want of descriptors or memory is an error.
+    fn at(file_system: &FileSystem, path: &CStr, flags: OFlags) -> Result<Option<Self>> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
+        let dir = match rustix::fs::open(path, flags, Mode::empty()) {
+            Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(errno),
+            Err(_) => return Ok(None),
+            Ok(dir) => dir,
+        };
+        let is_it = rustix::fs::fstatfs(&dir).is_ok_and(|stat| is_a(&stat, file_system.magic));
+        let path = path.to_str().ok().and_then(|path| Buf::of(path).ok());
+        Ok((is_it && path.is_some()).then_some(Self { dir, path }))
     }
 }
 
@@ -171,8 +195,16 @@ pub(crate) fn is_a(stat: &StatFs, magic: u32) -> bool {
     f_type == magic
 }
 
-/// `fsopen(2)`, `fsconfig(2)`, `fsmount(2)`: Linux 5.2.
+/// Makes a detached mount.
 fn detached(file_system: &FileSystem) -> Result<OwnedFd> {
+    match by_fsopen(file_system) {
+        Err(Errno::NOSYS) => in_private_namespace(file_system),
+        dir => dir,
+    }
+}
+
+/// `fsopen(2)`, `fsconfig(2)`, `fsmount(2)`: Linux 5.2.
+fn by_fsopen(file_system: &FileSystem) -> Result<OwnedFd> {
     let context = rustix::mount::fsopen(file_system.name, FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
     let flags = FsMountFlags::FSMOUNT_CLOEXEC;

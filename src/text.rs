@@ -6,9 +6,6 @@ use core::fmt::{self, Write};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, Result};
 
-use crate::request::invalid::Invalid;
-use crate::request::spec::ParseError;
-
 /// Text of at most `N` bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Buf<const N: usize> {
@@ -35,8 +32,7 @@ impl<const N: usize> Buf<N> {
 
     /// What `write!` calls.
     pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
-        let (bytes, len) = (&mut self.bytes[..], &mut self.len);
-        Cursor { bytes, len }.write_fmt(text)
+        self.cursor().write_fmt(text)
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -52,10 +48,51 @@ impl<const N: usize> Buf<N> {
         CStr::from_bytes_until_nul(&self.bytes).map_err(|_| Errno::NAMETOOLONG)
     }
 
-    pub(crate) fn push(&mut self, byte: u8) -> core::result::Result<(), fmt::Error> {
-        *self.bytes.get_mut(self.len).ok_or(fmt::Error)? = byte;
-        self.len += 1;
-        Ok(())
+    pub(crate) fn push(&mut self, byte: u8) -> fmt::Result {
+        self.push_all(&[byte])
+    }
+
+    /// Appends bytes, all or none.
+    pub(crate) fn push_all(&mut self, bytes: &[u8]) -> fmt::Result {
+        self.cursor().push_all(bytes)
+    }
+
+    /// Appends bytes as far as there is room: an error says that there was not for all.
+    pub(crate) fn push_as_fits(&mut self, bytes: &[u8]) -> fmt::Result {
+        bytes.iter().try_for_each(|byte| self.push(*byte))
+    }
+
+    /// Appends a hexadecimal number with at least so many digits. Many times cheaper than `core::fmt`.
+    pub(crate) fn push_hex(&mut self, number: u64, least: usize) -> fmt::Result {
+        let zeros = usize::try_from(number.leading_zeros() / 4).unwrap_or_default();
+        let start = zeros.min(16_usize.saturating_sub(least));
+        self.push_all(hex(number).get(start..).unwrap_or_default())
+    }
+
+    /// Appends a decimal number, as cheaply.
+    pub(crate) fn push_decimal(&mut self, mut number: u32) -> fmt::Result {
+        let mut digits = [b'0'; 10];
+        let mut start = digits.len();
+        for free in digits.iter_mut().rev() {
+            // The remainder fits a byte.
+            *free += (number % 10).to_le_bytes()[0];
+            number /= 10;
+            start -= 1;
+            if number == 0 {
+                break;
+            }
+        }
+        self.push_all(digits.get(start..).unwrap_or_default())
+    }
+
+    fn cursor(&mut self) -> Cursor<'_> {
+        let (bytes, len) = (&mut self.bytes[..], &mut self.len);
+        Cursor { bytes, len }
+    }
+
+    /// Cuts the text to `len` bytes.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
     }
 }
 
@@ -65,13 +102,35 @@ struct Cursor<'a> {
     len: &'a mut usize,
 }
 
-impl Write for Cursor<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = *self.len + text.len();
+impl Cursor<'_> {
+    fn push_all(&mut self, bytes: &[u8]) -> fmt::Result {
+        let end = *self.len + bytes.len();
         let free = self.bytes.get_mut(*self.len..end).ok_or(fmt::Error)?;
-        free.copy_from_slice(text.as_bytes());
+        free.copy_from_slice(bytes);
         *self.len = end;
         Ok(())
+    }
+}
+
+/// Returns the sixteen hexadecimal digits of a number, all at once.
+const fn hex(number: u64) -> [u8; 16] {
+    // Each step halves the distance of the digits, until there is one in each byte.
+    let mut digits = number as u128;
+    digits = (digits | digits << 32) & 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff;
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
+    // 1 where the digit is a letter, which is `a` to `f` and not what follows `9`.
+    let letters = ((digits + EACH * 6) >> 4) & EACH;
+    (digits + EACH * b'0' as u128 + letters * (b'a' - b'9' - 1) as u128).to_be_bytes()
+}
+
+/// 1 in each byte.
+const EACH: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
+
+impl Write for Cursor<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push_all(text.as_bytes())
     }
 }
 
@@ -83,18 +142,26 @@ impl<const N: usize> fmt::Debug for Buf<N> {
 
 /// A decimal number, and nothing else.
 pub(crate) fn decimal<T: TryFrom<u64>>(text: &[u8]) -> Option<T> {
-    T::try_from(number(text, 10).ok()?).ok()
+    T::try_from(digits(text, 10).ok()?).ok()
 }
 
 /// A hexadecimal number without a prefix, and nothing else.
 pub(crate) fn hexadecimal(text: &[u8]) -> Option<u64> {
-    number(text, 16).ok()
+    digits(text, 16).ok()
 }
 
-/// A number of digits alone, or what is wrong with it.
-pub(crate) fn number(text: &[u8], base: u8) -> core::result::Result<u64, ParseError> {
+/// What is wrong with a number, and at which byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DigitError {
+    Empty,
+    NotADigit(usize),
+    TooLarge(usize),
+}
+
+/// Reads a number of digits alone.
+pub(crate) fn digits(text: &[u8], base: u8) -> core::result::Result<u64, DigitError> {
     if text.is_empty() {
-        return Err(ParseError::new(0, Invalid::EmptyNumber));
+        return Err(DigitError::Empty);
     }
     let mut value = 0_u64;
     for (at, byte) in text.iter().enumerate() {
@@ -105,12 +172,12 @@ pub(crate) fn number(text: &[u8], base: u8) -> core::result::Result<u64, ParseEr
             _ => base,
         };
         if digit >= base {
-            return Err(ParseError::new(at, Invalid::NotADigit));
+            return Err(DigitError::NotADigit(at));
         }
         value = value
             .checked_mul(base.into())
             .and_then(|value| value.checked_add(digit.into()))
-            .ok_or(ParseError::new(at, Invalid::NumberTooLarge))?;
+            .ok_or(DigitError::TooLarge(at))?;
     }
     Ok(value)
 }
@@ -274,6 +341,32 @@ mod tests {
     fn a_buffer_refuses_what_does_not_fit() {
         assert_eq!(Buf::<3>::of("abc").unwrap().as_str(), "abc");
         assert!(Buf::<3>::of("abcd").is_err());
+    }
+
+    #[test]
+    fn numbers_are_written_as_core_writes_them() {
+        for number in [
+            0,
+            1,
+            9,
+            10,
+            15,
+            16,
+            0x9a_bcde_f012,
+            0x0123_4567_89ab_cdef,
+            u64::MAX,
+        ] {
+            for least in [1, 8, 16] {
+                let mut text = Buf::<16>::new();
+                text.push_hex(number, least).unwrap();
+                assert_eq!(text.as_str(), std::format!("{number:0least$x}"));
+            }
+        }
+        for number in [0, 7, 10, 4096, u32::MAX] {
+            let mut text = Buf::<10>::new();
+            text.push_decimal(number).unwrap();
+            assert_eq!(text.as_str(), std::format!("{number}"));
+        }
     }
 
     #[test]

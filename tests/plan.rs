@@ -2,30 +2,24 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use kprobe_attach::{
-    AttachMode, Cause, Errno, Features, Kernel, KprobeOpts, Probe, Step, Support, Target,
-};
+use kprobe_attach::error::{Cause, Step};
+use kprobe_attach::kernel::Features;
+use kprobe_attach::request::Probe;
+use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts, Target};
 
 /// A kernel that has everything, a return probe's bit that is none of today's, and CPU 0 offline.
 fn kernel() -> Kernel {
-    Kernel::with_features(Features {
-        perf_event: Support::Yes,
-        cpu: 3,
-        kprobe_pmu: Support::Yes,
-        pmu_type: 9,
-        pmu_type_in_sysfs: Some(9),
-        retprobe_bit: Some(2),
-        perf_link: Support::Yes,
-        tracefs: Support::Yes,
-        kprobe_events: Support::Yes,
-        kprobe_multi: Support::Yes,
-        kprobe_session: Support::Yes,
-    })
+    let mut features = Features::everything();
+    features.cpu = 3;
+    features.pmu_type = 9;
+    features.pmu_type_in_sysfs = Some(9);
+    features.retprobe_bit = Some(2);
+    Kernel::with_features(features)
 }
 
 /// The plan of a probe's text, attach and detach.
 fn plan(text: &str) -> String {
-    let probe: Probe = text.parse().unwrap();
+    let probe = Probe::parse(text).unwrap();
     let kernel = kernel();
     let plan = kernel.plan(probe.target, &probe.opts).unwrap();
     let detach: Vec<_> = plan.detach_steps().map(|step| step.to_string()).collect();
@@ -66,9 +60,9 @@ fn legacy_link_defines_an_event_and_removes_it() {
         "\
 openat(tracefs_fd, \"kprobe_events\", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) = events_fd
 fcntl(events_fd, F_OFD_SETLK, {l_type=F_WRLCK, l_whence=SEEK_SET, l_start=0, l_len=1}) = 0
-newfstatat(tracefs_fd, \"events/kprobe_attach_0000000000000000/foo_00000000_0\", stat, 0) = -1 ENOENT
-write(events_fd, \"r64:kprobe_attach_0000000000000000/foo_00000000_0 foo\", 53) = 53
-openat(tracefs_fd, \"events/kprobe_attach_0000000000000000/foo_00000000_0/id\", O_RDONLY|O_LARGEFILE|O_CLOEXEC) = id_fd
+newfstatat(tracefs_fd, \"events/kprobe_attach_0000000000000000/probe_00000000_0\", stat, 0) = -1 ENOENT
+write(events_fd, \"r64:kprobe_attach_0000000000000000/probe_00000000_0 foo\", 55) = 55
+openat(tracefs_fd, \"events/kprobe_attach_0000000000000000/probe_00000000_0/id\", O_RDONLY|O_LARGEFILE|O_CLOEXEC) = id_fd
 read(id_fd, id, 32)
 close(id_fd) = 0
 perf_event_open({type=PERF_TYPE_TRACEPOINT, size=72, config=id, disabled=1, config1=0, config2=0}, -1, 3, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd
@@ -76,7 +70,7 @@ bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=perf_fd, attach_ty
 close(perf_fd) = 0
 --
 close(link_fd) = 0
-write(events_fd, \"-:kprobe_attach_0000000000000000/foo_00000000_0\", 47) = 47
+write(events_fd, \"-:kprobe_attach_0000000000000000/probe_00000000_0\", 49) = 49
 close(events_fd) = 0
 "
     );
@@ -88,7 +82,7 @@ fn legacy_takes_nine_system_calls_and_addresses() {
     let (attach, _) = text.split_once("\n--\n").unwrap();
     assert_eq!(attach.lines().count(), 9);
     assert!(
-        attach.contains("/at_ffffffff81000000_00000000_0 0xffffffff81000000\", "),
+        attach.contains("/probe_00000000_0 0xffffffff81000000\", "),
         "{attach}"
     );
     let text = plan("0xffffffff81000000");
@@ -105,8 +99,8 @@ fn an_event_name_is_used_once() {
     let target = Target::symbol("foo").unwrap();
     let first = kernel.plan(target, &opts).unwrap().to_string();
     let second = kernel.plan(target, &opts).unwrap().to_string();
-    assert!(first.contains("/foo_00000000_0 "));
-    assert!(second.contains("/foo_00000000_1 "));
+    assert!(first.contains("/probe_00000000_0 "));
+    assert!(second.contains("/probe_00000000_1 "));
 }
 
 #[test]
@@ -131,6 +125,18 @@ fn what_the_request_gets_wrong_is_refused_in_every_mode() {
             assert_eq!(error.step(), Step::Request, "{opts:?}");
             assert_eq!(error.errno(), Errno::INVAL);
             assert_eq!(error.cause(), Cause::InvalidRequest);
+            assert!(error.rule().is_some());
+            assert_eq!(error.subject(), target.function());
+            assert_eq!(error.address(), target.as_address());
+            let offset = target.function().map_or(0, |_| opts.offset);
+            assert_eq!(error.offset(), offset);
+            let place = if offset == 0 {
+                target.to_string()
+            } else {
+                format!("{target}+{offset:#x}")
+            };
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("{place}: request: ")), "{text}");
         }
     }
 }

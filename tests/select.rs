@@ -2,9 +2,10 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, missing_docs)]
 
-use kprobe_attach::{
-    AttachMode, Cause, Errno, Features, Kernel, KprobeOpts, Reason, Step, Support, Target,
-};
+use kprobe_attach::error::{Cause, Step};
+use kprobe_attach::kernel::{Features, Reason, Support};
+use kprobe_attach::request::Need;
+use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts, Target};
 
 const NO: Support = Support::No(Reason {
     errno: Errno::NOENT,
@@ -22,19 +23,14 @@ fn features([pmu, link, tracefs]: [bool; 3], missing: Support) -> Features {
         (false, Support::No(reason)) => Support::No(Reason { cause, ..reason }),
         (false, missing) => missing,
     };
-    Features {
-        perf_event: Support::Yes,
-        cpu: 0,
-        kprobe_pmu: support(pmu, Cause::NoKprobePmu),
-        pmu_type: 8,
-        pmu_type_in_sysfs: Some(8),
-        retprobe_bit: Some(0),
-        perf_link: support(link, Cause::NoPerfLink),
-        tracefs: support(tracefs, Cause::NoTracefs),
-        kprobe_events: support(tracefs, Cause::NoKprobeEvents),
-        kprobe_multi: missing,
-        kprobe_session: missing,
-    }
+    let mut features = Features::everything();
+    features.kprobe_pmu = support(pmu, Cause::NoKprobePmu);
+    features.perf_link = support(link, Cause::NoPerfLink);
+    features.tracefs = support(tracefs, Cause::NoTracefs);
+    features.kprobe_events = support(tracefs, Cause::NoKprobeEvents);
+    features.kprobe_multi = missing;
+    features.kprobe_session = missing;
+    features
 }
 
 /// The requests of the columns: a plain one, with a cookie, with a maxactive, with both.
@@ -174,10 +170,8 @@ fn what_is_surely_missing_is_libbpfs_eopnotsupp() {
 #[test]
 fn without_perf_events_there_is_no_mode() {
     for missing in [NO, UNKNOWN] {
-        let features = Features {
-            perf_event: missing,
-            ..features([true; 3], NO)
-        };
+        let mut features = features([true; 3], NO);
+        features.perf_event = missing;
         assert_eq!(features.default_mode(), None);
         for mode in AttachMode::ALL {
             assert_eq!(features.mode(mode), missing);
@@ -187,10 +181,8 @@ fn without_perf_events_there_is_no_mode() {
 
 #[test]
 fn an_unreadable_retprobe_bit_keeps_return_probes_from_the_pmu() {
-    let features = Features {
-        retprobe_bit: None,
-        ..features([true; 3], NO)
-    };
+    let mut features = features([true; 3], NO);
+    features.retprobe_bit = None;
     assert_eq!(choice(features, &KprobeOpts::new()), "link");
     assert_eq!(
         choice(features, &KprobeOpts::new().retprobe(true)),
@@ -200,11 +192,9 @@ fn an_unreadable_retprobe_bit_keeps_return_probes_from_the_pmu() {
 
 #[test]
 fn kprobe_events_that_cannot_be_written_is_no_tracefs_mode() {
-    let features = Features {
-        kprobe_events: NO,
-        ..features([false, true, true], NO)
-    };
+    let mut features = features([false, true, true], NO);
+    features.kprobe_events = NO;
     assert_eq!(features.default_mode(), None);
     let (need, _) = features.unmet(AttachMode::Legacy, false).unwrap();
-    assert_eq!(need, kprobe_attach::Need::KprobeEvents);
+    assert_eq!(need, Need::KprobeEvents);
 }

@@ -2,7 +2,7 @@
 //! name means.
 #![no_main]
 
-use kprobe_attach::{Target, kallsyms::Symbol};
+use kprobe_attach::{Target, symbols::Symbol};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|line: &[u8]| {

@@ -1,7 +1,7 @@
 //! Any bytes as a line of `kprobe_events`: what is read prints as a line that reads the same.
 #![no_main]
 
-use kprobe_attach::EventLine;
+use kprobe_attach::tracefs::EventLine;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|line: &[u8]| {

@@ -1,13 +1,13 @@
 //! Any bytes as a probe: what is taken prints as a text that means the same, what is refused is shown at its byte.
 #![no_main]
 
-use kprobe_attach::Probe;
+use kprobe_attach::request::Probe;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| match Probe::from_bytes(text) {
     Ok(probe) => {
         let printed = probe.to_string();
-        assert_eq!(printed.parse(), Ok(probe));
+        assert_eq!(Probe::parse(&printed), Ok(probe));
         assert!(has_only(&printed, b"_.$:/+,=-"), "{printed}");
         assert!(has_only(&probe.target.to_string(), b"_.$:"), "{printed}");
     }

@@ -1,7 +1,7 @@
 //! Any bytes as a vDSO, and as the notes of one: the version is that of Linux's note.
 #![no_main]
 
-use kprobe_attach::prog::kern_version;
+use kprobe_attach::bpf::kern_version;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -4,10 +4,10 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use crate::bpf::pin::pin;
-use crate::bpf::program;
-use crate::error::cause::Cause;
-use crate::error::{Error, Failure, Step};
+use super::memlock::{memlock_error, with_memlock};
+use super::pin::pin;
+use crate::diagnose::bpf_error;
+use crate::error::{Cause, Error, Step};
 use crate::sys::{self, ArrayFd};
 
 /// A `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values, all zero at first.
@@ -24,12 +24,9 @@ impl Array {
     ///
     /// [`Step::Map`]: no permission (`CAP_BPF`; `CAP_SYS_ADMIN` before Linux 5.8), no memory, no entries.
     pub fn create(entries: u32) -> Result<Self, Error> {
-        let create = || ArrayFd::create(entries);
-        Ok(Self(program::with_memlock(
-            Step::Map,
-            Cause::Unknown,
-            create,
-        )?))
+        with_memlock(|| ArrayFd::create(entries))
+            .map(Self)
+            .map_err(|errno| memlock_error(Step::Map, errno, Cause::Unknown))
     }
 
     /// The number at `index`.
@@ -58,7 +55,7 @@ impl Array {
     /// [`Step::Pin`]: the path is not in a bpf file system that is mounted, or taken.
     #[doc(alias = "bpf_map__pin")]
     pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
-        pin(self.as_fd(), path).map_err(Error::from)
+        pin(self.as_fd(), path)
     }
 
     /// Opens an array that was pinned, by this crate or another. Linux 4.13.
@@ -74,7 +71,7 @@ impl Array {
 }
 
 fn map_failed(errno: Errno) -> Error {
-    Failure::bpf(Step::Map, errno, Cause::Unknown).into()
+    bpf_error(Step::Map, errno, Cause::Unknown)
 }
 
 impl AsFd for Array {

@@ -8,14 +8,14 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use crate::error::cause::Cause;
-use crate::error::{Failure, Step};
+use crate::diagnose::bpf_error;
+use crate::error::{Cause, Error, Step};
 use crate::mount::is_a;
-use crate::request::invalid::Invalid;
+use crate::request::Invalid;
 use crate::sys;
 
 /// Pins an object. Of the path at most the last directory is made, and taken away again if that was in vain.
-pub(crate) fn pin(object: BorrowedFd<'_>, path: impl Arg) -> Result<(), Failure> {
+pub(crate) fn pin(object: BorrowedFd<'_>, path: impl Arg) -> Result<(), Error> {
     let pinned = path.into_with_c_str(|path| pin_path(object, path));
     pinned.map_err(pin_failed)
 }
@@ -45,7 +45,7 @@ pub(crate) fn pin_at(
     object: BorrowedFd<'_>,
     dir: BorrowedFd<'_>,
     path: impl Arg,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     let stat = rustix::fs::fstatfs(dir).map_err(pin_failed)?;
     if !is_a(&stat, BPF_FS_MAGIC) {
         return Err(pin_failed(NOT_BPFFS));
@@ -53,16 +53,16 @@ pub(crate) fn pin_at(
     let pinned = path.into_with_c_str(|path| sys::obj_pin_at(dir, path, object));
     pinned.map_err(|errno| match errno {
         // Everything else about it is in order.
-        Errno::INVAL => Failure::invalid(Invalid::PinAtDirectory).at(Step::Pin),
+        Errno::INVAL => Error::invalid(Invalid::PinAtDirectory).at(Step::Pin),
         errno => pin_failed(errno),
     })
 }
 
-fn pin_failed(errno: Errno) -> Failure {
+fn pin_failed(errno: Errno) -> Error {
     match errno {
-        NOT_BPFFS => Failure::invalid(Invalid::PinOutsideBpffs).at(Step::Pin),
-        Errno::EXIST => Failure::bpf(Step::Pin, errno, Cause::EventExists),
-        errno => Failure::bpf(Step::Pin, errno, Cause::Unknown),
+        NOT_BPFFS => Error::invalid(Invalid::PinOutsideBpffs).at(Step::Pin),
+        Errno::EXIST => Error::new(Step::Pin, errno, Cause::NameTaken),
+        errno => bpf_error(Step::Pin, errno, Cause::Unknown),
     }
 }
 

@@ -4,8 +4,7 @@
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, SecureComputingMode};
 
-use crate::error::Step;
-use crate::error::cause::Cause;
+use crate::error::{Cause, Step};
 use crate::sys;
 
 /// `PERF_TYPE_SOFTWARE` and `PERF_COUNT_SW_DUMMY` (Linux 3.12): an event that never counts anything.

@@ -1,3 +1,12 @@
-//! From an errno to its cause, by asking the kernel more.
+//! From a step and an errno to the cause: the tables, and where these leave it open, a question to
+//! the kernel that changes nothing.
 
-pub(crate) mod denied;
+mod cause;
+mod denied;
+mod module;
+
+pub(crate) use cause::{
+    attach_error, bpf_cause, bpf_error, kprobe_events_cause, out_of, remove_cause,
+};
+pub(crate) use denied::{DUMMY_EVENT, has_capabilities, perf_event_denied};
+pub(crate) use module::is_loaded;

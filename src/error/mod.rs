@@ -1,80 +1,19 @@
-//! What can fail, at which step, and with which errno.
+//! What can fail, at which step, and with which errno. Pure words: nothing here asks the kernel.
 
-pub(crate) mod cause;
+mod cause;
+mod errno;
+mod step;
 
 use core::fmt;
 
 use rustix::io::Errno;
 
-use crate::error::cause::{Cause, bpf_cause};
-use crate::kernel::Support;
-use crate::plan::Need;
-use crate::request::invalid::Invalid;
-use crate::request::target::{AttachMode, KprobeOpts, Target};
-use crate::text::{line, texts};
+use crate::request::{AttachMode, Invalid, KprobeOpts, Need, ParseError, Target};
+use crate::text::Buf;
 
-/// The step at which something failed. Its name, as printed and as in the program's JSON, is [`Step::name`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Step {
-    /// The request itself is wrong; no system call was made.
-    Request,
-    /// The kernel lacks what the request needs, or a probe could not tell; nothing was changed.
-    ProbeKernel,
-    /// Reading `/proc/kallsyms`
-    ResolveSymbol,
-    /// `BPF_PROG_LOAD`
-    LoadProgram,
-    /// `BPF_OBJ_GET` or `BPF_PROG_GET_FD_BY_ID` of a program, or of a pinned link
-    OpenProgram,
-    /// `perf_event_open(2)`
-    PerfEventOpen,
-    /// `BPF_LINK_CREATE`
-    LinkCreate,
-    /// The ioctl `PERF_EVENT_IOC_SET_BPF`
-    SetBpf,
-    /// The write that defines an event in `kprobe_events`
-    CreateEvent,
-    /// Reading the id of an event just defined
-    ReadEventId,
-    /// The write that removes an event from `kprobe_events`
-    RemoveEvent,
-    /// `BPF_OBJ_PIN`, and what it takes to get there
-    Pin,
-    /// `BPF_OBJ_GET_INFO_BY_FD`, `BPF_TASK_FD_QUERY` or `kprobe_profile`: what the kernel tells of a link
-    LinkInfo,
-    /// `BPF_MAP_CREATE` or `BPF_MAP_LOOKUP_ELEM`
-    Map,
-}
-
-impl Step {
-    texts! {
-        /// The name that scripts may rely on, such as `perf_event_open` or `create-event`.
-        #[must_use]
-        pub fn name(Step) {
-            Request => "request",
-            ProbeKernel => "probe-kernel",
-            ResolveSymbol => "resolve-symbol",
-            LoadProgram => "load-program",
-            OpenProgram => "open-program",
-            PerfEventOpen => "perf_event_open",
-            LinkCreate => "link-create",
-            SetBpf => "set-bpf",
-            CreateEvent => "create-event",
-            ReadEventId => "read-event-id",
-            RemoveEvent => "remove-event",
-            Pin => "pin",
-            LinkInfo => "link-info",
-            Map => "map",
-        }
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+pub use cause::Cause;
+pub use errno::ErrnoName;
+pub use step::Step;
 
 /// What there is to say beyond step, errno and cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,182 +22,233 @@ enum Detail {
     Plain,
     /// The rule that the request breaks.
     Invalid(Invalid),
-    /// What a mode needs and surely has not.
+    /// A mode needs what the kernel surely does not have.
     Unmet(AttachMode, Need),
-    /// What a mode needs and a probe could not tell.
-    Untold(AttachMode, Need),
+    /// A mode needs what a probe could not find out.
+    Unknown(AttachMode, Need),
 }
 
-/// A failure: the [step](Error::step) at which it happened, the [errno](Error::errno), and the [cause](Error::cause), which
-/// is what that errno means there. Nothing is left behind, no file descriptor and no trace event, but for the event that
+/// A failure: the [step](Self::step) at which it happened, the [errno](Self::errno), and the
+/// [cause](Self::cause), which is what that errno means there.
+///
+/// Nothing is left behind, no file descriptor and no trace event, but for the event that
 /// [`Step::RemoveEvent`] itself is about.
 ///
 /// Its `Display` is one line: function, step, errno and meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {
-    failure: Failure,
-    target: Option<Target>,
-    offset: u64,
-}
-
-/// An [`Error`] without the target, which may have a name of 511 bytes: this is what functions pass on to each other.
-///
-/// The first byte is the one that a `Result` is told by, which is the cheapest to look at in a register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct Failure {
     detail: Detail,
     step: Step,
-    errno: Errno,
     cause: Cause,
+    errno: Errno,
+    /// A function, or an event; empty for an address, and where nothing is concerned.
+    subject: Buf<SUBJECT_LEN>,
+    /// The offset in bytes beside a function, or an address.
+    number: u64,
+    is_address: bool,
 }
+
+static_assertions::const_assert!(size_of::<Error>() <= 128);
 
 impl Error {
-    /// The step that failed.
-    #[must_use]
-    pub const fn step(&self) -> Step {
-        self.failure.step
-    }
-
-    /// The errno: the kernel's, or libbpf's for what is refused before the kernel is asked (`EINVAL`, and `EOPNOTSUPP` for
-    /// what a mode cannot do). Where a probe could not tell, it is the one that hid the answer.
-    #[must_use]
-    pub const fn errno(&self) -> Errno {
-        self.failure.errno
-    }
-
-    /// What the errno means at this step.
-    #[must_use]
-    pub const fn cause(&self) -> Cause {
-        self.failure.cause
-    }
-
-    /// The function or address that was to be probed, where one is concerned.
-    #[must_use]
-    pub const fn target(&self) -> Option<&Target> {
-        self.target.as_ref()
-    }
-}
-
-impl From<Failure> for Error {
-    // It fills half a kilobyte: once, and not wherever an error is returned.
+    // A call takes less than to clear the subject in each of a hundred places.
     #[inline(never)]
-    fn from(failure: Failure) -> Self {
-        Self {
-            failure,
-            target: None,
-            offset: 0,
-        }
-    }
-}
-
-impl Failure {
     pub(crate) const fn new(step: Step, errno: Errno, cause: Cause) -> Self {
         Self {
-            step,
-            errno,
-            cause,
             detail: Detail::Plain,
+            step,
+            cause,
+            errno,
+            subject: Buf::new(),
+            number: 0,
+            is_address: false,
         }
     }
 
-    /// The request breaks a rule.
+    /// Makes the error of a request that breaks a rule.
+    #[cold]
     pub(crate) const fn invalid(invalid: Invalid) -> Self {
-        Self {
-            step: Step::Request,
-            errno: invalid.errno(),
-            cause: Cause::InvalidRequest,
-            detail: Detail::Invalid(invalid),
+        let mut error = Self::new(Step::Request, invalid.errno(), Cause::InvalidRequest);
+        error.detail = Detail::Invalid(invalid);
+        error
+    }
+
+    /// Makes the error of a mode that needs what the kernel surely does not have, or, if not
+    /// `certain`, what a probe could not find out.
+    pub(crate) const fn unmet(
+        mode: AttachMode,
+        need: Need,
+        errno: Errno,
+        cause: Cause,
+        certain: bool,
+    ) -> Self {
+        // What the kernel does not have is libbpf's EOPNOTSUPP, whatever the probe met; what it
+        // denies is not.
+        let denied = matches!(errno, Errno::ACCESS | Errno::PERM);
+        let errno = if certain && !denied {
+            Errno::OPNOTSUPP
+        } else {
+            errno
+        };
+        let mut error = Self::new(Step::ProbeKernel, errno, cause);
+        error.detail = if certain {
+            Detail::Unmet(mode, need)
+        } else {
+            Detail::Unknown(mode, need)
+        };
+        error
+    }
+
+    /// Names what was to be probed.
+    pub(crate) fn about(mut self, target: &Target<'_>, opts: &KprobeOpts) -> Self {
+        self.name(target, opts);
+        self
+    }
+
+    /// The same, in place.
+    // Without core::fmt, which a small program need not have.
+    #[cold]
+    pub(crate) fn name(&mut self, target: &Target<'_>, opts: &KprobeOpts) {
+        self.number = target.as_address().unwrap_or(opts.offset);
+        self.is_address = target.as_address().is_some();
+        let module = target.module_bytes();
+        let colon: &[u8] = if module.is_some() { b":" } else { b"" };
+        let function = target.function_bytes().unwrap_or_default();
+        self.set_subject([module.unwrap_or_default(), colon, function]);
+    }
+
+    /// Names the event that it is about.
+    pub(crate) fn about_event(mut self, name: &[u8]) -> Self {
+        self.set_subject([name, b"", b""]);
+        self
+    }
+
+    /// Puts the parts together, as far as there is room; what is cut ends with `…`.
+    fn set_subject(&mut self, parts: [&[u8]; 3]) {
+        const CUT: &[u8] = "…".as_bytes();
+        let subject = &mut self.subject;
+        subject.truncate(0);
+        if parts
+            .iter()
+            .try_for_each(|part| subject.push_as_fits(part))
+            .is_err()
+        {
+            // Names are ASCII: any place is between two characters.
+            subject.truncate(CUT_LEN);
+            let cut = subject.push_all(CUT);
+            debug_assert!(cut.is_ok());
         }
     }
 
-    /// A mode needs what is not there, or what a probe could not tell.
-    pub(crate) const fn unmet(mode: AttachMode, need: Need, support: Support) -> Option<Self> {
-        let (reason, detail) = match support {
-            Support::Yes => return None,
-            Support::No(reason) => (reason, Detail::Unmet(mode, need)),
-            Support::Unknown(reason) => (reason, Detail::Untold(mode, need)),
-        };
-        // What the kernel has not is libbpf's EOPNOTSUPP, whatever the probe met; what it denies is not.
-        let errno = match (detail, reason.errno) {
-            (Detail::Unmet(..), errno) if !matches!(errno, Errno::ACCESS | Errno::PERM) => {
-                Errno::OPNOTSUPP
-            }
-            (_, errno) => errno,
-        };
-        Some(Self {
-            detail,
-            ..Self::new(Step::ProbeKernel, errno, reason.cause)
-        })
+    pub(crate) const fn at(mut self, step: Step) -> Self {
+        self.step = step;
+        self
     }
 
-    /// A BPF command failed, for [a reason](bpf_cause) that is the same for all of them, or else for `cause`.
-    pub(crate) fn bpf(step: Step, errno: Errno, cause: Cause) -> Self {
-        Self::new(step, errno, bpf_cause(errno, cause))
+    pub(crate) const fn set_cause(&mut self, cause: Cause) {
+        self.cause = cause;
     }
 
-    /// The error of a probe.
-    pub(crate) const fn of(self, target: &Target, opts: &KprobeOpts) -> Error {
-        Error {
-            failure: self,
-            target: Some(*target),
-            offset: opts.offset,
-        }
-    }
-
-    pub(crate) const fn step(self) -> Step {
+    /// Returns the step that failed.
+    #[must_use]
+    pub const fn step(&self) -> Step {
         self.step
     }
 
-    pub(crate) const fn errno(self) -> Errno {
+    /// Returns the errno: the kernel's, or libbpf's for what is refused before the kernel is asked
+    /// (`EINVAL`, and `EOPNOTSUPP` for what a mode cannot do). Where a probe could not tell, it is
+    /// the one that hid the answer.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
         self.errno
     }
 
-    pub(crate) const fn cause(self) -> Cause {
+    /// Returns what the errno means at this step.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
         self.cause
     }
 
-    pub(crate) const fn with_cause(self, cause: Cause) -> Self {
-        Self { cause, ..self }
+    /// Returns the text of what the error is about: the function that was to be probed, as `function` or
+    /// `module:function`, or for [`Step::RemoveEvent`] the event, as `group/name`. A text of more than
+    /// 63 bytes is cut, and ends with `…`.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        let subject = self.subject.as_str();
+        (!subject.is_empty()).then_some(subject)
     }
 
-    pub(crate) const fn at(self, step: Step) -> Self {
-        Self { step, ..self }
+    /// Returns the address that was to be probed, where it was given as one.
+    #[must_use]
+    pub const fn address(&self) -> Option<u64> {
+        if self.is_address {
+            Some(self.number)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the offset that was asked for, in bytes from the start of the function.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        if self.is_address { 0 } else { self.number }
+    }
+
+    /// Returns the rule that the request breaks.
+    #[must_use]
+    pub const fn rule(&self) -> Option<Invalid> {
+        match self.detail {
+            Detail::Invalid(invalid) => Some(invalid),
+            _ => None,
+        }
+    }
+
+    /// Returns what the mode needs and the kernel does not have, or a probe could not find out.
+    #[must_use]
+    pub const fn unmet_need(&self) -> Option<Need> {
+        match self.detail {
+            Detail::Unmet(_, need) | Detail::Unknown(_, need) => Some(need),
+            _ => None,
+        }
+    }
+
+    /// Returns the mode whose [need](Self::unmet_need) is not met.
+    #[must_use]
+    pub const fn mode(&self) -> Option<AttachMode> {
+        match self.detail {
+            Detail::Unmet(mode, _) | Detail::Unknown(mode, _) => Some(mode),
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(target) = &self.target {
-            target.fmt(f)?;
-            if self.offset != 0 {
-                write!(f, "+{:#x}", self.offset)?;
-            }
+        let Self {
+            detail,
+            step,
+            cause,
+            errno,
+            subject: _,
+            number,
+            is_address,
+        } = *self;
+        let subject = self.subject();
+        f.write_str(subject.unwrap_or_default())?;
+        if is_address || number != 0 {
+            f.write_str(if is_address { "" } else { "+" })?;
+            write!(f, "{number:#x}")?;
+        }
+        if is_address || subject.is_some() {
             f.write_str(": ")?;
         }
-        let Failure {
-            step,
-            errno,
-            cause,
-            detail,
-        } = self.failure;
         write!(f, "{step}: {}: ", ErrnoName(errno))?;
         match detail {
-            Detail::Plain => f.write_str(match (step, errno) {
-                (Step::OpenProgram, Errno::NOENT) => {
-                    "there is no such pin, or no program of this id"
-                }
-                (Step::OpenProgram, Errno::ACCESS) => "the mode of the pin, or of a directory above it, keeps it closed; or it is itself a directory",
-                (Step::OpenProgram, Errno::PERM) if cause == Cause::NoPermission => "not permitted: an id takes CAP_SYS_ADMIN; a pin takes CAP_BPF where unprivileged BPF is off",
-                (Step::OpenProgram, Errno::INVAL) => "not a pin of what can be attached here: a kprobe program, or a link to a kprobe",
-                (Step::ResolveSymbol, Errno::NODATA) => "the kernel does not show where the function ends",
-                (Step::Pin, Errno::NOENT) => "the directory to pin into is not there",
-                _ => cause.meaning(),
-            }),
+            Detail::Plain => f.write_str(meaning(step, errno, cause)),
             Detail::Invalid(invalid) => invalid.fmt(f),
-            Detail::Unmet(mode, need) | Detail::Untold(mode, need) => {
+            Detail::Unmet(mode, need) | Detail::Unknown(mode, need) => {
                 write!(f, "mode {mode} needs {need}")?;
-                if matches!(detail, Detail::Untold(..)) {
+                if matches!(detail, Detail::Unknown(..)) {
                     f.write_str(", and the probe for that could not tell")?;
                 }
                 f.write_str(": ")?;
@@ -268,72 +258,84 @@ impl fmt::Display for Error {
     }
 }
 
-impl core::error::Error for Error {}
-
-/// An errno for people and scripts: its `Display` is the name, such as `ENOENT`, or for one that is not in use on kprobes
-/// `errno` and the number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ErrnoName(pub Errno);
-
-impl fmt::Display for ErrnoName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match errno_name(self.0) {
-            Some(name) => f.write_str(name),
-            None => write!(f, "errno {}", self.0.raw_os_error().unsigned_abs()),
+/// The meaning of an errno, where a step gives it a better one than the cause.
+fn meaning(step: Step, errno: Errno, cause: Cause) -> &'static str {
+    let opens = matches!(step, Step::OpenProgram | Step::OpenLink);
+    match (step, errno) {
+        (_, Errno::NOENT) if opens => "there is no such pin, or no program of this id",
+        (_, Errno::ACCESS) if opens => {
+            "the pin, or a directory above it, may not be opened; or it is a directory"
         }
+        (_, Errno::PERM) if opens && cause == Cause::NoPermission => {
+            "not permitted: an id takes CAP_SYS_ADMIN; \
+             a pin takes CAP_BPF where unprivileged BPF is off"
+        }
+        (_, Errno::INVAL) if opens => "not a pin of a kprobe program, or of a link to a kprobe",
+        (Step::ResolveSymbol, Errno::NODATA) => "the kernel does not show where the function ends",
+        (Step::Pin, Errno::NOENT) => "the directory to pin into is not there",
+        _ => cause.meaning(),
     }
 }
 
-fn errno_name(errno: Errno) -> Option<&'static str> {
-    let at = NAMED_ERRNOS.iter().position(|named| *named == errno)?;
-    Some(line(ERRNO_NAMES, at))
+impl core::error::Error for Error {}
+
+impl From<ParseError> for Error {
+    fn from(error: ParseError) -> Self {
+        Self::invalid(error.invalid)
+    }
 }
 
-/// Lists errnos with their names, which are one text: a table of them would be larger than they are.
-macro_rules! errno_names {
-    ($($errno:ident $name:literal,)*) => {
-        const NAMED_ERRNOS: &[Errno] = &[$(Errno::$errno,)*];
-        const ERRNO_NAMES: &str = concat!($($name, "\n",)*);
-    };
-}
+/// The longest subject, and how much of a longer one there is room for beside the mark of the cut.
+const SUBJECT_LEN: usize = 63;
+const CUT_LEN: usize = 60;
 
-errno_names! {
-    TOOBIG "E2BIG",
-    ACCESS "EACCES",
-    ADDRNOTAVAIL "EADDRNOTAVAIL",
-    AGAIN "EAGAIN",
-    BADF "EBADF",
-    BUSY "EBUSY",
-    EXIST "EEXIST",
-    FAULT "EFAULT",
-    FBIG "EFBIG",
-    ILSEQ "EILSEQ",
-    INTR "EINTR",
-    INVAL "EINVAL",
-    IO "EIO",
-    ISDIR "EISDIR",
-    LOOP "ELOOP",
-    MFILE "EMFILE",
-    NAMETOOLONG "ENAMETOOLONG",
-    NFILE "ENFILE",
-    NODATA "ENODATA",
-    NODEV "ENODEV",
-    NOENT "ENOENT",
-    NOEXEC "ENOEXEC",
-    NOMEM "ENOMEM",
-    NOSPC "ENOSPC",
-    NOSYS "ENOSYS",
-    NOTDIR "ENOTDIR",
-    NOTTY "ENOTTY",
-    NXIO "ENXIO",
-    OPNOTSUPP "EOPNOTSUPP",
-    OVERFLOW "EOVERFLOW",
-    PERM "EPERM",
-    PIPE "EPIPE",
-    PROTO "EPROTO",
-    RANGE "ERANGE",
-    ROFS "EROFS",
-    SRCH "ESRCH",
-    TXTBSY "ETXTBSY",
-    XDEV "EXDEV",
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    fn about(name: &str) -> Error {
+        let target = Target::symbol(name).unwrap();
+        Error::new(Step::PerfEventOpen, Errno::NOENT, Cause::NoSuchFunction)
+            .about(&target, &KprobeOpts::new().offset(8))
+    }
+
+    #[test]
+    fn a_long_name_is_cut_and_says_so() {
+        let fits = "f".repeat(63);
+        assert_eq!(about(&fits).subject(), Some(&*fits));
+        let cut = "f".repeat(60) + "…";
+        for longer in [64, 511] {
+            assert_eq!(about(&"f".repeat(longer)).subject(), Some(&*cut));
+        }
+        // In whichever part it comes to its end.
+        for module in [59, 60, 61, 62, 63, 64] {
+            let name = "m".repeat(module) + ":f_is_longer";
+            let cut = name[..60].to_string() + "…";
+            assert_eq!(about(&name).subject(), Some(&*cut), "{module}");
+        }
+        assert_eq!(
+            about("vfs_raed").to_string(),
+            std::format!(
+                "vfs_raed+0x8: perf_event_open: ENOENT: {}",
+                Cause::NoSuchFunction.meaning()
+            )
+        );
+    }
+
+    #[test]
+    fn an_error_tells_the_rule_or_the_need() {
+        let error = Error::from(Target::symbol("").unwrap_err());
+        assert_eq!(error.rule(), Some(Invalid::EmptyFunction));
+        let error = Error::unmet(
+            AttachMode::Link,
+            Need::PerfLink,
+            Errno::INVAL,
+            Cause::NoPerfLink,
+            true,
+        );
+        let need = (error.mode(), error.unmet_need());
+        assert_eq!(need, (Some(AttachMode::Link), Some(Need::PerfLink)));
+        assert_eq!(error.errno(), Errno::OPNOTSUPP);
+    }
 }

@@ -6,15 +6,16 @@ use core::fmt::{self, Write};
 use rustix::io::Errno;
 
 use crate::error::ErrnoName;
-use crate::request::target::Target;
+use crate::request::Target;
+use crate::symbols::{BLACKLIST, FILTER, KALLSYMS};
 use crate::text::texts;
 
 /// Something that was found out about a probe, or a question that stayed open. Its `Display` is a line, the source first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Evidence {
+pub enum Evidence<'a> {
     /// The name stands for one function, at this address; 0 where the kernel hides addresses.
-    Function(Target, u64),
+    Function(Target<'a>, u64),
     /// The name stands for so many functions.
     Functions(usize),
     /// No function has the name.
@@ -22,7 +23,7 @@ pub enum Evidence {
     /// The name is of data, with this type as in `nm(1)`.
     Data(u8),
     /// The function is not where it was asked for, but there.
-    Elsewhere(Target),
+    Elsewhere(Target<'a>),
     /// The module is loaded or built in, or is not.
     Module {
         /// Whether it is.
@@ -31,9 +32,9 @@ pub enum Evidence {
     /// The function is code for the boot, which the kernel has freed.
     InitCode,
     /// The address is in this function, so many bytes from its start.
-    AddressIn(Target, u64),
+    AddressIn(Target<'a>, u64),
     /// The offset is beyond the function: what would be probed is another one, so many bytes from its start.
-    OffsetIn(Target, u64),
+    OffsetIn(Target<'a>, u64),
     /// No function is at the address, or where the offset leads.
     NoFunctionThere,
     /// The kernel protects the function from probes.
@@ -103,7 +104,7 @@ pub enum Question {
     Lockdown,
 }
 
-impl Evidence {
+impl Evidence<'_> {
     /// Whether a probe that would attach would not do what it seems to: it would be hit by another function, or by none.
     #[must_use]
     pub const fn is_catch(&self) -> bool {
@@ -152,18 +153,15 @@ impl Question {
     }
 }
 
-pub(crate) const KALLSYMS: &CStr = c"/proc/kallsyms";
-pub(crate) const BLACKLIST: &CStr = c"/sys/kernel/debug/kprobes/blacklist";
-pub(crate) const FILTER: &CStr = c"available_filter_functions";
-pub(crate) const ARMED: &CStr = c"/sys/kernel/debug/kprobes/enabled";
-pub(crate) const FTRACE: &CStr = c"/proc/sys/kernel/ftrace_enabled";
-pub(crate) const PARANOID: &CStr = c"/proc/sys/kernel/perf_event_paranoid";
+pub(super) const ARMED: &CStr = c"/sys/kernel/debug/kprobes/enabled";
+pub(super) const FTRACE: &CStr = c"/proc/sys/kernel/ftrace_enabled";
+pub(super) const PARANOID: &CStr = c"/proc/sys/kernel/perf_event_paranoid";
 const CAPABILITIES: &CStr = c"capget(2)";
 const SECCOMP: &CStr = c"prctl(2)";
-pub(crate) const LOCKDOWN: &CStr = c"/sys/kernel/security/lockdown";
+pub(super) const LOCKDOWN: &CStr = c"/sys/kernel/security/lockdown";
 const TRIAL: &CStr = c"trial";
 
-impl Evidence {
+impl Evidence<'_> {
     /// Where it is from.
     const fn source(&self) -> &'static CStr {
         match self {
@@ -191,7 +189,7 @@ impl Evidence {
     }
 }
 
-impl fmt::Display for Evidence {
+impl fmt::Display for Evidence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.source().to_str().unwrap_or_default())?;
         f.write_str(": ")?;
@@ -236,7 +234,7 @@ impl fmt::Display for Evidence {
             Self::FtraceOff => "0, so no probe of a function's entry is hit, and none was tried",
             Self::Paranoid(level) => {
                 f.write_str(if *level < 0 { "-" } else { "" })?;
-                return level.unsigned_abs().fmt(f);
+                return u64::from(level.unsigned_abs()).fmt(f);
             }
             Self::Capabilities {
                 bpf,

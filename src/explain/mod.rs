@@ -1,102 +1,22 @@
 //! Why a probe would not attach: a trial, and what the kernel shows besides.
 
-pub(crate) mod evidence;
-
-use core::fmt;
+mod evidence;
+mod explanation;
+mod rights;
 
 use rustix::io::Errno;
-use rustix::thread::{CapabilitySet, SecureComputingMode};
 
-use crate::error::cause::{Cause, remove_cause};
-use crate::error::{Error, Failure, Step};
-use crate::explain::evidence::{ARMED, Evidence, FTRACE, LOCKDOWN, PARANOID, Question};
+use crate::error::{Cause, Error, Step};
 use crate::kernel::Kernel;
-use crate::mount::open_read;
 use crate::plan::Plan;
-use crate::request::target::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
-use crate::symbols::kallsyms::{Place, addresses};
-use crate::symbols::survey::{Meant, Symbols, is_blacklisted, is_traceable, number_in, place};
-use crate::sys;
-use crate::sys::KprobeAt;
-use crate::text::{Buf, contains, read_small};
-use crate::tracefs::kprobe_events::TraceEvent;
+use crate::request::{AttachMode, KprobeOpts, Target, TargetBuf};
+use crate::symbols::{Meant, Place, Symbols, addresses, is_blacklisted, is_traceable, place};
+use crate::sys::{self, KprobeAt};
+use evidence::{ARMED, FTRACE};
+use rights::{number_in, tell_rights};
 
-/// A probe that may be tried instead, as its text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Suggestion(Buf<{ MAX_SYMBOL_LEN + 32 }>);
-
-impl Suggestion {
-    /// The text of the probe.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl fmt::Display for Suggestion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Would a probe attach, and if not, why? See [`Kernel::explain`].
-#[derive(Clone, Copy, Debug)]
-pub struct Explanation {
-    mode: Option<AttachMode>,
-    refusal: Option<Error>,
-    evidence: List<Evidence, 12>,
-    suggestions: List<Suggestion, 6>,
-}
-
-impl Explanation {
-    /// The mode of the trial: the one that the kernel and the request leave, or that was asked for. [`None`] where there is none.
-    #[must_use]
-    pub const fn mode(&self) -> Option<AttachMode> {
-        self.mode
-    }
-
-    /// How an attach would fail, with the true cause as far as the evidence tells; [`None`] if it would not.
-    #[must_use]
-    pub const fn refusal(&self) -> Option<&Error> {
-        self.refusal.as_ref()
-    }
-
-    /// What was found out, and what stayed open.
-    pub fn evidence(&self) -> impl Iterator<Item = &Evidence> {
-        self.evidence.iter()
-    }
-
-    /// Probes that may have been meant, the likeliest first.
-    pub fn suggestions(&self) -> impl Iterator<Item = &Suggestion> {
-        self.suggestions.iter()
-    }
-
-    fn found(&mut self, evidence: Evidence) {
-        self.evidence.push(evidence);
-    }
-
-    fn stays_open(&mut self, question: Question, errno: Errno) {
-        self.found(Evidence::Open(question, errno));
-    }
-
-    /// Takes note of an answer, or of the question.
-    fn ask<'a, T>(&mut self, question: Question, answer: &'a Result<T, Errno>) -> Option<&'a T> {
-        match answer {
-            Ok(answer) => Some(answer),
-            Err(errno) => {
-                self.stays_open(question, *errno);
-                None
-            }
-        }
-    }
-
-    fn suggest(&mut self, kind: &str, place: &dyn fmt::Display) {
-        // What does not fit is no probe.
-        if let Ok(text) = Buf::of(format_args!("{kind}{place}")) {
-            self.suggestions.push(Suggestion(text));
-        }
-    }
-}
+pub use evidence::{Evidence, Question};
+pub use explanation::{Explanation, Suggestion};
 
 impl Kernel {
     /// Finds out whether a probe would attach, and if not, why: by opening its event, without a program, and closing it again at
@@ -112,45 +32,38 @@ impl Kernel {
     /// It reads the whole of `/proc/kallsyms`, up to three times. A file that is not there is a question that stays open, and
     /// nothing is guessed in its place. Linux 4.1, as for the modes.
     #[must_use]
-    // Its locals are not to be in the frame of the caller, large as they are.
-    #[inline(never)]
-    pub fn explain(&self, func: Target, opts: &KprobeOpts) -> Explanation {
-        let mut explanation = Explanation {
-            mode: opts.attach_mode,
-            refusal: None,
-            evidence: List::new(),
-            suggestions: List::new(),
-        };
-        let mut refusal = None;
+    pub fn explain(&self, func: Target<'_>, opts: &KprobeOpts) -> Explanation {
+        let mut explanation = Explanation::new(opts.attach_mode);
         let mut was_tried = true;
-        match Plan::new(self, func, opts) {
+        match &Plan::new(self, func, opts, None) {
             Ok(plan) => {
                 explanation.mode = Some(plan.mode());
                 was_tried = !is_trial_harmful(&func, opts);
                 if was_tried {
-                    refusal = try_out(&plan).err();
+                    explanation.refusal = try_out(plan).err();
                 }
             }
-            Err(failure) => refusal = Some(failure),
+            Err(error) => explanation.refusal = Some(*error),
         }
-        if refusal.is_none_or(|failure| failure.step() != Step::Request) {
-            refusal = self.survey(&mut explanation, &func, opts, refusal, was_tried);
+        let step = explanation.refusal.as_ref().map(Error::step);
+        if step != Some(Step::Request) {
+            self.survey(&mut explanation, &func, opts, was_tried);
         }
-        explanation.refusal = refusal.map(|failure| failure.of(&func, opts));
+        if let Some(error) = &mut explanation.refusal {
+            error.name(&func, opts);
+        }
         explanation
     }
 
-    /// Tells what the kernel shows. Answers the refusal of the trial with its true cause, or without a trial one that is foretold.
-    // As `explain`.
-    #[inline(never)]
+    /// Tells what the kernel shows. Gives the refusal of the trial its true cause, or without a trial
+    /// foretells one.
     fn survey(
         &self,
         explanation: &mut Explanation,
-        func: &Target,
+        func: &Target<'_>,
         opts: &KprobeOpts,
-        mut refusal: Option<Failure>,
         was_tried: bool,
-    ) -> Option<Failure> {
+    ) {
         let symbols = func.function().map(|_| Symbols::of(func));
         let symbols = match &symbols {
             Some(symbols) => explanation.ask(Question::Symbols, symbols),
@@ -159,24 +72,33 @@ impl Kernel {
         if let Some(symbols) = symbols {
             tell_symbols(explanation, func, symbols);
         }
-        let place = match symbols.and_then(|symbols| symbols.function.as_ref()) {
-            Some((function, _)) if opts.offset == 0 => Ok(Place::In(*function, 0)),
-            _ => place(func, opts, symbols),
+        let only = symbols.and_then(|symbols| symbols.function.as_ref());
+        let mut there = None;
+        let (place, function) = match only {
+            Some((function, _)) if opts.offset == 0 => (Ok(Place::In(0)), Some(function)),
+            _ => {
+                let place = place(func, opts, symbols, &mut there);
+                (place, there.as_ref())
+            }
         };
         let known = Case {
             kernel: self,
             func,
             opts,
             symbols,
-            place: explanation.ask(Question::Place, &place),
+            place: explanation.ask(Question::Place, &place).copied(),
+            function,
         };
         known.tell_place(explanation);
         if !was_tried {
-            refusal = known.foretell(explanation.mode);
+            explanation.refusal = known.foretell(explanation.mode);
         }
-        if let Some(failure) = &mut refusal {
-            let cause = known.true_cause(failure.cause());
-            *failure = failure.with_cause(known.tell_why(explanation, cause));
+        if let Some(cause) = explanation.refusal.as_ref().map(Error::cause) {
+            let cause = known.true_cause(cause);
+            let cause = known.tell_why(explanation, cause);
+            if let Some(error) = &mut explanation.refusal {
+                error.set_cause(cause);
+            }
             if !was_tried {
                 explanation.found(Evidence::FtraceOff);
             }
@@ -186,15 +108,18 @@ impl Kernel {
         if known.has_functions(0) {
             known.suggest(explanation);
         }
-        refusal
     }
 
     /// Whether the PMU refuses the entry of a function that is on the path of a system call on every kernel.
     fn refuses_every_entry(&self) -> bool {
-        let features = self.features();
-        let at = KprobeAt::Symbol(c"vfs_read", 0);
-        features.kprobe_pmu.is_yes()
-            && sys::perf_event_open_kprobe(features.pmu_type, 0, at, features.cpu).map(drop)
+        let at = KprobeAt::Symbol {
+            module: None,
+            function: b"vfs_read",
+            offset: 0,
+        };
+        let pmu = self.pmu();
+        pmu.support.is_yes()
+            && sys::perf_event_open_kprobe(pmu.r#type, 0, at, self.cpu()).map(drop)
                 == Err(Errno::INVAL)
     }
 }
@@ -202,11 +127,13 @@ impl Kernel {
 /// A probe that is looked into, and what is known of its place.
 struct Case<'a> {
     kernel: &'a Kernel,
-    func: &'a Target,
+    func: &'a Target<'a>,
     opts: &'a KprobeOpts,
     /// [`None`] for an address, and where that stayed open, as for the place.
     symbols: Option<&'a Symbols>,
-    place: Option<&'a Place>,
+    place: Option<Place>,
+    /// The function that is there.
+    function: Option<&'a TargetBuf>,
 }
 
 impl Case<'_> {
@@ -223,16 +150,16 @@ impl Case<'_> {
         if !is_address && offset == 0 {
             return;
         }
-        match self.place {
-            Some(Place::In(function, from_start)) if is_address => {
-                explanation.found(Evidence::AddressIn(*function, *from_start));
+        match (self.place, self.function) {
+            (Some(Place::In(from_start)), Some(function)) if is_address => {
+                explanation.found_address_in(function, from_start);
             }
-            Some(Place::In(function, from_start)) if *from_start != offset => {
-                explanation.found(Evidence::OffsetIn(*function, *from_start));
+            (Some(Place::In(from_start)), Some(function)) if from_start != offset => {
+                explanation.found_offset_in(function, from_start);
             }
-            Some(Place::Nowhere) => explanation.found(Evidence::NoFunctionThere),
+            (Some(Place::Nowhere), _) => explanation.found(Evidence::NoFunctionThere),
             // Of a name that is none, or of several functions, there is no one place.
-            Some(Place::Untold) if self.symbols.is_none() || self.has_functions(1) => {
+            (Some(Place::Untold), _) if self.symbols.is_none() || self.has_functions(1) => {
                 explanation.stays_open(Question::Place, Errno::PERM);
             }
             _ => {}
@@ -240,7 +167,7 @@ impl Case<'_> {
     }
 
     /// Why an attach that was not tried would be refused, as far as the kernel shows.
-    fn foretell(&self, mode: Option<AttachMode>) -> Option<Failure> {
+    fn foretell(&self, mode: Option<AttachMode>) -> Option<Error> {
         let symbols = self.symbols?;
         let func = self.func;
         let waits = mode.is_some_and(AttachMode::uses_tracefs) && func.module().is_some();
@@ -256,7 +183,7 @@ impl Case<'_> {
         } else {
             return None;
         };
-        Some(Failure::new(Step::ResolveSymbol, errno, cause))
+        Some(Error::new(Step::ResolveSymbol, errno, cause))
     }
 
     /// The true cause, where the kernel's errno means more than one thing and its symbols tell which.
@@ -274,7 +201,7 @@ impl Case<'_> {
         }
         match (self.place, self.symbols) {
             // EINVAL, at the entry of a function.
-            (Some(Place::In(_, 0)), _) if matches!(cause, Cause::NotFunctionEntry) => {
+            (Some(Place::In(0)), _) if matches!(cause, Cause::NotFunctionEntry) => {
                 Cause::NotProbeable
             }
             // Before Linux 5.18 that is EINVAL, and for an offset ENOENT.
@@ -326,8 +253,8 @@ impl Case<'_> {
         let address = func
             .as_address()
             .or_else(|| self.symbols?.address()?.checked_add(opts.offset));
-        let function = match self.place {
-            Some(Place::In(function, _)) => function,
+        let function = match (self.place, self.function) {
+            (Some(Place::In(_)), Some(function)) => &function.as_target(),
             _ => func,
         };
         let blacklisted = is_blacklisted(function, address);
@@ -414,32 +341,28 @@ impl Case<'_> {
 }
 
 /// Opens the event of a plan, and closes and removes it again.
-fn try_out(plan: &Plan<'_>) -> Result<(), Failure> {
-    let (perf_event, event) = plan.open_event()?;
-    drop(perf_event);
-    event
-        .map_or(Ok(()), TraceEvent::remove)
-        .map_err(|errno| Failure::new(Step::RemoveEvent, errno, remove_cause(errno)))
+fn try_out(plan: &Plan<'_>) -> Result<(), Error> {
+    plan.open_event()?.detach()
 }
 
 /// Whether a trial would do harm. With ftrace off, a probe of an entry that comes and goes makes ftrace lose count: the next one
 /// that goes meets a warning of the kernel, and after it ftrace and every probe of an entry are dead until the next boot (seen on
 /// Linux 5.10 to 6.12).
-fn is_trial_harmful(func: &Target, opts: &KprobeOpts) -> bool {
+fn is_trial_harmful(func: &Target<'_>, opts: &KprobeOpts) -> bool {
     may_be_by_ftrace(func, opts) && number_in(FTRACE) == Ok(0)
 }
 
 /// Whether the kernel may place a probe by ftrace, as it does at the entry of a function, which is up to some bytes behind its
 /// symbol; not on aarch64 and arm (`KPROBES_ON_FTRACE`).
-const fn may_be_by_ftrace(func: &Target, opts: &KprobeOpts) -> bool {
+const fn may_be_by_ftrace(func: &Target<'_>, opts: &KprobeOpts) -> bool {
     cfg!(not(any(target_arch = "aarch64", target_arch = "arm")))
         && (func.as_address().is_some() || opts.offset <= 16)
 }
 
-fn tell_symbols(explanation: &mut Explanation, func: &Target, symbols: &Symbols) {
+fn tell_symbols(explanation: &mut Explanation, func: &Target<'_>, symbols: &Symbols) {
     match (symbols.functions, &symbols.function) {
         (1, Some((function, address))) => {
-            explanation.found(Evidence::Function(*function, *address));
+            explanation.found_function(function, *address);
         }
         (0, _) => explanation.found(Evidence::NoFunction),
         (functions, _) => explanation.found(Evidence::Functions(functions)),
@@ -453,83 +376,15 @@ fn tell_symbols(explanation: &mut Explanation, func: &Target, symbols: &Symbols)
         });
     }
     if let (0, Some(function)) = (symbols.functions, &symbols.elsewhere) {
-        explanation.found(Evidence::Elsewhere(*function));
+        explanation.found_elsewhere(function);
     }
     if symbols.is_init {
         explanation.found(Evidence::InitCode);
     }
 }
 
-/// The rights of this process, as far as they matter. Answers the cause: what the rights belie is the word of something else, such
-/// as a Linux security module.
-fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause {
-    let level = number_in(PARANOID);
-    let level = explanation.ask(Question::Paranoid, &level).copied();
-    if let Some(level) = level {
-        explanation.found(Evidence::Paranoid(level));
-    }
-    let capabilities = rustix::thread::capabilities(None);
-    if let Some(sets) = explanation.ask(Question::Capabilities, &capabilities) {
-        explanation.found(Evidence::Capabilities {
-            bpf: sets.effective.contains(CapabilitySet::BPF),
-            perfmon: sets.effective.contains(CapabilitySet::PERFMON),
-            sys_admin: sets.effective.contains(CapabilitySet::SYS_ADMIN),
-        });
-    }
-    let mode = rustix::thread::secure_computing_mode();
-    let mode = explanation.ask(Question::Seccomp, &mode);
-    let filter = mode.map(|mode| *mode != SecureComputingMode::Disabled);
-    if let Some(filter) = filter {
-        explanation.found(Evidence::Seccomp { filter });
-    }
-    let mut text = [0; 64];
-    let read = open_read(rustix::fs::CWD, LOCKDOWN).and_then(|file| read_small(&file, &mut text));
-    let len = explanation.ask(Question::Lockdown, &read);
-    let confidentiality =
-        len.map(|len| contains(text.get(..*len).unwrap_or_default(), b"[confidentiality]"));
-    if let Some(confidentiality) = confidentiality {
-        explanation.found(Evidence::Lockdown { confidentiality });
-    }
-    true_denial(cause, level, filter, confidentiality)
-}
-
-/// Who denies, unless what is known of the process and the kernel belies it.
-const fn true_denial(
-    cause: Cause,
-    level: Option<i32>,
-    filter: Option<bool>,
-    confidentiality: Option<bool>,
-) -> Cause {
-    match (cause, level, filter, confidentiality) {
-        (Cause::Seccomp, _, Some(false), _)
-        | (Cause::PerfEventParanoid, Some(i32::MIN..=2), _, _)
-        | (Cause::Lockdown, _, _, Some(false)) => Cause::NoPermission,
-        _ => cause,
-    }
-}
-
 const fn kind(opts: &KprobeOpts) -> &'static str {
     if opts.retprobe { "kretprobe/" } else { "" }
-}
-
-/// At most `N` of something; what comes after is the less likely, and left out.
-#[derive(Clone, Copy, Debug)]
-struct List<T, const N: usize>([Option<T>; N]);
-
-impl<T: Copy, const N: usize> List<T, N> {
-    const fn new() -> Self {
-        Self([None; N])
-    }
-
-    fn push(&mut self, item: T) {
-        if let Some(free) = self.0.iter_mut().find(|slot| slot.is_none()) {
-            *free = Some(item);
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().filter_map(Option::as_ref)
-    }
 }
 
 #[cfg(test)]
@@ -539,15 +394,16 @@ mod tests {
     fn check(
         (cause, expected): (Cause, Cause),
         func: &str,
-        symbols: Option<Symbols>,
+        symbols: Option<&Symbols>,
         place: Option<Place>,
     ) {
         let known = Case {
-            kernel: &Kernel::probe(),
-            func: &func.parse().unwrap(),
+            kernel: &Kernel::new(),
+            func: &Target::parse(func).unwrap(),
             opts: &KprobeOpts::new(),
-            symbols: symbols.as_ref(),
-            place: place.as_ref(),
+            symbols,
+            place,
+            function: None,
         };
         let found = known.true_cause(cause);
         assert_eq!(found, expected, "{cause} {func} {symbols:?} {place:?}");
@@ -555,38 +411,38 @@ mod tests {
 
     #[test]
     fn symbols_tell_what_an_errno_meant() {
-        let none = Symbols::default();
+        let none = Symbols::default;
         let function = Symbols {
             functions: 1,
-            ..none
+            ..none()
         };
         let data = Symbols {
             data: Some(b'd'),
-            ..none
+            ..none()
         };
         let in_module = Symbols {
             has_module: true,
-            ..none
+            ..none()
         };
         // EINVAL of tracefs for a name that there is not.
         let missing = (Cause::NotProbeable, Cause::NoSuchFunction);
-        check(missing, "f", Some(none), None);
+        check(missing, "f", Some(&none()), None);
         let no_module = (Cause::NotProbeable, Cause::ModuleNotLoaded);
-        check(no_module, "m:f", Some(none), None);
+        check(no_module, "m:f", Some(&none()), None);
         check(
             (Cause::NoSuchFunction, Cause::NotProbeable),
             "f",
-            Some(data),
+            Some(&data),
             None,
         );
         let not_in_it = (Cause::ModuleNotLoaded, Cause::NoSuchFunction);
-        check(not_in_it, "m:f", Some(in_module), None);
+        check(not_in_it, "m:f", Some(&in_module), None);
         for cause in [Cause::NotProbeable, Cause::NotInstructionBoundary] {
-            check((cause, cause), "f", Some(function), None);
+            check((cause, cause), "f", Some(&function), None);
         }
         // What is not about the place stays, and so does what stays open.
         for cause in [Cause::NotUnique, Cause::Lockdown, Cause::OutOfFds] {
-            check((cause, cause), "f", Some(none), None);
+            check((cause, cause), "f", Some(&none()), None);
         }
         check(
             (Cause::NoSuchFunction, Cause::NoSuchFunction),
@@ -594,28 +450,6 @@ mod tests {
             None,
             None,
         );
-    }
-
-    #[test]
-    fn what_the_rights_belie_is_something_elses_word() {
-        let check = |cause, level, filter, confidentiality, expected| {
-            assert_eq!(true_denial(cause, level, filter, confidentiality), expected);
-        };
-        let none = Cause::NoPermission;
-        for (cause, level, filter, confidentiality) in [
-            (Cause::Seccomp, Some(2), Some(true), Some(false)),
-            (Cause::Seccomp, None, None, None),
-            (Cause::PerfEventParanoid, Some(3), Some(false), Some(false)),
-            (Cause::PerfEventParanoid, None, None, None),
-            (Cause::Lockdown, Some(3), Some(false), Some(true)),
-            (Cause::Lockdown, None, None, None),
-            (Cause::NoTracefs, Some(2), Some(false), Some(false)),
-        ] {
-            check(cause, level, filter, confidentiality, cause);
-        }
-        check(Cause::Seccomp, None, Some(false), None, none);
-        check(Cause::PerfEventParanoid, Some(2), None, None, none);
-        check(Cause::Lockdown, None, None, Some(false), none);
     }
 
     #[test]
@@ -632,11 +466,10 @@ mod tests {
             nowhere,
         );
         // An entry is one, whatever else is wrong with it.
-        let function = "f".parse().unwrap();
         let entry = (Cause::NotFunctionEntry, Cause::NotProbeable);
-        check(entry, address, None, Some(Place::In(function, 0)));
+        check(entry, address, None, Some(Place::In(0)));
         let inside = (Cause::NotFunctionEntry, Cause::NotFunctionEntry);
-        check(inside, address, None, Some(Place::In(function, 9)));
+        check(inside, address, None, Some(Place::In(9)));
         let untold = (Cause::NotProbeable, Cause::NotProbeable);
         check(untold, address, None, Some(Place::Untold));
     }

@@ -1,26 +1,26 @@
 //! The plan carried out: a [`KprobeLink`] is a program attached, and detaches it when dropped.
 
-use core::ffi::CStr;
+mod info;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use crate::bpf::pin::{pin, pin_at};
-use crate::bpf::program::obj_get;
-use crate::diagnose::denied::denied;
-use crate::error::cause::{Cause, cause, remove_cause};
-use crate::error::{Error, Failure, Step};
+use crate::bpf::{obj_get, pin, pin_at};
+use crate::diagnose::{attach_error, bpf_error};
+use crate::error::{Cause, Error, Step};
+use crate::kernel::Kernel;
 use crate::mount::{FILES, Mount, NO_FILES};
-use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan};
-use crate::request::invalid::Invalid;
-use crate::request::target::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
-use crate::symbols::kallsyms;
-use crate::symbols::survey::settled;
-use crate::sys;
-use crate::sys::KprobeAt;
+use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan, check_pin};
+use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
+use crate::symbols::check_offset;
 use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE};
-use crate::tracefs::kprobe_events::TraceEvent;
+use crate::sys::{self, KprobeAt};
+use crate::tracefs::TraceEvent;
+
+use info::Reported;
+
+pub use info::KprobeInfo;
 
 /// A program attached to a kernel function. Dropping it detaches; [`detach`](Self::detach) does too, and says whether all
 /// of it worked.
@@ -36,64 +36,174 @@ pub struct KprobeLink {
     fd: OwnedFd,
     event: Option<TraceEvent>,
     mode: AttachMode,
-    /// What was asked for; [`None`] for a link from a pin.
-    request: Option<(Target, KprobeOpts)>,
 }
 
-/// What is known of an attached probe: from the kernel where it tells, else from the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KprobeInfo {
-    /// The mode that was used.
-    pub mode: AttachMode,
-    /// Whether it is a return probe. Of a link the kernel tells since Linux 6.6; else it is what was asked for.
-    pub retprobe: Option<bool>,
-    /// The function, or the address where it was given as one. The kernel tells of a link since Linux 6.6, and of a perf
-    /// event since 4.18 for `CAP_SYS_ADMIN`; else it is what was asked for.
-    pub function: Option<Target>,
-    /// Bytes from the start of the function.
-    pub offset: u64,
-    /// Where the probe sits; on x86 with IBT 4 bytes after the function's symbol. [`None`] where the kernel hides addresses
-    /// (`kernel.kptr_restrict`) or does not tell. It tells since Linux 6.6 (commit cd3910d00505), in the ioctl modes for
-    /// `CAP_SYS_ADMIN` alone.
-    pub address: Option<u64>,
-    /// How often the probe was hit and went no further: see [`KprobeLink::missed`].
-    pub missed: Option<u64>,
-    /// The cookie. The kernel tells since Linux 6.9.
-    pub cookie: Option<u64>,
-    /// The id of the BPF link.
-    pub link_id: Option<u32>,
-    /// The id of the program.
-    pub prog_id: Option<u32>,
+static_assertions::const_assert!(size_of::<KprobeLink>() <= 48);
+static_assertions::assert_impl_all!(KprobeLink: Send, Sync);
+
+/// Attaches a loaded program to a kernel function: asks the kernel what this takes, plans, and attaches.
+/// To attach several, use one [`Kernel`] and [`Kernel::attach_kprobe`].
+///
+/// `prog` is a loaded program of type `BPF_PROG_TYPE_KPROBE`, whoever loaded it. Nothing is mounted: the
+/// tracefs modes take a tracefs that is.
+///
+/// # Errors
+///
+/// Those of [`Kernel::plan`] and of [`Plan::attach`].
+///
+/// # Minimum kernel
+///
+/// Linux 4.1; what each mode and option needs is in the table of [`AttachMode`].
+#[doc(alias = "bpf_program__attach_kprobe_opts")]
+pub fn attach_kprobe(
+    prog: impl AsFd,
+    func: Target<'_>,
+    opts: &KprobeOpts,
+) -> Result<KprobeLink, Error> {
+    Kernel::new().attach_kprobe(prog, func, opts)
+}
+
+impl Kernel {
+    /// Attaches a loaded program to a kernel function: libbpf's `bpf_program__attach_kprobe_opts`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plan`](Self::plan) and of [`Plan::attach`].
+    #[doc(alias = "bpf_program__attach_kprobe_opts")]
+    pub fn attach_kprobe(
+        &self,
+        prog: impl AsFd,
+        func: Target<'_>,
+        opts: &KprobeOpts,
+    ) -> Result<KprobeLink, Error> {
+        let prog = prog.as_fd();
+        // By reference: a plan is not moved once more.
+        match Plan::new(self, func, opts, Some(prog)) {
+            Ok(ref plan) => plan.attach_to(prog),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns how often a probe was missed, as [`KprobeLink::missed`] does, with the tracefs of this
+    /// value.
+    ///
+    /// # Errors
+    ///
+    /// As of [`KprobeLink::missed`].
+    pub fn missed(&self, link: &KprobeLink) -> Result<Option<u64>, Error> {
+        match (link.missed_by_link()?, &link.event) {
+            (None, Some(event)) => {
+                let missed = self
+                    .tracefs()
+                    .and_then(|tracefs| event.missed(tracefs.as_fd()));
+                missed.map_err(info_failed)
+            }
+            (missed, _) => Ok(missed),
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// Carries the plan out for a loaded program of type `BPF_PROG_TYPE_KPROBE`. The program runs from
+    /// here on, until the link is detached or dropped.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal, with the step at which it came; what the steps before had made is undone.
+    pub fn attach(&self, prog: impl AsFd) -> Result<KprobeLink, Error> {
+        self.attach_to(prog.as_fd())
+    }
+
+    fn attach_to(&self, prog: BorrowedFd<'_>) -> Result<KprobeLink, Error> {
+        // In place: neither a link nor an error is moved once more.
+        let mut attached = self.open_event();
+        let bound = match &mut attached {
+            Ok(link) => link.bind(self.bind, prog),
+            Err(_) => Ok(()),
+        };
+        match bound {
+            Ok(()) => attached,
+            // This drops the link, which undoes the event in the right order.
+            Err((step, errno)) => Err(self.failed(step, errno)),
+        }
+    }
+
+    /// Opens the event, and makes a link of it to which no program is bound yet. What came before a
+    /// failure is undone.
+    #[inline]
+    pub(crate) fn open_event(&self) -> Result<KprobeLink, Error> {
+        if self.opts.within_function && self.opts.offset != 0 {
+            if !FILES {
+                return Err(self.failed(Step::ResolveSymbol, NO_FILES));
+            }
+            check_offset(&self.target, &self.opts)?;
+        }
+        let (opened, event) = match &self.event {
+            Event::Pmu { r#type, config } => {
+                let opened = sys::perf_event_open_kprobe(*r#type, *config, self.place(), self.cpu);
+                (opened, None)
+            }
+            Event::Tracefs(name) if FILES => {
+                // There is one, or there would be no plan.
+                let Some(tracefs) = self.kernel.tracefs_dir() else {
+                    return Err(self.failed(Step::CreateEvent, Errno::NOENT));
+                };
+                let event = TraceEvent::define(tracefs, &self.definition(*name), self.mode())?;
+                let id = match event.id(tracefs) {
+                    Ok(id) => id,
+                    Err(errno) => return Err(self.failed(Step::ReadEventId, errno)),
+                };
+                let opened = sys::perf_event_open_config(PERF_TYPE_TRACEPOINT, id, self.cpu);
+                (opened, Some(event))
+            }
+            Event::Tracefs(_) => return Err(self.failed(Step::CreateEvent, NO_FILES)),
+        };
+        match opened {
+            Ok(fd) => Ok(KprobeLink {
+                fd,
+                event,
+                mode: self.mode(),
+            }),
+            Err(errno) => Err(self.failed(Step::PerfEventOpen, errno)),
+        }
+    }
+
+    /// The place of the probe, as the kprobe PMU takes it.
+    fn place(&self) -> KprobeAt<'_> {
+        let target = &self.target;
+        match (target.function_bytes(), target.as_address()) {
+            (Some(function), _) => KprobeAt::Symbol {
+                module: target.module_bytes(),
+                function,
+                offset: self.opts.offset,
+            },
+            (None, address) => KprobeAt::Address(address.unwrap_or_default()),
+        }
+    }
+
+    fn failed(&self, step: Step, errno: Errno) -> Error {
+        attach_error(step, errno, errno, self.mode(), &self.target, &self.opts)
+    }
 }
 
 impl KprobeLink {
-    pub(crate) fn attach(plan: &Plan<'_>, prog: BorrowedFd<'_>) -> Result<Self, Failure> {
-        let Plan {
-            target, opts, bind, ..
-        } = *plan;
-        let mode = plan.mode();
-        let (perf_event, event) = plan.open_event()?;
-        // From here on a failure drops the link, which undoes the event in the right order.
-        let mut link = Self {
-            fd: perf_event,
-            event,
-            mode,
-            request: Some((target, opts)),
-        };
+    /// Binds a program to the event.
+    #[inline]
+    fn bind(&mut self, bind: Bind, prog: BorrowedFd<'_>) -> Result<(), (Step, Errno)> {
         match bind {
             Bind::Link { bpf_cookie } => {
                 // The link holds the event: its own file descriptor is closed by being replaced.
-                link.fd = sys::link_create_perf_event(prog, Some(link.fd.as_fd()), bpf_cookie)
-                    .map_err(|errno| plan.failed(Step::LinkCreate, errno))?;
+                self.fd = sys::link_create_perf_event(prog, Some(self.fd.as_fd()), bpf_cookie)
+                    .map_err(|errno| (Step::LinkCreate, errno))?;
+                Ok(())
             }
-            Bind::Ioctl => sys::perf_event_set_bpf(link.fd.as_fd(), prog)
-                .map_err(|errno| plan.failed(Step::SetBpf, errno))?,
+            Bind::Ioctl => sys::perf_event_set_bpf(self.fd.as_fd(), prog)
+                .map_err(|errno| (Step::SetBpf, errno)),
         }
-        Ok(link)
     }
 
-    /// The mode that was used, which is never "default". A link from a pin is [`AttachMode::Link`].
+    /// Returns the mode that was used, which is never "default". A link from a pin is
+    /// [`AttachMode::Link`].
     #[must_use]
     pub const fn mode(&self) -> AttachMode {
         self.mode
@@ -106,102 +216,67 @@ impl KprobeLink {
     ///
     /// # Errors
     ///
-    /// [`Step::RemoveEvent`]: the program is detached, but its event is still defined, since something uses it: another
+    /// [`Step::RemoveEvent`], about the event: the program is detached, but its event is still defined, since something uses it: another
     /// process, or a child that was forked with the file descriptors and has not yet become another program. When it is used
-    /// no more, [`sweep`](crate::sweep()) removes it.
+    /// no more, [`sweep`](crate::tracefs::sweep()) removes it.
     pub fn detach(self) -> Result<(), Error> {
-        let Self {
-            fd,
-            event,
-            mode: _,
-            request,
-        } = self;
+        let Self { fd, event, mode: _ } = self;
         drop(fd);
-        let removed = event.map_or(Ok(()), TraceEvent::remove);
-        removed.map_err(|errno| {
-            about(
-                request.as_ref(),
-                Failure::new(Step::RemoveEvent, errno, remove_cause(errno)),
-            )
-        })
+        match event {
+            Some(event) if FILES => event.remove(),
+            _ => Ok(()),
+        }
     }
 
-    /// What the kernel tells of the probe, and where it does not, what was asked for.
+    /// Returns what the kernel reports of the probe.
     ///
     /// # Errors
     ///
-    /// [`Step::LinkInfo`] where the kernel refuses to tell anything of a link.
+    /// [`Step::LinkInfo`] where the kernel refuses to report anything of a link.
     pub fn info(&self) -> Result<KprobeInfo, Error> {
-        let mut info = KprobeInfo {
-            mode: self.mode,
-            retprobe: None,
-            function: None,
-            offset: 0,
-            address: None,
-            missed: None,
-            cookie: None,
-            link_id: None,
-            prog_id: None,
-        };
-        if let Some((target, opts)) = self.request {
-            info.retprobe = Some(opts.retprobe);
-            info.function = Some(target);
-            info.offset = opts.offset;
-            info.cookie = Some(opts.bpf_cookie);
-        }
         let mut name = [0; MAX_SYMBOL_LEN + 1];
-        if self.mode.uses_link() {
-            let told = sys::link_info(self.fd.as_fd(), &mut name)
-                .map_err(|errno| self.error(Step::LinkInfo, errno))?;
-            info.link_id = Some(told.id);
-            info.prog_id = Some(told.prog_id);
-            if matches!(
-                told.perf_event_type,
-                BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE
-            ) {
-                info.retprobe = Some(told.perf_event_type == BPF_PERF_EVENT_KRETPROBE);
-                info.offset = told.offset.into();
-                info.missed = told.missed;
-                info.cookie = told.cookie.or(info.cookie);
-                info.told(told.address, &name);
-            }
-        } else if let Ok(told) = sys::task_fd_query(self.fd.as_fd(), &mut name) {
-            info.prog_id = Some(told.prog_id);
-            info.told(told.probe_addr, &name);
+        let reported = Reported::of(self.fd.as_fd(), self.mode, &mut name);
+        // What `missed` would report is no reason to report nothing.
+        let missed = |reported: &Reported| match reported.missed {
+            None => self.missed_by_event().unwrap_or(None),
+            missed => missed,
+        };
+        match &reported {
+            Ok(reported) => Ok(reported.info(self.mode, missed(reported), &name)),
+            Err(errno) => Err(info_failed(*errno)),
         }
-        if info.missed.is_none() {
-            // What `missed` would report is no reason to tell nothing.
-            info.missed = self.missed_in_profile().unwrap_or(None);
-        }
-        Ok(info)
     }
 
-    /// How often the probe was hit and went no further, because its CPU was in another probe or, for a return probe, because
-    /// as many calls as it can follow were under way: from the link (Linux 6.7), or for a tracefs event from `kprobe_profile`,
-    /// for which tracefs is [looked for anew](Mount::tracefs). [`None`] where the kernel does not say. What the probe handed on
-    /// and the program missed is in [`Program::recursion_misses`](crate::bpf::program::Program::recursion_misses).
+    /// Returns how often the probe was hit and went no further, because its CPU was in another probe
+    /// or, for a return probe, because as many calls as it can follow were under way: from the link
+    /// (Linux 6.7), or for a tracefs event from `kprobe_profile`, for which tracefs is
+    /// [looked for anew](Mount::find_tracefs); [`Kernel::missed`] has one. [`None`] where the kernel does
+    /// not say. What the probe handed on and the program missed is in
+    /// [`Program::recursion_misses`](crate::bpf::Program::recursion_misses).
     ///
     /// # Errors
     ///
-    /// [`Step::LinkInfo`] where the kernel has the count and refuses to tell.
+    /// [`Step::LinkInfo`] where the kernel has the count and refuses to report it.
     pub fn missed(&self) -> Result<Option<u64>, Error> {
-        if self.mode.uses_link() {
-            let told = sys::link_info(self.fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1])
-                .map_err(|errno| self.error(Step::LinkInfo, errno))?;
-            if told.missed.is_some() {
-                return Ok(told.missed);
-            }
+        match self.missed_by_link()? {
+            None => self.missed_by_event().map_err(info_failed),
+            missed => Ok(missed),
         }
-        self.missed_in_profile()
-            .map_err(|errno| self.error(Step::LinkInfo, errno))
     }
 
-    fn missed_in_profile(&self) -> Result<Option<u64>, Errno> {
-        let Some(event) = &self.event else {
+    fn missed_by_link(&self) -> Result<Option<u64>, Error> {
+        if !self.mode.uses_link() {
             return Ok(None);
-        };
-        // tracefs is looked for anew, so that a link need not hold a third file descriptor for this.
-        Mount::tracefs().and_then(|tracefs| event.missed(tracefs.as_fd()))
+        }
+        let told = sys::link_info(self.fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1]);
+        Ok(told.map_err(info_failed)?.missed)
+    }
+
+    fn missed_by_event(&self) -> Result<Option<u64>, Errno> {
+        match &self.event {
+            None => Ok(None),
+            Some(event) => event.missed(Mount::find_tracefs()?.as_fd()),
+        }
     }
 
     /// Pins the link into a bpf file system, where it stays attached without this process, until the pin is unlinked. Of the
@@ -210,12 +285,12 @@ impl KprobeLink {
     /// # Errors
     ///
     /// [`Step::Pin`]: the mode has no link; or the link is of a tracefs event, which nobody would remove after the pin is
-    /// gone; or the path is not in a bpf file system that is mounted, or taken. None is mounted for it: in one that is mounted out
-    /// of sight the pin would be gone with the file descriptor. Who wants that asks for [`pin_at`](Self::pin_at).
+    /// gone; or the path is not in a bpf file system that is mounted, or taken. None is mounted for it: in a
+    /// detached mount the pin would be gone with the file descriptor. [`pin_at`](Self::pin_at) is for that.
     #[doc(alias = "bpf_link__pin")]
     pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
-        self.check_pin()?;
-        pin(self.fd.as_fd(), path).map_err(|failure| self.about(failure))
+        check_pin(self.mode)?;
+        pin(self.fd.as_fd(), path)
     }
 
     /// Pins the link at a path that starts from a directory of a bpf file system, which need not be mounted anywhere:
@@ -228,12 +303,8 @@ impl KprobeLink {
     ///
     /// [`Step::Pin`]: as of [`pin`](Self::pin); or the kernel pins by path only.
     pub fn pin_at(&self, dir: impl AsFd, path: impl Arg) -> Result<(), Error> {
-        self.check_pin()?;
-        pin_at(self.fd.as_fd(), dir.as_fd(), path).map_err(|failure| self.about(failure))
-    }
-
-    fn check_pin(&self) -> Result<(), Error> {
-        check_pin(self.mode).map_err(|invalid| self.about(Failure::invalid(invalid).at(Step::Pin)))
+        check_pin(self.mode)?;
+        pin_at(self.fd.as_fd(), dir.as_fd(), path)
     }
 
     /// Opens a link that was pinned, by this crate or another. Dropping it does not detach: the pin does, when it is
@@ -241,123 +312,45 @@ impl KprobeLink {
     ///
     /// # Errors
     ///
-    /// [`Step::OpenProgram`]: there is no such pin, or it is not a link of a perf event.
+    /// [`Step::OpenLink`]: there is no such pin, or it is not a link of a perf event.
     #[doc(alias = "bpf_link__open")]
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
-        Ok(Self::opened(path.into_with_c_str(obj_get))?)
-    }
-
-    fn opened(fd: Result<OwnedFd, Errno>) -> Result<Self, Failure> {
-        let failed = |errno| Failure::bpf(Step::OpenProgram, errno, Cause::Unknown);
-        let fd = fd.map_err(failed)?;
-        let info = sys::link_info(fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1]).map_err(failed)?;
-        // Since Linux 6.6 it also tells a kprobe from the other perf events.
-        let is_kprobe = matches!(
-            info.perf_event_type,
-            0 | BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE
-        );
-        if info.link_type != BPF_LINK_TYPE_PERF_EVENT || !is_kprobe || !sys::is_link(fd.as_fd()) {
-            return Err(Failure::new(
-                Step::OpenProgram,
-                Errno::INVAL,
-                Cause::WrongProgram,
-            ));
-        }
-        Ok(Self {
-            fd,
-            event: None,
-            mode: AttachMode::Link,
-            request: None,
+        let opened = path.into_with_c_str(|path| opened(obj_get(path)?));
+        opened.map_err(|errno| {
+            let cause = match errno {
+                Errno::INVAL => Cause::WrongProgram,
+                _ => Cause::Unknown,
+            };
+            bpf_error(Step::OpenLink, errno, cause)
         })
     }
-
-    fn error(&self, step: Step, errno: Errno) -> Error {
-        self.about(Failure::bpf(step, errno, Cause::Unknown))
-    }
-
-    fn about(&self, failure: Failure) -> Error {
-        about(self.request.as_ref(), failure)
-    }
 }
 
-/// The error of a link, which from a pin has no request.
-fn about(request: Option<&(Target, KprobeOpts)>, failure: Failure) -> Error {
-    match request {
-        Some((target, opts)) => failure.of(target, opts),
-        None => failure.into(),
+/// Makes a link of a descriptor that is one: `EINVAL` for anything else.
+fn opened(fd: OwnedFd) -> Result<KprobeLink, Errno> {
+    let info = sys::link_info(fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1])?;
+    // Since Linux 6.6 it also tells a kprobe from the other perf events.
+    let is_kprobe = matches!(
+        info.perf_event_type,
+        0 | BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE
+    );
+    if info.link_type != BPF_LINK_TYPE_PERF_EVENT || !is_kprobe || !sys::is_link(fd.as_fd()) {
+        return Err(Errno::INVAL);
     }
+    Ok(KprobeLink {
+        fd,
+        event: None,
+        mode: AttachMode::Link,
+    })
 }
 
-impl KprobeInfo {
-    /// Takes over the place that the kernel tells: no name for an address, zero for an address that is hidden.
-    fn told(&mut self, address: u64, name: &[u8]) {
-        self.address = (address != 0).then_some(address);
-        let name = CStr::from_bytes_until_nul(name).unwrap_or_default();
-        if let Ok(function) = Target::from_bytes(name.to_bytes()) {
-            self.function = Some(function);
-        } else if self.function.is_none() {
-            self.function = self.address.map(Target::address);
-        }
-    }
+fn info_failed(errno: Errno) -> Error {
+    bpf_error(Step::LinkInfo, errno, Cause::Unknown)
 }
 
 /// The link's file descriptor, or in the ioctl modes the perf event's.
 impl AsFd for KprobeLink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-impl Plan<'_> {
-    /// Opens the event, to which no program is bound yet. What came before a failure is undone.
-    pub(crate) fn open_event(&self) -> Result<(OwnedFd, Option<TraceEvent>), Failure> {
-        if self.opts.within_function && self.opts.offset != 0 {
-            kallsyms::check_offset(&self.target, &self.opts)?;
-        }
-        let cpu = self.kernel.features().cpu;
-        let open_failed = |errno| self.failed(Step::PerfEventOpen, errno);
-        match &self.event {
-            Event::Pmu { r#type, config } => {
-                let at = match (self.target.name_c_str(), self.target.as_address()) {
-                    (Some(name), _) => {
-                        let offset = u32::try_from(self.opts.offset)
-                            .map_err(|_| Failure::invalid(Invalid::OffsetTooLarge))?;
-                        KprobeAt::Symbol(name, offset)
-                    }
-                    (None, address) => KprobeAt::Address(address.unwrap_or_default()),
-                };
-                let opened = sys::perf_event_open_kprobe(*r#type, *config, at, cpu);
-                Ok((opened.map_err(open_failed)?, None))
-            }
-            Event::Tracefs(definition) if FILES => {
-                // There is one, or there would be no plan.
-                let tracefs = self
-                    .kernel
-                    .tracefs_dir()
-                    .ok_or_else(|| self.failed(Step::CreateEvent, Errno::NOENT))?;
-                let event = TraceEvent::define(tracefs, definition, self.mode())?;
-                let id = event
-                    .id(tracefs)
-                    .map_err(|errno| self.failed(Step::ReadEventId, errno))?;
-                let opened = sys::perf_event_open_config(PERF_TYPE_TRACEPOINT, id, cpu);
-                Ok((opened.map_err(open_failed)?, Some(event)))
-            }
-            Event::Tracefs(_) => Err(self.failed(Step::CreateEvent, NO_FILES)),
-        }
-    }
-
-    fn failed(&self, step: Step, errno: Errno) -> Failure {
-        let known = cause(step, errno, self.mode(), &self.target, &self.opts);
-        let cause = known.map_or_else(|| denied(step, errno), |cause| settled(cause, &self.target));
-        Failure::new(step, errno, cause)
-    }
-}
-
-/// The rule that keeps what a mode makes from being pinned.
-pub(crate) const fn check_pin(mode: AttachMode) -> Result<(), Invalid> {
-    match mode {
-        AttachMode::Link => Ok(()),
-        AttachMode::LegacyLink => Err(Invalid::PinOfTraceEvent),
-        AttachMode::Perf | AttachMode::Legacy => Err(Invalid::PinWithoutLink),
     }
 }

@@ -4,9 +4,9 @@ use core::mem::{offset_of, size_of};
 
 use static_assertions::const_assert_eq;
 
-use crate::request::invalid::Invalid;
-use crate::request::spec::ParseError;
-use crate::request::target::{AttachMode, KprobeOpts};
+use super::invalid::{Invalid, ParseError};
+use super::mode::AttachMode;
+use super::opts::KprobeOpts;
 
 /// `struct bpf_kprobe_opts` of `src/libbpf.h`
 #[repr(C)]

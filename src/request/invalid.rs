@@ -20,7 +20,7 @@ pub enum Invalid {
     EmptyModule,
     /// A byte that no module name has.
     ModuleByte,
-    /// A name longer than [`MAX_SYMBOL_LEN`](crate::MAX_SYMBOL_LEN).
+    /// A name longer than [`MAX_SYMBOL_LEN`](crate::request::MAX_SYMBOL_LEN).
     NameTooLong,
     /// An address outside the kernel's part of the address space.
     NotKernelAddress,
@@ -32,7 +32,7 @@ pub enum Invalid {
     OffsetBeyondFunction,
     /// An offset on a return probe.
     OffsetOnRetprobe,
-    /// A maxactive above [`MAX_MAXACTIVE`](crate::MAX_MAXACTIVE).
+    /// A maxactive above [`MAX_MAXACTIVE`](crate::request::MAX_MAXACTIVE).
     MaxactiveTooLarge,
     /// A maxactive on an entry probe.
     MaxactiveOnEntry,
@@ -70,6 +70,8 @@ pub enum Invalid {
     StructCut,
     /// A field of a C struct that is not known, and not zero.
     StructTail,
+    /// A program's name that the kernel would refuse, or cut.
+    ProgramName,
     /// A pin of what has no link.
     PinWithoutLink,
     /// A pin of a link whose event is in tracefs.
@@ -125,9 +127,10 @@ impl Invalid {
             StructTooSmall => "the struct is smaller than its own size field",
             StructCut => "the struct goes beyond its bytes",
             StructTail => "an unknown field is not zero",
+            ProgramName => "this is no name of a program",
             PinWithoutLink => "only a link can be pinned",
             PinOfTraceEvent => "a pinned link would leave its tracefs event behind",
-            PinOutsideBpffs => "a pin goes into a bpf file system that is mounted (mount -t bpf -o mode=0700 bpf /sys/fs/bpf): one out of sight would end with this process, and the pin with it",
+            PinOutsideBpffs => "a pin goes into a bpf file system that is mounted (mount -t bpf -o mode=0700 bpf /sys/fs/bpf)",
             PinAtDirectory => "this kernel pins by path only",
         }
     }
@@ -163,9 +166,10 @@ impl Invalid {
             Self::UnknownMode => "link, perf, legacy-link or legacy; in C 0 to 3",
             Self::StructTooSmall | Self::StructCut => "a size of 8 to the number of bytes",
             Self::StructTail => "zeros between the last known field and the size",
+            Self::ProgramName => "at most 15 letters, digits, `_` and `.`",
             Self::PinWithoutLink | Self::PinOfTraceEvent => "a pin in the mode link",
             Self::PinOutsideBpffs => {
-                "a path below a mount of type bpf, such as /sys/fs/bpf, with at most one directory to be made"
+                "a path below a mount of type bpf, with at most one directory to be made"
             }
             Self::PinAtDirectory => {
                 "a pin by its path, or Linux 6.5 to pin below a directory that is held open"
@@ -177,5 +181,65 @@ impl Invalid {
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.wrong())
+    }
+}
+
+/// A place in a text that is not as it must be. With the text it can be [shown](Self::in_text), a caret under the byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ParseError {
+    /// The offset of the byte; the end of the text where something is missing there.
+    pub at: usize,
+    /// The rule that it breaks.
+    pub invalid: Invalid,
+}
+
+impl ParseError {
+    pub(crate) const fn new(at: usize, invalid: Invalid) -> Self {
+        Self { at, invalid }
+    }
+
+    /// The same error in a text of which the parsed one starts at byte `start`.
+    pub(super) const fn from(self, start: usize) -> Self {
+        Self {
+            at: self.at + start,
+            invalid: self.invalid,
+        }
+    }
+
+    /// The error in three lines: the text, a caret under the byte with what is wrong, and what is allowed.
+    ///
+    /// Bytes that are not printable ASCII are shown as `?`.
+    #[must_use]
+    pub const fn in_text<'a>(&self, text: &'a [u8]) -> InText<'a> {
+        InText { error: *self, text }
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at byte {}: {}", self.at, self.invalid)
+    }
+}
+
+impl core::error::Error for ParseError {}
+
+/// A [`ParseError`] with its text; made by [`ParseError::in_text`].
+#[derive(Clone, Copy, Debug)]
+pub struct InText<'a> {
+    error: ParseError,
+    text: &'a [u8],
+}
+
+impl fmt::Display for InText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.text {
+            let printable = matches!(byte, b' '..=b'~');
+            fmt::Write::write_char(f, if printable { char::from(*byte) } else { '?' })?;
+        }
+        let ParseError { at, invalid } = self.error;
+        f.write_str("\n")?;
+        (0..at.min(self.text.len())).try_for_each(|_| f.write_str(" "))?;
+        write!(f, "^ {invalid}\nallowed: {}", invalid.allowed())
     }
 }

@@ -1,6 +1,19 @@
-//! What is wanted: the target, the options, the rules that both must keep, and the text and the C struct that they are read from.
+//! The request: a [`Target`], [`KprobeOpts`] and an [`AttachMode`], the rules that they keep, and
+//! the text and the C struct that they are read from.
 
 mod c_struct;
-pub(crate) mod invalid;
-pub(crate) mod spec;
-pub(crate) mod target;
+mod invalid;
+mod mode;
+mod number;
+mod opts;
+mod rules;
+mod spec;
+mod target;
+
+pub use invalid::{InText, Invalid, ParseError};
+pub use mode::{AttachMode, Need};
+pub use opts::{KprobeOpts, MAX_MAXACTIVE};
+pub use spec::Probe;
+pub use target::{MAX_SYMBOL_LEN, Target, TargetBuf};
+
+pub(crate) use rules::{check_mode, check_request};

@@ -1,11 +1,14 @@
 //! A probe as text: one grammar for the library and for the program.
 
 use core::fmt;
-use core::str::FromStr;
 
-use crate::request::invalid::Invalid;
-use crate::request::target::{self as request, AttachMode, KprobeOpts, Target};
-use crate::text::{self, split};
+use super::invalid::{Invalid, ParseError};
+use super::mode::AttachMode;
+use super::number::number;
+use super::opts::KprobeOpts;
+use super::rules::check_request;
+use super::target::Target;
+use crate::text::split;
 
 /// A target with its options, as one line of text.
 ///
@@ -53,31 +56,40 @@ use crate::text::{self, split};
 /// # Examples
 ///
 /// ```
-/// use kprobe_attach::Probe;
+/// use kprobe_attach::request::Probe;
 ///
-/// let probe: Probe = "kretprobe/vfs_read,cookie=7".parse()?;
+/// let probe = Probe::parse("kretprobe/vfs_read,cookie=7")?;
 /// assert!(probe.opts.retprobe);
 /// assert_eq!(probe.target.function(), Some("vfs_read"));
 ///
-/// let error = "vfs_read+0xg".parse::<Probe>().unwrap_err();
+/// let error = Probe::parse("vfs_read+0xg").unwrap_err();
 /// assert_eq!(error.at, 11);
-/// # Ok::<(), kprobe_attach::ParseError>(())
+/// # Ok::<(), kprobe_attach::request::ParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probe {
+pub struct Probe<'a> {
     /// What is probed.
-    pub target: Target,
+    pub target: Target<'a>,
     /// How.
     pub opts: KprobeOpts,
 }
 
-impl Probe {
+impl<'a> Probe<'a> {
+    /// Reads a probe, which borrows its name from the text.
+    ///
+    /// # Errors
+    ///
+    /// The first byte that breaks a rule, and the rule.
+    pub fn parse(text: &'a str) -> Result<Self, ParseError> {
+        Self::from_bytes(text.as_bytes())
+    }
+
     /// Reads a probe from bytes of any kind.
     ///
     /// # Errors
     ///
     /// The first byte that breaks a rule, and the rule.
-    pub fn from_bytes(text: &[u8]) -> Result<Self, ParseError> {
+    pub fn from_bytes(text: &'a [u8]) -> Result<Self, ParseError> {
         Self::with_defaults(text, &KprobeOpts::new())
     }
 
@@ -86,7 +98,7 @@ impl Probe {
     /// # Errors
     ///
     /// The first byte that breaks a rule, and the rule. Where the defaults break it, it is the first byte of the text.
-    pub fn with_defaults(text: &[u8], defaults: &KprobeOpts) -> Result<Self, ParseError> {
+    pub fn with_defaults(text: &'a [u8], defaults: &KprobeOpts) -> Result<Self, ParseError> {
         let mut given = Given::default();
         let mut opts = *defaults;
         let (head, options) = split(text, b',').unwrap_or((text, b""));
@@ -120,21 +132,13 @@ impl Probe {
             }
         }
         let probe = Self { target, opts };
-        request::check_request(&probe.target, &probe.opts)
+        check_request(&probe.target, &probe.opts)
             .map_err(|invalid| ParseError::new(given.at(invalid, place_at), invalid))?;
         Ok(probe)
     }
 }
 
-impl FromStr for Probe {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        Self::from_bytes(text.as_bytes())
-    }
-}
-
-impl fmt::Display for Probe {
+impl fmt::Display for Probe<'_> {
     /// The canonical text, which parses to the same probe.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { target, opts } = self;
@@ -159,7 +163,7 @@ impl fmt::Display for Probe {
             write!(f, ",mode={mode}")?;
         }
         if maxactive != 0 {
-            write!(f, ",maxactive={maxactive}")?;
+            write!(f, ",maxactive={}", u64::from(maxactive))?;
         }
         Ok(())
     }
@@ -293,96 +297,19 @@ impl Given {
     }
 }
 
-/// A number as in C: decimal, hexadecimal after `0x`, octal after `0`; no sign, no blanks, nothing after it.
-pub(crate) fn number(text: &[u8]) -> Result<u64, ParseError> {
-    let (digits, base) = match text {
-        [b'0', b'x' | b'X', digits @ ..] => (digits, 16),
-        [b'0', b'b' | b'B', ..] => return Err(ParseError::new(1, Invalid::BinaryNumber)),
-        [b'0', digits @ ..] if !digits.is_empty() => (digits, 8),
-        digits => (digits, 10),
-    };
-    text::number(digits, base).map_err(|error| error.from(text.len() - digits.len()))
-}
-
-/// A place in a text that is not as it must be. With the text it can be [shown](Self::in_text), a caret under the byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParseError {
-    /// The offset of the byte; the end of the text where something is missing there.
-    pub at: usize,
-    /// The rule that it breaks.
-    pub invalid: Invalid,
-}
-
-impl ParseError {
-    pub(crate) const fn new(at: usize, invalid: Invalid) -> Self {
-        Self { at, invalid }
-    }
-
-    /// The same error in a text of which the parsed one starts at byte `start`.
-    pub(crate) const fn from(self, start: usize) -> Self {
-        Self {
-            at: self.at + start,
-            invalid: self.invalid,
-        }
-    }
-
-    /// The error in three lines: the text, a caret under the byte with what is wrong, and what is allowed.
-    ///
-    /// Bytes that are not printable ASCII are shown as `?`.
-    #[must_use]
-    pub const fn in_text<'a>(&self, text: &'a [u8]) -> InText<'a> {
-        InText { error: *self, text }
-    }
-}
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at byte {}: {}", self.at, self.invalid)
-    }
-}
-
-impl core::error::Error for ParseError {}
-
-impl From<ParseError> for crate::Error {
-    fn from(error: ParseError) -> Self {
-        crate::error::Failure::invalid(error.invalid).into()
-    }
-}
-
-/// A [`ParseError`] with its text; made by [`ParseError::in_text`].
-#[derive(Clone, Copy, Debug)]
-pub struct InText<'a> {
-    error: ParseError,
-    text: &'a [u8],
-}
-
-impl fmt::Display for InText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.text {
-            let printable = matches!(byte, b' '..=b'~');
-            fmt::Write::write_char(f, if printable { char::from(*byte) } else { '?' })?;
-        }
-        let ParseError { at, invalid } = self.error;
-        f.write_str("\n")?;
-        (0..at.min(self.text.len())).try_for_each(|_| f.write_str(" "))?;
-        write!(f, "^ {invalid}\nallowed: {}", invalid.allowed())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::format;
     use std::string::{String, ToString};
 
-    fn parse(text: &str) -> Result<Probe, (usize, Invalid)> {
-        text.parse::<Probe>()
-            .map_err(|error| (error.at, error.invalid))
+    fn parse(text: &str) -> Result<Probe<'_>, (usize, Invalid)> {
+        Probe::parse(text).map_err(|error| (error.at, error.invalid))
     }
 
-    fn probe(target: &str, opts: KprobeOpts) -> Probe {
+    fn probe(target: &str, opts: KprobeOpts) -> Probe<'_> {
         Probe {
-            target: target.parse().unwrap(),
+            target: Target::parse(target).unwrap(),
             opts,
         }
     }
@@ -555,8 +482,8 @@ mod tests {
             "kretprobe/m:foo.isra.0,maxactive=9,mode=legacy",
             "0xffffffff81000000,retprobe",
         ] {
-            let probe: Probe = text.parse().unwrap();
-            assert_eq!(probe.to_string().parse(), Ok(probe), "{text}");
+            let probe = Probe::parse(text).unwrap();
+            assert_eq!(Probe::parse(&probe.to_string()), Ok(probe), "{text}");
         }
     }
 
@@ -574,7 +501,7 @@ mod tests {
     #[test]
     fn an_error_is_shown_under_its_byte() {
         let text = "vfs_read+0xg";
-        let shown = text.parse::<Probe>().unwrap_err().in_text(text.as_bytes());
+        let shown = Probe::parse(text).unwrap_err().in_text(text.as_bytes());
         let expected = "\
 vfs_read+0xg
            ^ this is no digit of the number

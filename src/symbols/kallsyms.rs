@@ -1,18 +1,19 @@
 //! The kernel's symbols: which addresses have a name, where a name alone stands for several functions.
 
+use core::ffi::CStr;
 use core::fmt;
 use core::mem::size_of;
 use core::ops::Range;
 
 use rustix::io::Errno;
 
-use crate::error::cause::{Cause, out_of};
-use crate::error::{Error, Failure, Step};
-use crate::explain::evidence::KALLSYMS;
+use crate::diagnose::out_of;
+use crate::error::{Cause, Error, Step};
 use crate::mount::open_read;
-use crate::request::invalid::Invalid;
-use crate::request::target::{KprobeOpts, Target};
+use crate::request::{Invalid, KprobeOpts, Target, TargetBuf};
 use crate::text::{LINE_LEN, for_each_line, hexadecimal, words};
+
+pub(crate) const KALLSYMS: &CStr = c"/proc/kallsyms";
 
 /// A line of `/proc/kallsyms`. Its `Display` is the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl<'a> Symbol<'a> {
     }
 
     /// The target that means it.
-    pub(crate) fn target(&self) -> Option<Target> {
+    pub(crate) fn target(&self) -> Option<Target<'a>> {
         match self.module {
             Some(module) => Target::in_module(module, self.name).ok(),
             None => Target::symbol(self.name).ok(),
@@ -66,7 +67,7 @@ impl<'a> Symbol<'a> {
 
     /// Whether a target of this name means the symbol: a function of the target's name, and of its module if it has one.
     #[must_use]
-    pub fn is(&self, target: &Target) -> bool {
+    pub fn is(&self, target: &Target<'_>) -> bool {
         self.is_function()
             && target.function() == Some(self.name)
             && (target.module().is_none() || target.module() == self.module)
@@ -99,23 +100,27 @@ impl fmt::Display for Symbol<'_> {
 /// address; `EPERM` where the kernel hides addresses; or what the file answers.
 ///
 /// ```no_run
-/// use kprobe_attach::{Kernel, KprobeOpts, Target, kallsyms};
+/// use kprobe_attach::{Kernel, KprobeOpts, Target, symbols};
 ///
-/// # fn attach_all(program: kprobe_attach::prog::Program) -> Result<(), kprobe_attach::Error> {
-/// let kernel = Kernel::probe_with(&program);
+/// # fn attach_all(program: kprobe_attach::bpf::Program) -> Result<(), kprobe_attach::Error> {
+/// let kernel = Kernel::new();
 /// let mut links = Vec::new();
-/// kallsyms::for_each_address(&Target::symbol("cleanup")?, |address| {
+/// symbols::for_each_address(&Target::symbol("cleanup")?, |address| {
 ///     links.push(kernel.attach_kprobe(&program, Target::address(address), &KprobeOpts::new()));
 /// })?;
 /// # Ok(())
 /// # }
 /// ```
-pub fn for_each_address(target: &Target, mut each: impl FnMut(u64)) -> Result<(), Error> {
-    addresses(target, &mut each).map_err(|failure| failure.of(target, &KprobeOpts::new()))
+pub fn for_each_address(target: &Target<'_>, mut each: impl FnMut(u64)) -> Result<(), Error> {
+    addresses(target, &mut each)
 }
 
-/// [`for_each_address`], whose error has no target yet.
-pub(crate) fn addresses(target: &Target, each: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+/// [`for_each_address`], once for all callers.
+pub(crate) fn addresses(target: &Target<'_>, each: &mut dyn FnMut(u64)) -> Result<(), Error> {
+    find_addresses(target, each).map_err(|error| error.about(target, &KprobeOpts::new()))
+}
+
+fn find_addresses(target: &Target<'_>, each: &mut dyn FnMut(u64)) -> Result<(), Error> {
     if target.as_address().is_some() {
         return Err(failed(Errno::NOENT, Cause::BadAddress));
     }
@@ -171,25 +176,27 @@ impl Code {
     }
 }
 
-/// Where an address is: in which function, if it is in one.
+/// Where an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In this one, so many bytes from its start.
-    In(Target, u64),
+    /// In a function, so many bytes from its start.
+    In(u64),
     /// In none.
     Nowhere,
     /// There is no telling: addresses are hidden, or it is behind the last symbol of a module.
     Untold,
 }
 
-/// Finds the function at an address: the last that begins there or before, up to the next symbol.
-/// [`None`] is behind all addresses.
-pub(crate) fn place_of(address: Option<u64>) -> Result<Place, Errno> {
+/// Finds the function at an address: the last that begins there or before, up to the next symbol. Puts
+/// it into `function`. No address is behind all addresses.
+pub(crate) fn place_of(
+    address: Option<u64>,
+    function: &mut Option<TargetBuf>,
+) -> Result<Place, Errno> {
     let Some(address) = address else {
         return Ok(Place::Nowhere);
     };
     let mut start = None;
-    let mut function = None;
     let mut in_module = false;
     let mut code = Code::default();
     for_each_symbol(&mut |symbol| {
@@ -207,8 +214,8 @@ pub(crate) fn place_of(address: Option<u64>) -> Result<Place, Errno> {
         if symbol.address <= address && is_nearer && !made {
             start = Some(symbol.address);
             in_module = symbol.module.is_some();
-            function = if symbol.is_function() {
-                symbol.target()
+            *function = if symbol.is_function() {
+                symbol.target().map(TargetBuf::from)
             } else {
                 None
             };
@@ -218,41 +225,42 @@ pub(crate) fn place_of(address: Option<u64>) -> Result<Place, Errno> {
         // Addresses are hidden.
         return Ok(Place::Untold);
     }
-    let (Some(start), Some(function)) = (start, function) else {
+    let (Some(start), Some(function)) = (start, function.as_ref()) else {
         return Ok(Place::Nowhere);
     };
-    let inside = Place::In(function, address - start);
+    let inside = Place::In(address - start);
     if !in_module {
         let is_code = address < code.end || code.init.contains(&address);
         return Ok(if is_code { inside } else { Place::Nowhere });
     }
     let mut next = None;
     for_each_symbol(&mut |symbol| {
-        if symbol.module == function.module() && symbol.address > address {
+        if symbol.module == function.as_target().module() && symbol.address > address {
             next = next.or(Some(symbol.address));
         }
     })?;
     Ok(next.map_or(Place::Untold, |_| inside))
 }
 
-fn failed(errno: Errno, cause: Cause) -> Failure {
-    Failure::new(Step::ResolveSymbol, errno, cause)
+fn failed(errno: Errno, cause: Cause) -> Error {
+    Error::new(Step::ResolveSymbol, errno, cause)
 }
 
 /// Refuses an offset that is beyond the function: every kernel takes it, and probes another one.
-pub(crate) fn check_offset(target: &Target, opts: &KprobeOpts) -> Result<(), Failure> {
+pub(crate) fn check_offset(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Error> {
     let mut start = None;
     addresses(target, &mut |address| {
         // Of several the kernel would take the first, if it takes any.
         start.get_or_insert(address);
     })?;
     let address = start.and_then(|start| start.checked_add(opts.offset));
-    let place = place_of(address);
-    match place.map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))? {
-        Place::In(_, offset) if offset == opts.offset => Ok(()),
-        Place::Untold => Err(failed(Errno::NODATA, Cause::Unknown)),
-        _ => Err(Failure::invalid(Invalid::OffsetBeyondFunction).at(Step::ResolveSymbol)),
-    }
+    let refused = match place_of(address, &mut None) {
+        Ok(Place::In(offset)) if offset == opts.offset => return Ok(()),
+        Ok(Place::Untold) => failed(Errno::NODATA, Cause::Unknown),
+        Ok(_) => Error::invalid(Invalid::OffsetBeyondFunction).at(Step::ResolveSymbol),
+        Err(errno) => failed(errno, out_of(errno).unwrap_or(Cause::Unknown)),
+    };
+    Err(refused.about(target, opts))
 }
 
 #[cfg(test)]
@@ -309,7 +317,7 @@ mod tests {
         let is = |line: &str, target: &str| {
             Symbol::parse(line.as_bytes())
                 .unwrap()
-                .is(&target.parse().unwrap())
+                .is(&Target::parse(target).unwrap())
         };
         assert!(is("1 t foo", "foo"));
         assert!(is("1 W foo", "foo"));

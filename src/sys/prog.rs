@@ -1,6 +1,7 @@
 //! `BPF_PROG_LOAD`, and what the kernel reports of a program.
 
 use core::ffi::CStr;
+use core::marker::PhantomData;
 use core::mem::size_of_val;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -13,10 +14,34 @@ use super::uapi::{
     GetFdById, ProgBindMap, ProgLoad,
 };
 
+/// An instruction: `struct bpf_insn` in the machine's byte order. It borrows the map that it refers
+/// to, so that the number in it stays that map's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Insn<'m> {
+    raw: u64,
+    map: PhantomData<BorrowedFd<'m>>,
+}
+
+impl Insn<'_> {
+    pub(crate) const fn new(raw: u64) -> Self {
+        Self {
+            raw,
+            map: PhantomData,
+        }
+    }
+
+    /// Returns the bytes of the instruction, as a number in the machine's byte order.
+    #[must_use]
+    pub const fn raw(self) -> u64 {
+        self.raw
+    }
+}
+
 /// What `BPF_PROG_LOAD` is given.
 #[derive(Debug)]
 pub(crate) struct Load<'a> {
-    pub(crate) insns: &'a [u64],
+    pub(crate) insns: &'a [Insn<'a>],
     pub(crate) license: &'a CStr,
     pub(crate) name: [u8; 16],
     pub(crate) expected_attach_type: u32,

@@ -50,6 +50,10 @@ pub(crate) const BPF_LINK_TYPE_PERF_EVENT: u32 = 7;
 pub(crate) const BPF_PERF_EVENT_KPROBE: u32 = 3;
 pub(crate) const BPF_PERF_EVENT_KRETPROBE: u32 = 4;
 
+/// `enum bpf_task_fd_type`: Linux 4.18 (commit 41bdc4b40ed6).
+pub(crate) const BPF_FD_TYPE_KPROBE: u32 = 2;
+pub(crate) const BPF_FD_TYPE_KRETPROBE: u32 = 3;
+
 pub(super) const PERF_FLAG_FD_CLOEXEC: usize = 8;
 pub(super) const PERF_EVENT_IOC_SET_BPF: u32 = rustix::ioctl::opcode::write::<u32>(b'$', 8);
 #[cfg(not(target_arch = "powerpc64"))]

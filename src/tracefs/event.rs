@@ -7,109 +7,129 @@ use core::fmt;
 
 use rustix::io::Errno;
 
-use crate::request::target::{KprobeOpts, Target};
+use crate::request::{KprobeOpts, Target};
 use crate::text::{Buf, decimal, hexadecimal, split_str, words};
 
-/// The longest event name: `MAX_EVENT_NAME_LEN - 1`.
-const MAX_EVENT_LEN: usize = 63;
+/// What the name of every event of ours begins with.
+const EVENT_PREFIX: &str = "probe_";
 
 /// What every group of ours begins with; 16 hexadecimal digits follow.
 const GROUP_PREFIX: &str = "kprobe_attach_";
 
-/// The name of an event of ours, not used twice by a [`Kernel`](crate::Kernel) that is not shared over `fork(2)`: a group with
-/// a random part for each `Kernel`, and in it the function's name and a number.
+/// The name of an event of this crate's, not used twice by a [`Kernel`](crate::Kernel) that is not
+/// shared over `fork(2)`: a group with a random part for each `Kernel`, and in it a number.
 ///
-/// The number and half of the random part are in the event's name too, since `kprobe_profile` leaves out the group.
+/// The number and half of the random part are in the event's name too, since `kprobe_profile` leaves
+/// out the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventName {
     group: u64,
     number: u32,
-    event: Buf<MAX_EVENT_LEN>,
 }
 
 impl EventName {
-    pub(crate) fn new(group: u64, number: u32, target: &Target) -> Self {
+    pub(crate) const fn new(group: u64, number: u32) -> Self {
+        Self { group, number }
+    }
+
+    /// Writes `GROUP/EVENT`.
+    pub(crate) fn put(&self, text: &mut Buf<WRITTEN_LEN>) -> fmt::Result {
+        text.push_all(GROUP_PREFIX.as_bytes())?;
+        text.push_hex(self.group, 16)?;
+        text.push(b'/')?;
+        self.put_event(text)
+    }
+
+    fn put_event(&self, text: &mut Buf<WRITTEN_LEN>) -> fmt::Result {
+        text.push_all(EVENT_PREFIX.as_bytes())?;
+        text.push_hex(self.group >> 32, 8)?;
+        text.push(b'_')?;
+        text.push_decimal(self.number)
+    }
+
+    /// Returns the name without the group.
+    pub(crate) fn event(&self) -> Buf<WRITTEN_LEN> {
         let mut event = Buf::new();
-        // What is pushed fits: a suffix of at most 20 bytes, and what it leaves room for.
-        let push_all = |event: &mut Buf<MAX_EVENT_LEN>| {
-            let mut suffix = Buf::<20>::new();
-            write!(suffix, "_{:08x}_{number}", group >> 32)?;
-            if let Some(function) = target.function() {
-                for byte in function.bytes().take(MAX_EVENT_LEN - suffix.as_str().len()) {
-                    // An event's name is an identifier of C; `.` would begin the name of another group.
-                    event.push(if byte.is_ascii_alphanumeric() {
-                        byte
-                    } else {
-                        b'_'
-                    })?;
-                }
-            } else if let Some(address) = target.as_address() {
-                write!(event, "at_{address:x}")?;
-            }
-            suffix
-                .as_bytes()
-                .iter()
-                .try_for_each(|byte| event.push(*byte))
-        };
-        let fits = push_all(&mut event);
+        let fits = self.put_event(&mut event);
         debug_assert!(fits.is_ok());
-        Self {
-            group,
-            number,
-            event,
-        }
+        event
     }
 
-    pub(crate) fn event(&self) -> &str {
-        self.event.as_str()
-    }
-
-    /// The byte of `kprobe_events` that is locked for as long as the event has an owner.
-    pub(crate) fn owner_byte(&self) -> u64 {
+    /// Returns the byte of `kprobe_events` that is locked for as long as the event has an owner.
+    pub(crate) const fn owner_byte(&self) -> u64 {
         owner_byte(self.group, self.number)
     }
 }
 
 /// A number for every event of ours, another one for every other of its group and, as good as surely, of all groups. Below
 /// 2^63, as is every offset in a file.
-fn owner_byte(group: u64, number: u32) -> u64 {
-    (group ^ u64::from(number)) & u64::MAX >> 1
+const fn owner_byte(group: u64, number: u32) -> u64 {
+    (group ^ number as u64) & u64::MAX >> 1
 }
 
+/// `GROUP/EVENT`
 impl fmt::Display for EventName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            group,
-            number: _,
-            event,
-        } = self;
-        write!(f, "{GROUP_PREFIX}{group:016x}/{}", event.as_str())
+        show(f, &|text| self.put(text))
     }
 }
 
-/// The line that defines an event: `p:GROUP/EVENT [MODULE:]FUNCTION[+OFFSET]`, `r[MAXACTIVE]:GROUP/EVENT FUNCTION`, or an
-/// address in the function's place.
+/// The line that defines an event: `p:GROUP/EVENT [MODULE:]FUNCTION[+OFFSET]`,
+/// `r[MAXACTIVE]:GROUP/EVENT FUNCTION`, or an address in the function's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Definition {
+pub struct Definition<'a> {
     pub(crate) name: EventName,
-    pub(crate) target: Target,
+    pub(crate) target: Target<'a>,
     pub(crate) opts: KprobeOpts,
 }
 
-impl fmt::Display for Definition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Definition<'_> {
+    /// Writes the line.
+    pub(crate) fn put(&self, text: &mut Buf<WRITTEN_LEN>) -> fmt::Result {
         let Self { name, target, opts } = self;
-        match (opts.retprobe, opts.maxactive) {
-            (false, _) => f.write_str("p")?,
-            (true, 0) => f.write_str("r")?,
-            (true, maxactive) => write!(f, "r{maxactive}")?,
+        text.push(if opts.retprobe { b'r' } else { b'p' })?;
+        if opts.retprobe && opts.maxactive != 0 {
+            text.push_decimal(opts.maxactive)?;
         }
-        write!(f, ":{name} {target}")?;
-        match opts.offset {
-            0 => Ok(()),
-            offset => write!(f, "+{offset:#x}"),
+        text.push(b':')?;
+        name.put(text)?;
+        text.push(b' ')?;
+        if let Some(module) = target.module_bytes() {
+            text.push_all(module)?;
+            text.push(b':')?;
         }
+        match (target.function_bytes(), target.as_address()) {
+            (Some(function), _) => text.push_all(function)?,
+            (None, address) => put_hexadecimal(text, address.unwrap_or_default())?,
+        }
+        if opts.offset == 0 {
+            return Ok(());
+        }
+        text.push(b'+')?;
+        put_hexadecimal(text, opts.offset)
     }
+}
+
+fn put_hexadecimal(text: &mut Buf<WRITTEN_LEN>, number: u64) -> fmt::Result {
+    text.push_all(b"0x")?;
+    text.push_hex(number, 1)
+}
+
+/// The line.
+impl fmt::Display for Definition<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, &|text| self.put(text))
+    }
+}
+
+/// Shows what is written to `kprobe_events`, and as it is written there.
+fn show(
+    f: &mut fmt::Formatter<'_>,
+    put: &dyn Fn(&mut Buf<WRITTEN_LEN>) -> fmt::Result,
+) -> fmt::Result {
+    let mut text = Buf::new();
+    put(&mut text)?;
+    f.write_str(text.as_str())
 }
 
 /// A line of `kprobe_events` as the kernel lists it: an entry or return probe's event. Its `Display` is the line.
@@ -191,7 +211,7 @@ impl fmt::Display for EventLine<'_> {
         } = self;
         f.write_str(if *retprobe { "r" } else { "p" })?;
         if *maxactive != 0 {
-            write!(f, "{maxactive}")?;
+            write!(f, "{}", u64::from(*maxactive))?;
         }
         write!(f, ":{group}/{event} {place}")?;
         if arguments.is_empty() {
@@ -202,36 +222,62 @@ impl fmt::Display for EventLine<'_> {
     }
 }
 
-/// The longest definition: `r4096:`, group, `/`, event, blank, symbol; or an entry's with `+0xffffffff`.
-pub(crate) const DEFINITION_LEN: usize = 640;
+/// The longest line: a definition of `r4096:`, group, `/`, event, blank, symbol; or an entry's with
+/// `+0xffffffff`.
+pub(crate) const WRITTEN_LEN: usize = 640;
 
 /// More than any id is long.
 pub(crate) const ID_LEN: usize = 32;
 
-/// The path of an event's id, from the root of tracefs.
-pub(crate) struct IdPath<'a>(pub(crate) &'a EventName);
-
-impl fmt::Display for IdPath<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/id", EventPath(self.0))
-    }
-}
-
 /// The path of an event's directory, from the root of tracefs.
 pub(crate) struct EventPath<'a>(pub(crate) &'a EventName);
 
-impl fmt::Display for EventPath<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "events/{}", self.0)
+impl EventPath<'_> {
+    /// Writes the path.
+    pub(crate) fn put(&self, text: &mut Buf<WRITTEN_LEN>) -> fmt::Result {
+        text.push_all(b"events/")?;
+        self.0.put(text)
     }
 }
 
-/// The line that removes an event, by its group and name. Without the group it would remove the name from every group.
-pub(crate) struct Removal<T>(pub(crate) T);
-
-impl<T: fmt::Display> fmt::Display for Removal<T> {
+impl fmt::Display for EventPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "-:{}", self.0)
+        show(f, &|text| self.put(text))
+    }
+}
+
+/// The path of an event's id, from the root of tracefs.
+pub(crate) struct IdPath<'a>(pub(crate) &'a EventName);
+
+impl IdPath<'_> {
+    /// Writes the path.
+    pub(crate) fn put(&self, text: &mut Buf<WRITTEN_LEN>) -> fmt::Result {
+        EventPath(self.0).put(text)?;
+        text.push_all(b"/id")
+    }
+}
+
+impl fmt::Display for IdPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, &|text| self.put(text))
+    }
+}
+
+/// The line that removes an event, by its group and name. Without the group it would remove the name
+/// from every group.
+pub(crate) struct Removal<'a>(pub(crate) &'a EventName);
+
+impl Removal<'_> {
+    /// Writes the line.
+    pub(crate) fn put(&self, text: &mut Buf<WRITTEN_LEN>) -> fmt::Result {
+        text.push_all(b"-:")?;
+        self.0.put(text)
+    }
+}
+
+impl fmt::Display for Removal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, &|text| self.put(text))
     }
 }
 
@@ -291,10 +337,10 @@ mod tests {
 
     const GROUP: u64 = 0x0123_4567_89ab_cdef;
 
-    fn definition(target: &str, number: u32, opts: KprobeOpts) -> Definition {
-        let target = target.parse().unwrap();
+    fn definition(target: &str, number: u32, opts: KprobeOpts) -> Definition<'_> {
+        let target = Target::parse(target).unwrap();
         Definition {
-            name: EventName::new(GROUP, number, &target),
+            name: EventName::new(GROUP, number),
             target,
             opts,
         }
@@ -306,23 +352,23 @@ mod tests {
         for (definition, line) in [
             (
                 definition("vfs_read", 0, opts()),
-                "p:kprobe_attach_0123456789abcdef/vfs_read_01234567_0 vfs_read",
+                "p:kprobe_attach_0123456789abcdef/probe_01234567_0 vfs_read",
             ),
             (
                 definition("m:foo.isra.0", 12, opts().offset(0x10)),
-                "p:kprobe_attach_0123456789abcdef/foo_isra_0_01234567_12 m:foo.isra.0+0x10",
+                "p:kprobe_attach_0123456789abcdef/probe_01234567_12 m:foo.isra.0+0x10",
             ),
             (
                 definition("vfs_read", 1, opts().retprobe(true)),
-                "r:kprobe_attach_0123456789abcdef/vfs_read_01234567_1 vfs_read",
+                "r:kprobe_attach_0123456789abcdef/probe_01234567_1 vfs_read",
             ),
             (
                 definition("vfs_read", 2, opts().retprobe(true).maxactive(64)),
-                "r64:kprobe_attach_0123456789abcdef/vfs_read_01234567_2 vfs_read",
+                "r64:kprobe_attach_0123456789abcdef/probe_01234567_2 vfs_read",
             ),
             (
                 definition("0xffffffff81000000", 3, opts()),
-                "p:kprobe_attach_0123456789abcdef/at_ffffffff81000000_01234567_3 0xffffffff81000000",
+                "p:kprobe_attach_0123456789abcdef/probe_01234567_3 0xffffffff81000000",
             ),
         ] {
             assert_eq!(definition.to_string(), line);
@@ -330,28 +376,24 @@ mod tests {
         let name = definition("vfs_read", 0, opts()).name;
         assert_eq!(
             Removal(&name).to_string(),
-            "-:kprobe_attach_0123456789abcdef/vfs_read_01234567_0"
+            "-:kprobe_attach_0123456789abcdef/probe_01234567_0"
         );
         assert_eq!(
             IdPath(&name).to_string(),
-            "events/kprobe_attach_0123456789abcdef/vfs_read_01234567_0/id"
+            "events/kprobe_attach_0123456789abcdef/probe_01234567_0/id"
         );
     }
 
     #[test]
-    fn event_names_fill_63_bytes_and_no_more() {
+    fn the_longest_definition_fits() {
         let longest = "f".repeat(511);
-        for number in [0, 9, 10, 4_294_967_295] {
-            let name = definition(&longest, number, KprobeOpts::new()).name;
-            assert_eq!(name.event().len(), MAX_EVENT_LEN);
-            assert!(name.event().ends_with(&std::format!("f_01234567_{number}")));
+        let retprobe = KprobeOpts::new().retprobe(true).maxactive(4096);
+        let entry = KprobeOpts::new().offset(u32::MAX.into());
+        for opts in [retprobe, entry] {
+            let longest = definition(&longest, u32::MAX, opts);
+            assert!(longest.put(&mut Buf::new()).is_ok());
+            assert_eq!(longest.name.event().as_str(), "probe_01234567_4294967295");
         }
-        let longest = definition(
-            &longest,
-            u32::MAX,
-            KprobeOpts::new().retprobe(true).maxactive(4096),
-        );
-        assert!(Buf::<DEFINITION_LEN>::of(longest).is_ok());
     }
 
     #[test]

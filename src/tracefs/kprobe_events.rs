@@ -7,17 +7,16 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::time::Timespec;
 
-use crate::error::cause::{Cause, cause, kprobe_events_cause};
-use crate::error::{Failure, Step};
-use crate::mount::{FILES, open_read};
-use crate::request::target::AttachMode;
-use crate::symbols::survey::settled;
-use crate::sys;
-use crate::text::{Buf, LINE_LEN, contains, for_each_line};
-use crate::tracefs::event::{
-    DEFINITION_LEN, Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal,
+use super::event::{
+    Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal, WRITTEN_LEN,
     error_log_errno, error_log_line, parse_id, profile_missed,
 };
+use crate::diagnose::{attach_error, kprobe_events_cause, remove_cause};
+use crate::error::{Error, Step};
+use crate::mount::{FILES, open_read};
+use crate::request::AttachMode;
+use crate::sys;
+use crate::text::{Buf, LINE_LEN, contains, for_each_line};
 
 /// Opens `kprobe_events` for one line at a time. Never with `O_TRUNC`: that deletes every event of the machine.
 const KPROBE_EVENTS_FLAGS: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::CLOEXEC);
@@ -48,35 +47,28 @@ impl TraceEvent {
     /// let it be removed until a perf event is opened on it.
     pub(crate) fn define(
         tracefs: BorrowedFd<'_>,
-        definition: &Definition,
+        definition: &Definition<'_>,
         mode: AttachMode,
-    ) -> core::result::Result<Self, Failure> {
+    ) -> core::result::Result<Self, Error> {
         let Definition { name, target, opts } = definition;
-        let failed = |errno, cause| Failure::new(Step::CreateEvent, errno, cause);
-        // What it means once `kprobe_events` is open, going by the errno or a better one.
-        let refused = |errno, told| {
-            let cause = cause(Step::CreateEvent, told, mode, target, opts);
-            failed(errno, settled(cause.unwrap_or(Cause::Unknown), target))
-        };
+        let refused =
+            |errno, told| attach_error(Step::CreateEvent, errno, told, mode, target, opts);
         let mut event = Self {
-            kprobe_events: open_kprobe_events(tracefs)
-                .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?,
+            kprobe_events: open_kprobe_events(tracefs).map_err(|errno| {
+                let cause = kprobe_events_cause(errno);
+                Error::new(Step::CreateEvent, errno, cause).about(target, opts)
+            })?,
             name: *name,
             defined: false,
         };
-        let line = Buf::<DEFINITION_LEN>::of(definition)
-            .map_err(|_| failed(Errno::NAMETOOLONG, Cause::InvalidRequest))?;
         sys::lock_byte(event.kprobe_events.as_fd(), event.name.owner_byte())
             .and_then(|()| event.is_new(tracefs))
             .map_err(|errno| refused(errno, errno))?;
         event.defined = true;
-        if let Err(errno) = write(&event.kprobe_events, line.as_bytes()) {
+        if let Err(errno) = write_line(&event.kprobe_events, &|line| definition.put(line)) {
             event.defined = errno == SHORT_WRITE;
             // Since Linux 6.12 EINVAL has more than one reason, and only the log tells.
-            return Err(refused(
-                errno,
-                error_log(tracefs, definition).unwrap_or(errno),
-            ));
+            return Err(refused(errno, error_log(tracefs, name).unwrap_or(errno)));
         }
         Ok(event)
     }
@@ -84,7 +76,7 @@ impl TraceEvent {
     /// Looks whether the name is free: the kernel adds what is defined under a name that is taken to the event that has it
     /// (Linux 5.5, commit ca89bc071d5e), and would remove both.
     fn is_new(&self, tracefs: BorrowedFd<'_>) -> Result<()> {
-        let path = Buf::<128>::of(EventPath(&self.name))?;
+        let path = text(&|path| EventPath(&self.name).put(path))?;
         // Not access(2), which asks for the real user and forgets the capabilities.
         match rustix::fs::statat(tracefs, path.as_c_str()?, AtFlags::empty()) {
             Ok(_) => Err(Errno::EXIST),
@@ -95,17 +87,20 @@ impl TraceEvent {
 
     /// The id by which `perf_event_open(2)` knows the event.
     pub(crate) fn id(&self, tracefs: BorrowedFd<'_>) -> Result<u64> {
-        let path = Buf::<128>::of(IdPath(&self.name))?;
+        let path = text(&|path| IdPath(&self.name).put(path))?;
         let file = open_read(tracefs, path.as_c_str()?)?;
         let mut text = [0; ID_LEN];
         let len = rustix::io::read(&file, &mut text)?;
         text.get(..len).and_then(parse_id).ok_or(Errno::IO)
     }
 
-    /// Removes the event.
-    pub(crate) fn remove(mut self) -> Result<()> {
+    /// Removes the event, and reports it where that fails.
+    pub(crate) fn remove(mut self) -> core::result::Result<(), Error> {
         self.defined = false;
-        self.write_removal()
+        self.write_removal().map_err(|errno| {
+            let name = text(&|name| self.name.put(name)).unwrap_or(Buf::new());
+            Error::new(Step::RemoveEvent, errno, remove_cause(errno)).about_event(name.as_bytes())
+        })
     }
 
     /// Writes the removal, again after a pause if it fails: a child that another thread has forked uses the event until it
@@ -113,7 +108,7 @@ impl TraceEvent {
     fn write_removal(&self) -> Result<()> {
         let mut pauses = 0;
         loop {
-            match remove(&self.kprobe_events, self.name) {
+            match write_line(&self.kprobe_events, &|line| Removal(&self.name).put(line)) {
                 Ok(()) | Err(Errno::NOENT) => return Ok(()),
                 Err(errno) if pauses == REMOVAL_PAUSES => return Err(errno),
                 Err(_) => pauses += 1,
@@ -126,9 +121,10 @@ impl TraceEvent {
     /// How often the event's probe was missed, from `kprobe_profile`.
     pub(crate) fn missed(&self, tracefs: BorrowedFd<'_>) -> Result<Option<u64>> {
         let profile = open_read(tracefs, c"kprobe_profile")?;
+        let event = self.name.event();
         let mut missed = None;
         for_each_line::<LINE_LEN>(&profile, &mut |line| {
-            missed = missed.or_else(|| profile_missed(line, self.name.event()));
+            missed = missed.or_else(|| profile_missed(line, event.as_str()));
         })?;
         Ok(missed)
     }
@@ -143,13 +139,30 @@ impl Drop for TraceEvent {
     }
 }
 
-/// Removes an event, by its group and name.
-pub(crate) fn remove(kprobe_events: &OwnedFd, name: impl fmt::Display) -> Result<()> {
-    let line = Buf::<128>::of(Removal(name))?;
-    write(kprobe_events, line.as_bytes())
+/// Removes an event that `kprobe_events` lists.
+pub(crate) fn remove_listed(kprobe_events: &OwnedFd, group: &str, event: &str) -> Result<()> {
+    write_line(kprobe_events, &|line| {
+        line.push_all(b"-:")?;
+        line.push_all(group.as_bytes())?;
+        line.push(b'/')?;
+        line.push_all(event.as_bytes())
+    })
 }
 
-fn write(kprobe_events: &OwnedFd, line: &[u8]) -> Result<()> {
+/// Puts together a text.
+type Put<'a> = &'a dyn Fn(&mut Buf<WRITTEN_LEN>) -> fmt::Result;
+
+/// Makes a line, or a path from the root of tracefs.
+fn text(put: Put<'_>) -> Result<Buf<WRITTEN_LEN>> {
+    let mut text = Buf::new();
+    put(&mut text).map_err(|_| Errno::NAMETOOLONG)?;
+    Ok(text)
+}
+
+/// Writes one line.
+fn write_line(kprobe_events: &OwnedFd, put: Put<'_>) -> Result<()> {
+    let line = text(put)?;
+    let line = line.as_bytes();
     match rustix::io::write(kprobe_events, line)? {
         written if written == line.len() => Ok(()),
         _ => Err(SHORT_WRITE),
@@ -167,9 +180,9 @@ const REMOVAL_PAUSE: Timespec = Timespec {
 const SHORT_WRITE: Errno = Errno::IO;
 
 /// Why the kernel refused this very definition, from `error_log` (Linux 5.2, commit 8a062902be72).
-fn error_log(tracefs: BorrowedFd<'_>, definition: &Definition) -> Option<Errno> {
+fn error_log(tracefs: BorrowedFd<'_>, name: &EventName) -> Option<Errno> {
     let file = open_read(tracefs, c"error_log").ok()?;
-    let event = Buf::<128>::of(definition.name).ok()?;
+    let event = Buf::<128>::of(name).ok()?;
     let mut above = None;
     let mut found = None;
     for_each_line::<LINE_LEN>(&file, &mut |line| match error_log_line(line) {

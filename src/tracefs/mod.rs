@@ -1,5 +1,13 @@
-//! Events defined in tracefs.
+//! Trace events: the grammar of the files about them, defining and removing one, and removing those
+//! that dead processes left.
 
-pub(crate) mod event;
-pub(crate) mod kprobe_events;
-pub(crate) mod sweep;
+mod event;
+mod kprobe_events;
+mod sweep;
+
+pub use event::{Definition, EventLine, EventName};
+pub use sweep::{Swept, sweep, sweep_dry_run};
+
+pub(crate) use event::{EventPath, ID_LEN, IdPath, Removal};
+pub(crate) use kprobe_events::{TraceEvent, open_kprobe_events};
+pub(crate) use sweep::{no_tracefs, sweep_in};

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 
 use kprobe_attach::AttachMode;
-use kprobe_attach::map::Array;
+use kprobe_attach::bpf::Array;
 use rustix::thread::CapabilitySet;
 use serde_json::Value;
 
@@ -422,7 +422,7 @@ fn count_pins_counters_and_reads_them_again() {
         let output = count(&["vfs_mkdir", "vfs_unlink"]);
         assert_eq!(output.status.code(), Some(1));
         let error = &json(&output.stdout)[0]["error"];
-        assert_eq!(error["cause"], "event-exists");
+        assert_eq!(error["cause"], "name-taken");
         assert!(
             error["message"].as_str().unwrap().starts_with(DIR),
             "{error}"
@@ -752,7 +752,7 @@ fn a_hostile_name_reaches_no_system_call_in_any_mode() {
 }
 
 /// A system call as both have it: numbers that only the kernel knows, or that are the process's own, left out.
-fn normal(call: &str) -> String {
+pub(crate) fn normal(call: &str) -> String {
     let (call, answer) = call.rsplit_once(" = ").unwrap_or((call, ""));
     let mut call = call.trim_end().to_owned();
     // Comments of strace, and its names of numbers.

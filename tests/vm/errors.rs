@@ -1,21 +1,22 @@
 //! What fails says why, and leaves nothing behind.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 
+use kprobe_attach::bpf::{Array, Load, insn};
+use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::fd::AsFd;
-use kprobe_attach::map::Array;
-use kprobe_attach::prog::{Load, insn};
-use kprobe_attach::{
-    AttachMode, Cause, Errno, Error, EventLine, Kernel, KprobeOpts, Step, Target, kallsyms,
-};
+use kprobe_attach::kernel::Support;
+use kprobe_attach::tracefs::{EventLine, sweep};
+use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeOpts, Target, symbols};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
-use super::{Counter, Trace, clean, function, kallsyms, kernel_name, promised};
+use super::{Counter, Trace, asked, clean, function, kallsyms, kernel_name, promised};
 
 /// The failure of an attach in every promised mode.
-fn failures(target: Target, opts: &KprobeOpts) -> Vec<(AttachMode, Error)> {
-    let kernel = Kernel::probe();
+fn failures(target: Target<'_>, opts: &KprobeOpts) -> Vec<(AttachMode, Error)> {
+    let kernel = asked();
     let counter = Counter::new();
     let fail = |mode| {
         let attached =
@@ -40,12 +41,29 @@ fn a_missing_function_is_told_from_everything_else() {
     for (mode, error) in failures(target, &KprobeOpts::new()) {
         assert_eq!(error.step(), creating(mode), "{mode}");
         assert_eq!(error.cause(), Cause::NoSuchFunction, "{mode}: {error}");
-        assert_eq!(error.target(), Some(&target));
+        assert_eq!(error.subject(), Some("no_such_function"));
         assert!(
             error.to_string().starts_with("no_such_function: "),
             "{error}"
         );
     }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_error_about_a_long_name_has_as_much_of_it_as_it_holds() {
+    let name = format!("no_such_function_{}", "f".repeat(100));
+    let target = Target::in_module("m", &name).unwrap();
+    let opts = KprobeOpts::new().attach_mode(AttachMode::Perf);
+    let error = asked().attach_kprobe(&Counter::new().program, target, &opts);
+    let error = error.unwrap_err();
+    let subject = format!("m:{}…", &name[..58]);
+    assert_eq!((subject.len(), error.subject()), (63, Some(&*subject)));
+    assert_eq!(error.cause(), Cause::ModuleNotLoaded);
+    assert!(
+        error.to_string().starts_with(&format!("{subject}: ")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -75,10 +93,10 @@ fn a_name_of_several_functions_is_told() {
     }
     // Each of them has an address, by which it can be meant.
     let mut addresses = Vec::new();
-    kallsyms::for_each_address(&target, |address| addresses.push(address)).unwrap();
+    symbols::for_each_address(&target, |address| addresses.push(address)).unwrap();
     assert!(addresses.len() > 1, "{target}: {addresses:x?}");
     let missing = Target::symbol("no_such_function").unwrap();
-    let error = kallsyms::for_each_address(&missing, |_| unreachable!()).unwrap_err();
+    let error = symbols::for_each_address(&missing, |_| unreachable!()).unwrap_err();
     assert_eq!(
         (error.step(), error.cause()),
         (Step::ResolveSymbol, Cause::NoSuchFunction)
@@ -108,9 +126,12 @@ fn a_function_that_the_kernel_protects_is_told() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_address_in_the_middle_of_a_function_is_no_place_for_a_return_probe() {
-    let target = Target::address(super::address_of(super::FUNCTION) + 9);
+    let address = super::address_of(super::FUNCTION) + 9;
+    let target = Target::address(address);
     for (mode, error) in failures(target, &KprobeOpts::new().retprobe(true)) {
         let cause = error.cause();
+        assert_eq!((error.subject(), error.address()), (None, Some(address)));
+        assert!(error.to_string().starts_with(&format!("{target}: ")));
         let told = matches!(
             cause,
             Cause::NotFunctionEntry | Cause::NotInstructionBoundary
@@ -122,7 +143,7 @@ fn an_address_in_the_middle_of_a_function_is_no_place_for_a_return_probe() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn what_is_no_kprobe_program_is_refused_and_undone() {
-    let kernel = Kernel::probe();
+    let kernel = asked();
     for mode in promised() {
         let binding = if mode.uses_link() {
             Step::LinkCreate
@@ -147,27 +168,126 @@ fn what_is_no_kprobe_program_is_refused_and_undone() {
     }
 }
 
+/// A process with no gap between its file descriptors, so that a limit counts new ones alone.
+struct FewFds {
+    _fill: Vec<fs::File>,
+    highest: u32,
+}
+
+impl FewFds {
+    fn new() -> Self {
+        let highest = super::fds().into_keys().max().unwrap();
+        let open = std::iter::repeat_with(|| fs::File::open("/").unwrap());
+        let is_below = |file: &fs::File| file.as_raw_fd().unsigned_abs() < highest;
+        let fill = open.take_while(is_below).collect();
+        Self {
+            _fill: fill,
+            highest,
+        }
+    }
+
+    /// Runs something with so many file descriptors left.
+    fn with<T>(&self, free: u64, run: impl FnOnce() -> T) -> T {
+        let limit = rustix::process::getrlimit(Resource::Nofile);
+        let current = Some(u64::from(self.highest) + 1 + free);
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+        let result = run();
+        rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+        result
+    }
+}
+
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
-fn running_out_of_file_descriptors_at_any_step_leaves_nothing() {
-    let kernel = Kernel::probe();
+fn what_could_not_be_asked_for_want_of_file_descriptors_is_unknown_and_says_so() {
     let counter = Counter::new();
-    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let out_of_fds = |support: Support| match support {
+        Support::Unknown(reason) => {
+            assert_eq!(
+                (reason.errno, reason.cause),
+                (Errno::MFILE, Cause::OutOfFds)
+            );
+            true
+        }
+        Support::Yes => false,
+        Support::No(reason) => panic!("{reason:?}"),
+    };
+    clean(|| {
+        let few = FewFds::new();
+        // Each in its turn: sysfs is held as tracefs is.
+        for (free, [no_event, no_tracefs]) in [(0, [true; 2]), (1, [false, true]), (2, [false; 2])]
+        {
+            let features = few.with(free, || Kernel::new().features());
+            assert_eq!(out_of_fds(features.perf_event), no_event, "{features:?}");
+            assert_eq!(out_of_fds(features.kprobe_pmu), no_event, "{features:?}");
+            assert_eq!(out_of_fds(features.tracefs), no_tracefs, "{features:?}");
+            assert!(out_of_fds(features.kprobe_events), "{features:?}");
+        }
+        assert!(!out_of_fds(
+            few.with(3, || Kernel::new().features()).kprobe_events
+        ));
+        for mode in AttachMode::ALL {
+            let opts = KprobeOpts::new().attach_mode(mode);
+            let attach = || Kernel::new().attach_kprobe(&counter.program, function(), &opts);
+            let error = few.with(0, attach).unwrap_err();
+            assert_eq!(
+                (error.step(), error.errno(), error.cause()),
+                (Step::ProbeKernel, Errno::MFILE, Cause::OutOfFds),
+                "{mode}"
+            );
+        }
+        // A sweep has nobody to hold tracefs for it.
+        let error = few.with(0, || sweep(|_| ())).unwrap_err();
+        assert_eq!(
+            (error.step(), error.errno(), error.cause()),
+            (Step::RemoveEvent, Errno::MFILE, Cause::OutOfFds)
+        );
+        drop(few);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn an_attach_that_runs_out_of_file_descriptors_as_it_asks_leaves_nothing() {
+    let counter = Counter::new();
     for mode in promised() {
         let opts = KprobeOpts::new().attach_mode(mode);
         let before = Trace::now();
-        let highest = super::fds().into_keys().max().unwrap();
-        // Fill the gaps, so that the limit counts new file descriptors alone.
-        let fill: Vec<_> = std::iter::repeat_with(|| fs::File::open("/").unwrap())
-            .take_while(|file| std::os::fd::AsRawFd::as_raw_fd(file).unsigned_abs() < highest)
-            .collect();
+        let few = FewFds::new();
+        for free in 0.. {
+            // Whoever has one file descriptor too few has asked at least.
+            let attach = || Kernel::new().attach_kprobe(&counter.program, function(), &opts);
+            match few.with(free, attach) {
+                Ok(link) => {
+                    assert!(free > 0, "{mode}");
+                    link.detach().unwrap();
+                    break;
+                }
+                Err(error) => assert_eq!(
+                    (error.errno(), error.cause()),
+                    (Errno::MFILE, Cause::OutOfFds),
+                    "{mode}: {error}"
+                ),
+            }
+        }
+        drop(few);
+        assert_eq!(Trace::now(), before, "{mode}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn running_out_of_file_descriptors_at_any_step_leaves_nothing() {
+    let kernel = asked();
+    let counter = Counter::new();
+    for mode in promised() {
+        let opts = KprobeOpts::new().attach_mode(mode);
+        let before = Trace::now();
+        let few = FewFds::new();
         let mut steps = Vec::new();
         for free in 0.. {
-            let current = Some(u64::from(highest) + 1 + free);
-            rustix::process::setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
-            let attached = kernel.attach_kprobe(&counter.program, function(), &opts);
-            rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
-            match attached {
+            let attach = || kernel.attach_kprobe(&counter.program, function(), &opts);
+            match few.with(free, attach) {
                 Ok(_) => break,
                 Err(error) => {
                     assert_eq!(
@@ -180,7 +300,7 @@ fn running_out_of_file_descriptors_at_any_step_leaves_nothing() {
                 }
             }
         }
-        drop(fill);
+        drop(few);
         assert_eq!(Trace::now(), before, "{mode}");
         // Every step that takes a file descriptor failed once.
         let expected: &[Step] = match mode {
@@ -189,6 +309,7 @@ fn running_out_of_file_descriptors_at_any_step_leaves_nothing() {
             // The id is closed again before the perf event takes its place.
             AttachMode::LegacyLink => &[Step::CreateEvent, Step::ReadEventId, Step::LinkCreate],
             AttachMode::Legacy => &[Step::CreateEvent, Step::ReadEventId],
+            other => panic!("{other} is none of the four"),
         };
         assert_eq!(steps, expected, "{mode}");
     }
@@ -197,7 +318,7 @@ fn running_out_of_file_descriptors_at_any_step_leaves_nothing() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_event_that_another_uses_is_reported_by_detach() {
-    let kernel = Kernel::probe();
+    let kernel = asked();
     for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
         clean(|| {
             let counter = Counter::new();
@@ -213,6 +334,12 @@ fn an_event_that_another_uses_is_reported_by_detach() {
                 (Step::RemoveEvent, Errno::BUSY)
             );
             assert_eq!(error.cause(), Cause::EventBusy);
+            // It is about the event, which is what is left.
+            assert_eq!(error.subject(), Some(name.as_str()));
+            assert!(
+                error.to_string().starts_with(&format!("{name}: ")),
+                "{error}"
+            );
             fs::write(&enable, "0").unwrap();
             super::define(&format!("-:{name}"));
         });

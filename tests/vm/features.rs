@@ -2,16 +2,19 @@
 
 use std::fs;
 
-use kprobe_attach::{AttachMode, Cause, Errno, Kernel, KprobeOpts, Step, Support};
+use kprobe_attach::error::{Cause, Step};
+use kprobe_attach::kernel::Support;
+use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts};
 use rustix::thread::CapabilitySet;
 
+use super::link::tells_place;
 use super::mounts::{unmount, with_own_mounts};
 use super::{Counter, Switch, clean, function, in_thread, kernel_name, promised, unlink, version};
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_probed_modes_are_the_promised_ones() {
-    let kernel = clean(|| Kernel::probe().features());
+    let kernel = clean(|| Kernel::new().features());
     let probed = AttachMode::ALL
         .into_iter()
         .filter(|mode| kernel.mode(*mode).is_yes());
@@ -24,7 +27,7 @@ fn the_probed_modes_are_the_promised_ones() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn multi_and_session_links_are_found_where_the_kernel_has_them() {
-    let features = Kernel::probe().features();
+    let features = Kernel::new().features();
     // They take CONFIG_FPROBE, which Debian's 6.1 is built without; elsewhere than on x86 it came in Linux 6.14.
     let since = if cfg!(target_arch = "x86_64") {
         (6, 12)
@@ -41,8 +44,8 @@ fn multi_and_session_links_are_found_where_the_kernel_has_them() {
 fn a_callers_program_answers_as_well_as_an_own_one() {
     clean(|| {
         let counter = Counter::new();
-        let features = Kernel::probe_with(&counter.program).features();
-        assert_eq!(features, Kernel::probe().features());
+        let features = Kernel::with_program(&counter.program).features();
+        assert_eq!(features, Kernel::new().features());
         // One that is none for kprobes is not mistaken for a kernel without links.
         let file = fs::File::open("/proc/version").unwrap();
         let file = rustix::fs::open(
@@ -52,8 +55,52 @@ fn a_callers_program_answers_as_well_as_an_own_one() {
         )
         .map(|fd| (fd, file));
         let (fd, _file) = file.unwrap();
-        assert_eq!(Kernel::probe_with(&fd).features(), features);
+        assert_eq!(Kernel::with_program(&fd).features(), features);
     });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn what_sysfs_says_of_the_pmu_is_no_more_than_a_cross_check() {
+    const PMU: &str = "/sys/bus/event_source/devices/kprobe";
+    let truth = Kernel::new().features();
+    assert_eq!(truth.retprobe_bit, Some(0));
+    for (file, text, in_sysfs) in [
+        ("format/retprobe", "config:5\n", Some(truth.pmu_type)),
+        ("format/retprobe", "config:64\n", Some(truth.pmu_type)),
+        ("format/retprobe", "garbage", Some(truth.pmu_type)),
+        ("format/retprobe", "", Some(truth.pmu_type)),
+        ("type", "garbage", None),
+        // The software PMU, and one that there is not.
+        ("type", "1\n", Some(1)),
+        ("type", "4242\n", Some(4242)),
+    ] {
+        with_own_mounts(|| {
+            fs::write("/tmp/sysfs", text).unwrap();
+            rustix::mount::mount_bind("/tmp/sysfs", &*format!("{PMU}/{file}")).unwrap();
+            let kernel = Kernel::new();
+            for mode in promised() {
+                let counter = Counter::new();
+                let opts = KprobeOpts::new().retprobe(true).attach_mode(mode);
+                let link = counter.attach(&kernel, function(), &opts);
+                unlink(2);
+                assert_eq!(counter.hits(), 2, "{mode}: {file} {text:?}");
+                let told = link.info().unwrap().retprobe;
+                assert_eq!(told, tells_place(mode).then_some(true), "{mode}");
+            }
+            let counter = Counter::new();
+            let link = counter.attach(&kernel, function(), &KprobeOpts::new().retprobe(true));
+            assert_eq!(link.mode(), promised()[0], "{file} {text:?}");
+            let features = kernel.features();
+            assert_eq!(features.pmu_type_in_sysfs, in_sysfs, "{file} {text:?}");
+            assert_eq!(
+                (features.pmu_type, features.retprobe_bit),
+                (truth.pmu_type, Some(0)),
+                "{file} {text:?}"
+            );
+        });
+    }
+    fs::remove_file("/tmp/sysfs").unwrap();
 }
 
 #[test]
@@ -69,9 +116,20 @@ fn without_tracefs_the_pmu_modes_are_left() {
             assert_eq!(promised(), [AttachMode::Perf, AttachMode::Legacy]);
         }
         drop_capabilities(CapabilitySet::SYS_ADMIN);
-        let kernel = Kernel::probe();
+        let kernel = Kernel::new();
         let features = kernel.features();
-        assert!(matches!(features.tracefs, Support::No(reason) if reason.errno == Errno::PERM));
+        // None is mounted; and to mount one out of sight, where that is asked for, is not
+        // permitted.
+        let detached = Kernel::with_detached_mounts().features();
+        for (tracefs, errno) in [
+            (features.tracefs, Errno::NOENT),
+            (detached.tracefs, Errno::PERM),
+        ] {
+            let Support::No(reason) = tracefs else {
+                panic!("{tracefs:?}");
+            };
+            assert_eq!((reason.errno, reason.cause), (errno, Cause::NoTracefs));
+        }
         let left: Vec<_> = promised()
             .into_iter()
             .filter(|mode| !mode.uses_tracefs())
@@ -90,8 +148,8 @@ fn without_tracefs_the_pmu_modes_are_left() {
             .attach_kprobe(&counter.program, function(), &opts)
             .unwrap_err();
         assert_eq!(
-            (error.step(), error.cause()),
-            (Step::ProbeKernel, Cause::NoTracefs)
+            (error.step(), error.errno(), error.cause()),
+            (Step::ProbeKernel, Errno::OPNOTSUPP, Cause::NoTracefs)
         );
     });
 }
@@ -102,7 +160,7 @@ fn a_missing_capability_is_told_from_a_missing_feature() {
     let _paranoid = Switch::paranoid("2");
     with_own_mounts(|| {
         drop_capabilities(CapabilitySet::SYS_ADMIN | CapabilitySet::PERFMON);
-        let features = Kernel::probe().features();
+        let features = Kernel::new().features();
         let Support::No(reason) = features.perf_event else {
             panic!("{features:?}");
         };
@@ -131,7 +189,7 @@ fn without_perf_links_the_ioctl_modes_are_left() {
     // A seccomp filter gives the answer of a kernel before 5.15: EINVAL.
     let link_create = 28;
     let seen = with_filter(libc::SYS_bpf, Some(link_create), Errno::INVAL, || {
-        let kernel = Kernel::probe();
+        let kernel = Kernel::new();
         let features = kernel.features();
         let probed = AttachMode::ALL
             .into_iter()
@@ -161,7 +219,7 @@ fn without_perf_links_the_ioctl_modes_are_left() {
 fn an_answer_that_a_filter_hides_is_unknown_and_named() {
     let link_create = 28;
     with_filter(libc::SYS_bpf, Some(link_create), Errno::PERM, || {
-        let kernel = Kernel::probe();
+        let kernel = Kernel::new();
         assert!(
             matches!(kernel.features().perf_link, Support::Unknown(reason) if reason.errno == Errno::PERM)
         );
@@ -176,7 +234,7 @@ fn an_answer_that_a_filter_hides_is_unknown_and_named() {
         assert_eq!(kernel.features().default_mode(), Some(AttachMode::Perf));
     });
     with_filter(libc::SYS_perf_event_open, None, Errno::PERM, || {
-        let features = Kernel::probe().features();
+        let features = Kernel::new().features();
         assert!(
             matches!(features.perf_event, Support::No(reason) if reason.cause == Cause::Seccomp)
         );

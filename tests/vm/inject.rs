@@ -4,15 +4,17 @@
 use std::cell::Cell;
 use std::fs;
 
-use kprobe_attach::map::Array;
-use kprobe_attach::prog::{Load, Program, insn};
-use kprobe_attach::{
-    AttachMode, Errno, Error, Kernel, KprobeLink, KprobeOpts, Step, Syscall, Target, sweep,
-};
+use kprobe_attach::bpf::{Array, Load, Program, insn};
+use kprobe_attach::error::Step;
+use kprobe_attach::plan::Syscall;
+use kprobe_attach::tracefs::sweep;
+use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeLink, KprobeOpts, Target};
 use rustix::process::{Resource, Rlimit, getrlimit};
 
 use super::supervise::{Failure, Injector};
-use super::{Counter, KPROBES, Trace, function, kernel_name, link_modes, promised, unlink};
+use super::{
+    Counter, FUNCTION, KPROBES, Trace, asked, function, kernel_name, link_modes, promised, unlink,
+};
 
 #[cfg(target_pointer_width = "64")]
 use libc::{SYS_fcntl as FCNTL, SYS_newfstatat as STAT};
@@ -128,6 +130,13 @@ impl Injected {
     fn is(&self, error: &Error, step: Step) -> bool {
         (error.step(), error.errno()) == (step, self.failure.errno)
     }
+
+    /// Whether an error is the one injected, or says that no tracefs was found, which where nothing
+    /// can be looked at is not.
+    fn is_or_hides_tracefs(&self, error: &Error, step: Step) -> bool {
+        let not_found = (error.step(), error.errno()) == (step, Errno::NOENT);
+        self.is(error, step) || (not_found && self.failure.and_all_after)
+    }
 }
 
 /// Runs sections with each of their system calls failing, and counts.
@@ -146,6 +155,18 @@ impl Matrix<'_> {
         section: impl Fn(P) -> R,
         judge: impl Fn(Option<Injected>, R) -> Result<(), Error>,
     ) {
+        self.fail_all_but(0, name, prepare, section, judge);
+    }
+
+    /// The same, but for the last so many, which fail elsewhere.
+    fn fail_all_but<P, R>(
+        &self,
+        last: usize,
+        name: &str,
+        prepare: impl Fn() -> P,
+        section: impl Fn(P) -> R,
+        judge: impl Fn(Option<Injected>, R) -> Result<(), Error>,
+    ) {
         let run = |failure| {
             let prepared = prepare();
             self.injector.run(failure, || section(prepared))
@@ -154,8 +175,9 @@ impl Matrix<'_> {
         let (answer, calls) = run(None);
         judge(None, answer).unwrap();
         assert_eq!(State::now(), before, "{name}");
-        assert!(!calls.is_empty(), "{name}");
-        for (at, number) in calls.into_iter().enumerate() {
+        assert!(calls.len() > last, "{name}");
+        let failing = calls.len() - last;
+        for (at, number) in calls.into_iter().take(failing).enumerate() {
             let all = errnos(number).iter();
             // No signal comes for ever.
             let lasting = all.clone().filter(|errno| **errno != Errno::INTR).take(2);
@@ -169,6 +191,8 @@ impl Matrix<'_> {
                 let (answer, made) = run(Some(failure));
                 let case = format!("{name}: {failure:?} of {made:?}");
                 assert_eq!(made[at], number, "{case}");
+                // For what the judge does not like; else it is not shown.
+                println!("{case}");
                 let refused = judge(Some(Injected { failure, number }), answer).is_err();
                 if and_all_after {
                     // What could not be removed then can be now.
@@ -237,7 +261,7 @@ fn cycle(matrix: &Matrix<'_>, kernel: &Kernel, counter: &Counter, mode: AttachMo
                 }
                 (Some((injected, step)), Err(error)) => {
                     assert!(injected.is(&error, *step), "{mode}: {error}, not {step}");
-                    assert_eq!(error.target(), Some(&function()));
+                    assert_eq!(error.subject(), Some(FUNCTION));
                     Err(error)
                 }
                 (failing, attached) => {
@@ -258,7 +282,11 @@ fn cycle(matrix: &Matrix<'_>, kernel: &Kernel, counter: &Counter, mode: AttachMo
             works(counter, link);
             told.inspect_err(|error| {
                 // Only a count that the kernel would tell may come from a file.
-                assert!(injected.unwrap().is(error, Step::LinkInfo), "{error}");
+                let injected = injected.unwrap();
+                assert!(
+                    injected.is_or_hides_tracefs(error, Step::LinkInfo),
+                    "{error}"
+                );
             })
         },
     );
@@ -332,14 +360,66 @@ fn pins(matrix: &Matrix<'_>, kernel: &Kernel, counter: &Counter) {
             wait_for_the_end_of_pins();
             opened.inspect_err(|error| {
                 // What cannot be told to be a link is none.
-                let is_none = (error.step(), error.errno()) == (Step::OpenProgram, Errno::INVAL);
+                let is_none = (error.step(), error.errno()) == (Step::OpenLink, Errno::INVAL);
                 assert!(
-                    is_none || injected.unwrap().is(error, Step::OpenProgram),
+                    is_none || injected.unwrap().is(error, Step::OpenLink),
                     "{error}"
                 );
             })
         },
     );
+}
+
+/// Asks a kernel: all there is to ask, and then what the first attach in each mode, or in none that
+/// is asked for, takes before it does what every other one does.
+fn asks(matrix: &Matrix<'_>, counter: &Counter) {
+    let attach = |kernel: &Kernel, mode: Option<AttachMode>| {
+        let mut opts = KprobeOpts::new();
+        opts.attach_mode = mode;
+        kernel.attach_kprobe(&counter.program, function(), &opts)
+    };
+    let judge = |injected: Option<Injected>, attached: Result<KprobeLink, Error>| {
+        let error = match attached {
+            // What one question could not tell, another one, or another mode, does without.
+            Ok(link) => {
+                works(counter, link);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let injected = injected.unwrap();
+        let lacks = (error.step(), error.errno()) == (Step::ProbeKernel, Errno::OPNOTSUPP);
+        // EBADF is how a kernel says that it has links, and E2BIG how the kprobe PMU says that it is it.
+        let binds = matches!(error.step(), Step::LinkCreate | Step::SetBpf);
+        let misled = match injected.failure.errno {
+            Errno::BADF => error.step() == Step::LinkCreate,
+            Errno::TOOBIG => binds && injected.number == libc::SYS_perf_event_open,
+            _ => false,
+        };
+        let is = injected.is(&error, error.step());
+        assert!(lacks || misled || is, "{error}");
+        Err(error)
+    };
+    matrix.fail_each(
+        "ask everything",
+        || (),
+        |()| asked(),
+        |injected, kernel| judge(injected, attach(&kernel, None)),
+    );
+    let modes = promised().into_iter().map(Some);
+    for mode in modes.chain([None]) {
+        let name = mode.map_or("the first that fits", AttachMode::name);
+        let mut opts = KprobeOpts::new();
+        opts.attach_mode = mode;
+        let plan = asked().plan(function(), &opts).unwrap().steps().count();
+        matrix.fail_all_but(
+            plan,
+            &format!("first attach, mode {name}"),
+            || (),
+            |()| attach(&Kernel::new(), mode),
+            judge,
+        );
+    }
 }
 
 #[test]
@@ -379,34 +459,8 @@ fn whichever_system_call_fails_the_error_names_it_and_nothing_is_left() {
                 })
             },
         );
-        matrix.fail_each(
-            "probe",
-            || (),
-            |()| Kernel::probe(),
-            |injected, kernel| {
-                let attached =
-                    kernel.attach_kprobe(&counter.program, function(), &KprobeOpts::new());
-                match attached {
-                    // What one probe could not tell, another mode does without.
-                    Ok(link) => {
-                        works(&counter, link);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        let injected = injected.unwrap();
-                        let lacks =
-                            (error.step(), error.errno()) == (Step::ProbeKernel, Errno::OPNOTSUPP);
-                        // EBADF is how a kernel says that it has links.
-                        let misled = injected.failure.errno == Errno::BADF
-                            && error.step() == Step::LinkCreate;
-                        let is = injected.is(&error, Step::ProbeKernel);
-                        assert!(lacks || misled || is, "{error}");
-                        Err(error)
-                    }
-                }
-            },
-        );
-        let kernel = Kernel::probe();
+        asks(&matrix, &counter);
+        let kernel = asked();
         for mode in promised() {
             cycle(&matrix, &kernel, &counter, mode);
         }
@@ -417,7 +471,7 @@ fn whichever_system_call_fails_the_error_names_it_and_nothing_is_left() {
             "sweep",
             || {
                 let target = Target::symbol("vfs_read").unwrap();
-                let name = "p:kprobe_attach_0123456789abcdef/vfs_read_01234567_0";
+                let name = "p:kprobe_attach_0123456789abcdef/probe_01234567_0";
                 super::define(&format!("{name} {target}"));
             },
             |()| sweep(|_| ()),
@@ -425,7 +479,9 @@ fn whichever_system_call_fails_the_error_names_it_and_nothing_is_left() {
                 // Where a removal has failed, or EBUSY has said that the event is in use.
                 sweep(|_| ()).unwrap();
                 swept.map(drop).inspect_err(|error| {
-                    assert!(injected.unwrap().is(error, Step::RemoveEvent), "{error}");
+                    let injected = injected.unwrap();
+                    let step = Step::RemoveEvent;
+                    assert!(injected.is_or_hides_tracefs(error, step), "{error}");
                 })
             },
         );

@@ -5,19 +5,22 @@ use std::fs;
 use std::sync::atomic::Ordering;
 
 use kprobe_attach::fd::AsRawFd;
-use kprobe_attach::{AttachMode, EventLine, Kernel, KprobeOpts, sweep};
+use kprobe_attach::tracefs::{EventLine, sweep};
+use kprobe_attach::{AttachMode, Kernel, KprobeOpts};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
 
 use super::process::{Child, shared};
 use super::supervise::{Verdict, When, listen, supervise};
-use super::{Counter, KPROBE_EVENTS, KPROBES, clean, function, kernel_name, promised, unlink};
+use super::{
+    Counter, KPROBE_EVENTS, KPROBES, asked, clean, function, kernel_name, promised, unlink,
+};
 
-/// Attaches and detaches in a child, whose system calls of its own are decided one by one, and which is killed at the end if not
-/// before. Answers how many there were.
+/// Asks the kernel, attaches and detaches in a child, whose system calls of its own are decided one
+/// by one, and which is killed at the end if not before. Answers how many there were.
 fn supervised(mode: AttachMode, mut decide: impl FnMut(Pid, usize) -> Verdict) -> usize {
     let listener_of_child = &shared::<1>()[0];
     let child = Child::fork(|| {
-        let kernel = Kernel::probe();
+        let kernel = Kernel::new();
         let counter = Counter::new();
         let listener = listen();
         let number = u64::from(listener.as_raw_fd().unsigned_abs());
@@ -92,7 +95,7 @@ fn a_sweep_before_any_system_call_of_an_attach_removes_nothing() {
 fn a_process_killed_at_any_system_call_leaves_nothing_that_cannot_be_swept() {
     let (mut kills, mut left) = (0, 0);
     for mode in promised() {
-        let kernel = Kernel::probe();
+        let kernel = asked();
         let counter = Counter::new();
         let calls = supervised(mode, |_, _| Verdict::Continue);
         let before_each = (0..=calls).map(|at| (at, When::Before));

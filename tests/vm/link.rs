@@ -2,13 +2,16 @@
 
 use std::fs;
 
+use kprobe_attach::bpf::{Array, Program};
+use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::fd::{AsFd, AsRawFd};
-use kprobe_attach::map::Array;
-use kprobe_attach::prog::Program;
-use kprobe_attach::{Cause, Errno, Kernel, KprobeLink, KprobeOpts, Step, Target};
+use kprobe_attach::{AttachMode, Errno, KprobeLink, KprobeOpts, Target, TargetBuf};
+use rustix::thread::CapabilitySet;
 
+use super::features::drop_capabilities;
 use super::{
-    Counter, FUNCTION, address_of, clean, function, link_modes, promised, unlink, version,
+    Counter, FUNCTION, LOCAL_ENTRY, address_of, asked, clean, function, in_thread, link_modes,
+    promised, unlink, version,
 };
 
 /// Whether the kernel is at least of this version.
@@ -16,10 +19,16 @@ fn at_least(major: u32, minor: u32) -> bool {
     version() >= (major, minor)
 }
 
+/// Whether the kernel tells the place of a probe in this mode: of a link since Linux 6.6, and of a
+/// perf event ever.
+pub(crate) fn tells_place(mode: AttachMode) -> bool {
+    !mode.uses_link() || at_least(6, 6)
+}
+
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
-fn info_tells_function_offset_address_and_cookie() {
-    let kernel = Kernel::probe();
+fn info_tells_what_the_kernel_tells_and_nothing_else() {
+    let kernel = asked();
     for mode in promised() {
         clean(|| {
             let counter = Counter::new();
@@ -31,10 +40,12 @@ fn info_tells_function_offset_address_and_cookie() {
             let link = counter.attach(&kernel, function(), &opts);
             let info = link.info().unwrap();
             assert_eq!(info.mode, mode);
-            assert_eq!(info.retprobe, Some(true));
-            assert_eq!(info.function, Some(function()));
-            assert_eq!(info.offset, 0);
-            assert_eq!(info.cookie, Some(cookie));
+            assert_eq!(info.retprobe, tells_place(mode).then_some(true), "{mode}");
+            assert_eq!(info.offset, tells_place(mode).then_some(0), "{mode}");
+            let told = tells_place(mode).then(|| function().into());
+            assert_eq!(info.function, told, "{mode}");
+            let tells_cookie = mode.uses_link() && at_least(6, 9);
+            assert_eq!(info.cookie, tells_cookie.then_some(cookie), "{mode}");
             assert_eq!(info.link_id.is_some(), mode.uses_link());
             assert_eq!(info.prog_id, Some(counter.program.id().unwrap()));
             if at_least(6, 6) {
@@ -53,8 +64,51 @@ fn info_tells_function_offset_address_and_cookie() {
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn info_of_a_probe_at_an_address_has_the_address() {
+    let kernel = asked();
+    let address = address_of(FUNCTION) + LOCAL_ENTRY;
+    for mode in promised() {
+        clean(|| {
+            let counter = Counter::new();
+            let opts = KprobeOpts::new().attach_mode(mode);
+            let link = counter.attach(&kernel, Target::address(address), &opts);
+            let info = link.info().unwrap();
+            let told = info.function.as_ref().map(TargetBuf::as_target);
+            assert_eq!(told.is_some(), tells_place(mode), "{mode}: {info:x?}");
+            // Some kernels have found the name of it.
+            let entry = [address, address + 4].map(Target::address);
+            let fits = |told| entry.contains(&told) || told == function();
+            assert!(told.is_none_or(fits), "{mode}: {info:x?}");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn info_of_a_perf_event_takes_cap_sys_admin_for_the_place() {
+    let kernel = asked();
+    // What of an ioctl mode nobody may be told is left open, and no failure.
+    let modes = promised().into_iter().filter(|mode| !mode.uses_link());
+    for mode in modes {
+        clean(|| {
+            let counter = Counter::new();
+            let opts = KprobeOpts::new().retprobe(true).attach_mode(mode);
+            let link = counter.attach(&kernel, function(), &opts);
+            let info = in_thread(|| {
+                drop_capabilities(CapabilitySet::SYS_ADMIN);
+                link.info().unwrap()
+            });
+            assert_eq!((info.mode, info.prog_id), (mode, None));
+            assert_eq!((info.retprobe, info.offset), (None, None), "{mode}");
+            assert_eq!((info.function, info.cookie), (None, None), "{mode}");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn missed_is_told_where_the_kernel_can() {
-    let kernel = Kernel::probe();
+    let kernel = asked();
     for mode in promised() {
         clean(|| {
             let counter = Counter::new();
@@ -62,6 +116,7 @@ fn missed_is_told_where_the_kernel_can() {
             unlink(2);
             let tells = mode.uses_tracefs() || (mode.uses_link() && at_least(6, 7));
             assert_eq!(link.missed(), Ok(tells.then_some(0)), "{mode}");
+            assert_eq!(kernel.missed(&link), Ok(tells.then_some(0)), "{mode}");
             assert_eq!(link.info().unwrap().missed, tells.then_some(0), "{mode}");
         });
     }
@@ -70,7 +125,7 @@ fn missed_is_told_where_the_kernel_can() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_program_tells_what_it_missed_where_the_kernel_counts() {
-    let kernel = Kernel::probe();
+    let kernel = asked();
     let map = Array::create(1).unwrap();
     let in_a_map = Target::symbol("array_map_update_elem").unwrap();
     for mode in promised() {
@@ -97,7 +152,7 @@ fn a_program_tells_what_it_missed_where_the_kernel_counts() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_pinned_link_outlives_its_process_and_ends_with_the_pin() {
     const PIN: &str = "/sys/fs/bpf/links/probe";
-    let kernel = Kernel::probe();
+    let kernel = asked();
     if link_modes().is_empty() {
         // Nothing can be pinned here; what is refused is tested below.
         return;
@@ -108,14 +163,19 @@ fn a_pinned_link_outlives_its_process_and_ends_with_the_pin() {
         let link = counter.attach(&kernel, function(), &opts);
         link.pin(PIN).unwrap();
         let taken = link.pin(PIN).unwrap_err();
-        assert_eq!((taken.step(), taken.errno()), (Step::Pin, Errno::EXIST));
+        assert_eq!(
+            (taken.step(), taken.errno(), taken.cause()),
+            (Step::Pin, Errno::EXIST, Cause::NameTaken)
+        );
         drop(link);
         unlink(2);
         assert_eq!(counter.hits(), 2);
 
         let opened = KprobeLink::open_pinned(PIN).unwrap();
         let info = opened.info().unwrap();
-        assert_eq!(info.function, at_least(6, 6).then(function));
+        assert_eq!(info.mode, AttachMode::Link);
+        assert_eq!(info.function, at_least(6, 6).then(|| function().into()));
+        assert_eq!(info.offset, at_least(6, 6).then_some(0));
         assert_eq!(info.retprobe, at_least(6, 6).then_some(false));
         assert_eq!(info.cookie, at_least(6, 9).then_some(9));
         // The removal of the pin is itself a hit.
@@ -130,7 +190,7 @@ fn a_pinned_link_outlives_its_process_and_ends_with_the_pin() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_pin_that_fails_leaves_no_directory() {
-    let kernel = Kernel::probe();
+    let kernel = asked();
     for mode in promised() {
         clean(|| {
             let counter = Counter::new();
@@ -143,7 +203,7 @@ fn a_pin_that_fails_leaves_no_directory() {
             ] {
                 let error = link.pin(path).unwrap_err();
                 assert_eq!(error.step(), Step::Pin);
-                if mode == kprobe_attach::AttachMode::Link {
+                if mode == AttachMode::Link {
                     assert_eq!(error.errno(), errno, "{path}");
                 } else {
                     assert_eq!(error.cause(), Cause::InvalidRequest);
@@ -159,7 +219,7 @@ fn a_pin_that_fails_leaves_no_directory() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_program_is_opened_by_pin_and_by_id() {
     const PIN: &str = "/sys/fs/bpf/program";
-    let kernel = Kernel::probe();
+    let kernel = asked();
     clean(|| {
         let counter = Counter::new();
         pin(&counter.program, PIN);
@@ -195,7 +255,7 @@ fn a_program_is_opened_by_pin_and_by_id() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_pin_of_another_kind_is_not_opened() {
     const PIN: &str = "/sys/fs/bpf/other";
-    let kernel = Kernel::probe();
+    let kernel = asked();
     clean(|| {
         let counter = Counter::new();
         // The type of an array map has the number of the kprobe program's.
@@ -214,11 +274,21 @@ fn a_pin_of_another_kind_is_not_opened() {
         );
         assert!(error.to_string().contains("not a pin"), "{error}");
         pin(&counter.program, PIN);
+        let error = KprobeLink::open_pinned(PIN).unwrap_err();
         assert_eq!(
-            KprobeLink::open_pinned(PIN).unwrap_err().cause(),
-            Cause::WrongProgram
+            (error.step(), error.cause()),
+            (Step::OpenLink, Cause::WrongProgram)
         );
         fs::remove_file(PIN).unwrap();
+        let error = KprobeLink::open_pinned(PIN).unwrap_err();
+        assert_eq!(
+            (error.step(), error.errno()),
+            (Step::OpenLink, Errno::NOENT)
+        );
+        assert!(
+            error.to_string().starts_with("open-link: ENOENT: "),
+            "{error}"
+        );
         if promised()[0].uses_link() {
             let link = counter.attach(
                 &kernel,

@@ -13,6 +13,7 @@
     missing_docs
 )]
 
+mod asked;
 mod asm;
 mod attach;
 mod cli;
@@ -34,8 +35,8 @@ mod z_lockdown;
 use std::collections::BTreeMap;
 use std::fs;
 
-use kprobe_attach::map::Array;
-use kprobe_attach::prog::{Load, Program, insn};
+use kprobe_attach::bpf::insn::Insn;
+use kprobe_attach::bpf::{Array, Load, Program, insn};
 use kprobe_attach::{AttachMode, Kernel, KprobeLink, KprobeOpts, Target};
 
 /// A function on the path of a system call that nobody else calls in the machine: it runs once for each [`unlink`].
@@ -66,7 +67,7 @@ const KPROBES: &str = "/sys/kernel/debug/kprobes/list";
 /// The events of the kernel, whoever defined them.
 const KPROBE_EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 
-fn function() -> Target {
+fn function() -> Target<'static> {
     Target::symbol(FUNCTION).unwrap()
 }
 
@@ -154,6 +155,14 @@ fn in_thread<T: Send>(test: impl FnOnce() -> T + Send) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// A kernel that has been asked everything: from here on it makes the system calls of plans alone,
+/// and what it keeps open is open.
+fn asked() -> Kernel {
+    let kernel = Kernel::new();
+    let _ = kernel.features();
+    kernel
+}
+
 /// Loads `counters[index] += 1`.
 fn counting(counters: &Array, index: i32) -> Program {
     counting_at(counters, &[insn::store_imm_u32(insn::R10, -8, index)], -8)
@@ -176,7 +185,7 @@ fn counting_by_cookie(counters: &Array) -> Program {
 }
 
 /// Loads `counters[key] += 1`, where `key` is instructions that put the u32 on the stack, at this place.
-fn counting_at(counters: &Array, key: &[u64], at: i32) -> Program {
+fn counting_at(counters: &Array, key: &[Insn<'_>], at: i32) -> Program {
     const MAP_LOOKUP_ELEM: i32 = 1;
     let [map, map_end] = insn::load_map(insn::R1, counters);
     let count = [
@@ -194,12 +203,10 @@ fn counting_at(counters: &Array, key: &[u64], at: i32) -> Program {
     load(&[key, &count].concat())
 }
 
-fn load(insns: &[u64]) -> Program {
+fn load(insns: &[Insn<'_>]) -> Program {
     let mut log = vec![0; 1 << 16];
-    let loaded = Load::new(insns, c"GPL")
-        .name("vm_test")
-        .log(&mut log)
-        .load();
+    let named = Load::new(insns, c"GPL").name("vm_test").unwrap();
+    let loaded = named.log(&mut log).load();
     loaded.unwrap_or_else(|error| panic!("{error}\n{}", String::from_utf8_lossy(&log)))
 }
 
@@ -229,7 +236,7 @@ impl Counter {
         self.hits() + missed.unwrap_or_default()
     }
 
-    fn attach(&self, kernel: &Kernel, target: Target, opts: &KprobeOpts) -> KprobeLink {
+    fn attach(&self, kernel: &Kernel, target: Target<'_>, opts: &KprobeOpts) -> KprobeLink {
         let attached = kernel.attach_kprobe(&self.program, target, opts);
         attached.unwrap_or_else(|error| panic!("{target} {opts:?}: {error}"))
     }

@@ -3,11 +3,16 @@
 use std::ffi::CStr;
 use std::fs;
 
-use kprobe_attach::{Cause, Errno, Kernel, KprobeOpts, Mount, Step};
+use kprobe_attach::error::{Cause, Step};
+use kprobe_attach::kernel::Support;
+use kprobe_attach::tracefs::{sweep, sweep_dry_run};
+use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts, Mount, attach_kprobe};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
+use super::asked::{Traced, section};
 use super::features::{drop_capabilities, with_filter};
+use super::link::tells_place;
 use super::process::Child;
 use super::{Counter, Switch, clean, function, in_thread, kernel_name, promised, unlink};
 
@@ -42,8 +47,14 @@ fn hide(path: &str) {
 }
 
 /// Unmounts all of the kernel's own file systems.
-pub(crate) fn unmount_all() {
-    for path in [TRACEFS, "/sys/kernel/debug", "/sys/fs/bpf", "/sys", "/proc"] {
+fn unmount_all() {
+    unmount_sys();
+    unmount("/proc");
+}
+
+/// Unmounts sysfs, and all that is below it.
+pub(crate) fn unmount_sys() {
+    for path in [TRACEFS, "/sys/kernel/debug", "/sys/fs/bpf", "/sys"] {
         unmount(path);
     }
 }
@@ -62,11 +73,12 @@ fn mount_table() -> String {
     })
 }
 
-/// Every promised mode attaches and fires, by one `Kernel` that is probed here, and the mount table is what it was.
+/// Every promised mode attaches and fires, by one `Kernel` that may mount out of sight and is asked
+/// here, and the mount table is what it was.
 #[track_caller]
 fn every_promised_mode_fires() {
     let before = mount_table();
-    let kernel = Kernel::probe();
+    let kernel = Kernel::with_detached_mounts();
     assert_eq!(kernel.features().default_mode(), Some(promised()[0]));
     for mode in promised() {
         let counter = Counter::new();
@@ -75,8 +87,30 @@ fn every_promised_mode_fires() {
         assert_eq!(mount_table(), before, "{mode}");
         unlink(2);
         assert_eq!(counter.hits(), 2, "{mode}");
-        link.missed().unwrap();
+        let told = kernel.missed(&link).unwrap();
+        let by_link = mode.uses_link() && super::version() >= (6, 7);
+        assert_eq!(
+            told,
+            (by_link || mode.uses_tracefs()).then_some(0),
+            "{mode}"
+        );
+        // The link alone looks for one that is mounted, and where debugfs has one to be mounted
+        // that shows.
+        let is_mounted = kernel.tracefs().unwrap().path().is_some();
+        if is_mounted || !fs::exists("/sys/kernel/debug/kprobes").unwrap() {
+            let alone = if is_mounted || by_link || !mode.uses_tracefs() {
+                Ok(told)
+            } else {
+                Err((Step::LinkInfo, Errno::NOENT))
+            };
+            let missed = link.missed();
+            assert_eq!(missed.map_err(|error| (error.step(), error.errno())), alone);
+            let info = link.info().unwrap();
+            assert_eq!(info.missed, alone.unwrap_or(None), "{mode}");
+        }
     }
+    kernel.sweep(|event| panic!("{event}")).unwrap();
+    kernel.sweep_dry_run(|event| panic!("{event}")).unwrap();
     drop(kernel);
     assert_eq!(mount_table(), before);
 }
@@ -98,6 +132,102 @@ fn with_nothing_mounted_every_promised_mode_still_attaches() {
             every_promised_mode_fires();
         });
     });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn without_leave_nothing_is_mounted_or_forked_and_the_tracefs_modes_are_missing() {
+    let Some(traced) = Traced::by(
+        "mounts::without_leave_nothing_is_mounted_or_forked_and_the_tracefs_modes_are_missing",
+    ) else {
+        return clean(|| {
+            with_own_mounts(|| {
+                unmount_all();
+                look_without_leave();
+                without_fsopen(look_without_leave);
+            });
+        });
+    };
+    let mounts = |calls: &[String]| {
+        let mut names = calls.iter().map(|call| call.split('(').next().unwrap());
+        names.any(|name| {
+            let mount = ["fsopen", "fsmount", "open_tree", "mount", "move_mount"];
+            let fork = ["unshare", "setns", "clone", "clone3", "fork", "vfork"];
+            mount.contains(&name) || fork.contains(&name)
+        })
+    };
+    let sections = &traced.sections;
+    assert_eq!(sections.len(), 2 * (WITHOUT_LEAVE + 1));
+    for sections in sections.chunks(WITHOUT_LEAVE + 1) {
+        let (with_leave, without) = sections.split_last().unwrap();
+        assert!(!without[0].is_empty());
+        for calls in without {
+            assert!(!mounts(calls), "{calls:#?}");
+        }
+        // It would be seen.
+        assert!(mounts(with_leave), "{with_leave:#?}");
+    }
+}
+
+/// How many sections [`look_without_leave`] has before the last.
+const WITHOUT_LEAVE: usize = 11;
+
+/// All that looks for a file system where none is mounted, each a section; in the last one it may
+/// be mounted out of sight.
+fn look_without_leave() {
+    let missing = |support: Support| {
+        let Support::No(reason) = support else {
+            panic!("{support:?}");
+        };
+        assert_eq!(
+            (reason.errno, reason.cause),
+            (Errno::NOENT, Cause::NoTracefs)
+        );
+    };
+    let counter = Counter::new();
+    let kernel = Kernel::new();
+    let features = section(|| kernel.features());
+    missing(features.tracefs);
+    missing(features.kprobe_events);
+    assert_eq!(features.pmu_type_in_sysfs, None);
+    assert_eq!(kernel.tracefs().err(), Some(Errno::NOENT));
+    assert_eq!(kernel.sysfs().err(), Some(Errno::NOENT));
+    for mode in AttachMode::ALL {
+        let opts = KprobeOpts::new().retprobe(true).attach_mode(mode);
+        let attached = section(|| Kernel::new().attach_kprobe(&counter.program, function(), &opts));
+        match attached {
+            Ok(link) => {
+                assert!(promised().contains(&mode) && !mode.uses_tracefs(), "{mode}");
+                unlink(1);
+                drop(link);
+            }
+            Err(error) if promised().contains(&mode) => {
+                assert!(mode.uses_tracefs(), "{error}");
+                assert_eq!(
+                    (error.step(), error.errno(), error.cause()),
+                    (Step::ProbeKernel, Errno::OPNOTSUPP, Cause::NoTracefs)
+                );
+            }
+            Err(_) => {}
+        }
+    }
+    let pmu_modes = promised().into_iter().filter(|mode| !mode.uses_tracefs());
+    assert_eq!(counter.hits(), pmu_modes.count() as u64);
+    let opts = KprobeOpts::new();
+    let link = section(|| attach_kprobe(&counter.program, function(), &opts)).unwrap();
+    section(|| link.info()).unwrap();
+    section(|| link.missed()).unwrap();
+    let swept = [section(|| sweep(|_| ())), section(|| sweep_dry_run(|_| ()))];
+    for error in swept.map(Result::unwrap_err) {
+        assert_eq!(
+            (error.step(), error.errno(), error.cause()),
+            (Step::RemoveEvent, Errno::NOENT, Cause::NoTracefs)
+        );
+    }
+    let found = section(|| [Mount::find_tracefs(), Mount::find_sysfs()]);
+    assert_eq!(found.map(Result::err), [Some(Errno::NOENT); 2], "find");
+    let kernel = Kernel::with_detached_mounts();
+    assert!(section(|| kernel.features()).tracefs.is_yes());
 }
 
 #[test]
@@ -186,8 +316,14 @@ fn with_one_file_system_masked_every_promised_mode_still_attaches() {
 fn file_systems_are_found_at_their_places_and_anywhere_else() {
     with_own_mounts(|| {
         let path = || Mount::tracefs().unwrap().path().map(str::to_owned);
-        assert_eq!(path().as_deref(), Some(TRACEFS));
+        let found = || Mount::find_tracefs().map(|found| found.path().map(str::to_owned));
+        let is_found = |at: &str| {
+            assert_eq!(path().as_deref(), Some(at));
+            assert_eq!(found(), Ok(Some(at.to_owned())));
+        };
+        is_found(TRACEFS);
         assert_eq!(Mount::sysfs().unwrap().path(), Some("/sys"));
+        assert_eq!(Mount::find_sysfs().unwrap().path(), Some("/sys"));
         assert_eq!(Mount::bpffs().unwrap().path(), Some("/sys/fs/bpf"));
         unmount(TRACEFS);
         // The automount in debugfs is not woken; one that is awake is taken.
@@ -195,16 +331,19 @@ fn file_systems_are_found_at_their_places_and_anywhere_else() {
         assert_eq!(path(), None);
         assert_eq!(mount_table(), before);
         drop(fs::read_dir("/sys/kernel/debug/tracing").unwrap());
-        assert_eq!(path().as_deref(), Some("/sys/kernel/debug/tracing"));
+        is_found("/sys/kernel/debug/tracing");
         unmount("/sys/kernel/debug");
-        assert_eq!(path(), None);
+        assert_eq!((path(), found()), (None, Err(Errno::NOENT)));
         fs::create_dir_all("/tmp/a b").unwrap();
         mount("tracefs", "/tmp/a b");
-        assert_eq!(path().as_deref(), Some("/tmp/a b"));
+        is_found("/tmp/a b");
         unmount("/tmp/a b");
         // A directory that is there and is no tracefs does not count.
         hide(TRACEFS);
-        assert_eq!(path(), None);
+        assert_eq!((path(), found()), (None, Err(Errno::NOENT)));
+        hide("/sys");
+        assert_eq!(Mount::sysfs().unwrap().path(), None);
+        assert_eq!(Mount::find_sysfs().err(), Some(Errno::NOENT));
     });
 }
 
@@ -233,13 +372,19 @@ fn the_automount_in_debugfs_is_woken_where_nothing_else_is_left() {
         let tracefs = Mount::tracefs().unwrap();
         assert_eq!(tracefs.path(), Some("/sys/kernel/debug/tracing"));
     });
+    // Where nothing is mounted out of sight, that is all there is left.
+    with_own_mounts(|| {
+        unmount(TRACEFS);
+        let tracefs = Mount::find_tracefs().unwrap();
+        assert_eq!(tracefs.path(), Some("/sys/kernel/debug/tracing"));
+    });
 }
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn sysfs_says_the_same_of_the_pmu_mounted_or_not() {
     let check = || {
-        let features = Kernel::probe().features();
+        let features = Kernel::with_detached_mounts().features();
         assert_eq!(features.pmu_type_in_sysfs, Some(features.pmu_type));
         assert_eq!(features.retprobe_bit, Some(0));
         features
@@ -256,7 +401,7 @@ fn sysfs_says_the_same_of_the_pmu_mounted_or_not() {
     // Without a word of sysfs the PMU is found all the same.
     with_own_mounts(|| {
         hide("/sys/bus");
-        let features = Kernel::probe().features();
+        let features = Kernel::new().features();
         assert_eq!(features.pmu_type_in_sysfs, None);
         assert_eq!(features.pmu_type, mounted.pmu_type);
         assert!(features.kprobe_pmu.is_yes());
@@ -272,14 +417,16 @@ fn a_pid_namespace_of_its_own_changes_nothing() {
             rustix::thread::unshare(UnshareFlags::NEWPID).unwrap();
             let child = Child::fork(|| {
                 assert_eq!(rustix::process::getpid().as_raw_pid(), 1);
-                let kernel = Kernel::probe();
+                let kernel = Kernel::new();
                 for mode in promised() {
                     let counter = Counter::new();
                     let opts = KprobeOpts::new().attach_mode(mode);
                     let link = counter.attach(&kernel, function(), &opts);
                     unlink(2);
                     assert_eq!(counter.hits(), 2, "{mode}");
-                    assert_eq!(link.info().unwrap().function, Some(function()), "{mode}");
+                    let told = link.info().unwrap().function;
+                    let expected = tells_place(mode).then(|| function().into());
+                    assert_eq!(told, expected, "{mode}");
                     link.detach().unwrap();
                 }
             });
@@ -299,7 +446,7 @@ fn a_pin_in_a_file_system_out_of_sight_is_made_where_asked_and_ends_with_it() {
     clean(|| {
         with_own_mounts(|| {
             unmount("/sys/fs/bpf");
-            let kernel = Kernel::probe();
+            let kernel = Kernel::new();
             let counter = Counter::new();
             let link = counter.attach(&kernel, function(), &KprobeOpts::new());
             // The second would need a directory, which sysfs does not let anybody make; the third could have one.
@@ -323,7 +470,10 @@ fn a_pin_in_a_file_system_out_of_sight_is_made_where_asked_and_ends_with_it() {
             }
             pinned.unwrap();
             let again = link.pin_at(&bpffs, "probe").unwrap_err();
-            assert_eq!(again.cause(), Cause::EventExists);
+            assert_eq!(
+                (again.errno(), again.cause()),
+                (Errno::EXIST, Cause::NameTaken)
+            );
             let nowhere = rustix::fs::open("/tmp", rustix::fs::OFlags::PATH, 0.into()).unwrap();
             let error = link.pin_at(&nowhere, "probe").unwrap_err();
             assert_eq!((error.step(), error.errno()), (Step::Pin, Errno::INVAL));

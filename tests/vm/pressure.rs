@@ -5,7 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
 
-use kprobe_attach::{Cause, Errno, Kernel, KprobeOpts, Step, Support, sweep, sweep_dry_run};
+use kprobe_attach::error::{Cause, Step};
+use kprobe_attach::kernel::Support;
+use kprobe_attach::tracefs::{sweep, sweep_dry_run};
+use kprobe_attach::{Errno, Kernel, KprobeOpts, Plan};
 use rustix::mount::MountFlags;
 use rustix::thread::CapabilitySet;
 
@@ -13,10 +16,10 @@ use super::cli::{json, run};
 use super::features::drop_capabilities;
 use super::mounts::with_own_mounts;
 use super::process::{Child, shared};
-use super::{Counter, FUNCTION, KPROBE_EVENTS, clean, define, function, promised, unlink};
+use super::{Counter, FUNCTION, KPROBE_EVENTS, asked, clean, define, function, promised, unlink};
 
 /// The group and the name of the event that a plan would define.
-fn name_of(plan: &kprobe_attach::Plan<'_>) -> String {
+fn name_of(plan: &Plan<'_>) -> String {
     let plan = plan.to_string();
     let (_, name) = plan.split_once("\"p:").unwrap();
     name.split(' ').next().unwrap().to_owned()
@@ -25,7 +28,7 @@ fn name_of(plan: &kprobe_attach::Plan<'_>) -> String {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_name_that_is_taken_is_refused_and_its_event_left_alone() {
-    let kernel = Kernel::probe();
+    let kernel = asked();
     for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
         // The very probe, one at another function, which the kernel would add to the event, and one of another kind.
         for (kind, function_of_other) in [("p", FUNCTION), ("p", "vfs_read"), ("r", FUNCTION)] {
@@ -39,7 +42,10 @@ fn a_name_that_is_taken_is_refused_and_its_event_left_alone() {
                 (error.step(), error.errno(), error.cause()),
                 (Step::CreateEvent, Errno::EXIST, Cause::EventExists)
             );
+            assert_eq!(error.subject(), Some(FUNCTION));
             define(&format!("-:{name}"));
+            // The same plan again, with the name free, is carried out.
+            clean(|| plan.attach(&counter.program).unwrap().detach().unwrap());
         }
     }
 }
@@ -47,7 +53,7 @@ fn a_name_that_is_taken_is_refused_and_its_event_left_alone() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_group_that_somebody_else_uses_is_shared_and_only_the_own_event_removed() {
-    let kernel = Kernel::probe();
+    let kernel = asked();
     for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
         let counter = Counter::new();
         let opts = KprobeOpts::new().attach_mode(mode);
@@ -74,7 +80,7 @@ fn a_group_that_somebody_else_uses_is_shared_and_only_the_own_event_removed() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_kernel_that_is_shared_over_fork_gives_a_name_once() {
-    let kernel = Kernel::probe();
+    let kernel = asked();
     for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
         clean(|| {
             let counter = Counter::new();
@@ -108,7 +114,7 @@ fn a_kernel_that_is_shared_over_fork_gives_a_name_once() {
 
 /// Attaches in every mode with a `kprobe_events` that cannot be written: the modes of the PMU work.
 fn without_kprobe_events(errno: Errno) {
-    let kernel = Kernel::probe();
+    let kernel = Kernel::new();
     let Support::No(reason) = kernel.features().kprobe_events else {
         panic!("{:?}", kernel.features());
     };

@@ -3,17 +3,19 @@
 use std::fs;
 use std::process::Command;
 
+use kprobe_attach::bpf::{Array, Load, Program, insn};
+use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::fd::{AsFd, AsRawFd, OwnedFd};
-use kprobe_attach::map::Array;
-use kprobe_attach::prog::{Load, Program, insn};
-use kprobe_attach::{AttachMode, Cause, Errno, Error, Kernel, KprobeOpts, Step};
+use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeOpts};
 use rustix::io::FdFlags;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use rustix::{process, thread};
 
 use super::features::with_filter;
-use super::{Counter, PARANOID, Switch, clean, function, in_thread, kernel_name, promised, unlink};
+use super::{
+    Counter, PARANOID, Switch, asked, clean, function, in_thread, kernel_name, promised, unlink,
+};
 
 /// That something works, or at which step it fails, with which errno and cause.
 type Answer = Result<(), (Step, Errno, Cause)>;
@@ -90,15 +92,22 @@ fn hold(name: &str, situation: Situation<'_>, load: Answer, modes: Answers) {
             assert_eq!(step, Step::Map, "{name}");
             assert_eq!(load, Err((Step::LoadProgram, errno, cause)), "{name}");
         }
-        let kernel = Kernel::probe_with(&handed.program);
-        assert_eq!(attached(&kernel, &handed.program), modes, "{name}, handed");
+        // A kernel that has been asked everything with the program, and one that is asked as it is
+        // needed.
+        let told = Kernel::with_program(&handed.program);
+        let _ = told.features();
+        for kernel in [told, Kernel::new()] {
+            assert_eq!(attached(&kernel, &handed.program), modes, "{name}, handed");
+        }
         if load.is_ok() {
             let own = Counter::new();
-            assert_eq!(attached(&Kernel::probe(), &own.program), modes, "{name}");
-            assert_eq!(own.hits(), works(modes), "{name}");
+            for kernel in [asked(), Kernel::new()] {
+                assert_eq!(attached(&kernel, &own.program), modes, "{name}");
+            }
+            assert_eq!(own.hits(), 2 * works(modes), "{name}");
         }
     });
-    assert_eq!(handed.hits(), works(modes), "{name}");
+    assert_eq!(handed.hits(), 2 * works(modes), "{name}");
 }
 
 const ROOT: u32 = 0;
@@ -176,11 +185,12 @@ fn cap_perfmon_alone_attaches_what_it_is_handed() {
     } else {
         hold_as(NOBODY, PERFMON, MAY_NOT_LOAD, WORKS_WITHOUT_TRACEFS);
     }
-    // Only the program at hand can tell whether there are perf links.
+    // Only the program at hand can tell whether there are perf links: without it the question is
+    // answered, and stays so.
     clean(|| {
         let handed = Counter::new();
         with_credentials(NOBODY, PERFMON, || {
-            assert_eq!(attached(&Kernel::probe(), &handed.program), untold);
+            assert_eq!(attached(&asked(), &handed.program), untold);
         });
     });
 }
@@ -244,7 +254,7 @@ fn in_a_user_namespace(handed: &OwnedFd) {
         _ => Cause::PerfEventParanoid,
     };
     assert_eq!(loaded(), MAY_NOT_LOAD);
-    for kernel in [Kernel::probe(), Kernel::probe_with(handed)] {
+    for kernel in [Kernel::new(), asked(), Kernel::with_program(handed)] {
         assert_eq!(attached(&kernel, handed), denied(Errno::ACCESS, cause));
     }
 }
@@ -317,7 +327,7 @@ fn a_filter_of_something_else_is_not_to_blame() {
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
-fn what_was_allowed_when_the_kernel_was_probed_is_refused_where_it_is_tried() {
+fn what_was_allowed_when_the_kernel_was_asked_is_refused_where_it_is_tried() {
     use Step::{CreateEvent, LinkCreate, PerfEventOpen};
     let _paranoid = Switch::paranoid("2");
     let not_open = Err((PerfEventOpen, Errno::ACCESS, Cause::NoPermission));
@@ -342,7 +352,7 @@ fn what_was_allowed_when_the_kernel_was_probed_is_refused_where_it_is_tried() {
     for (situation, modes) in situations {
         clean(|| {
             let counter = Counter::new();
-            let kernel = Kernel::probe();
+            let kernel = asked();
             situation(&|| {
                 let answers = attached(&kernel, &counter.program);
                 for (mode, (got, expected)) in AttachMode::ALL.iter().zip(answers.iter().zip(modes))
@@ -383,7 +393,9 @@ mod lockdown_integrity {
 mod lockdown_confidentiality {
     use std::fs;
 
-    use kprobe_attach::{Cause, Errno, Kernel, Step, Support};
+    use kprobe_attach::error::{Cause, Step};
+    use kprobe_attach::kernel::Support;
+    use kprobe_attach::{Errno, Kernel};
 
     use super::super::fds;
     use super::{hold, lockdown};
@@ -394,7 +406,7 @@ mod lockdown_confidentiality {
         assert_eq!(lockdown(), "confidentiality");
         let tracefs = fs::read_dir("/sys/kernel/tracing").unwrap();
         assert_eq!(tracefs.count(), 0, "tracefs is empty");
-        let Support::No(reason) = Kernel::probe().features().kprobe_events else {
+        let Support::No(reason) = Kernel::new().features().kprobe_events else {
             panic!("kprobe_events");
         };
         assert_eq!(

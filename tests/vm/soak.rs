@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use kprobe_attach::{Kernel, KprobeOpts, Target, sweep};
-
+use kprobe_attach::tracefs::sweep;
+use kprobe_attach::{Kernel, KprobeOpts, Target};
 use rustix::process::Signal;
 
 use super::process::{Child, shared};
@@ -63,7 +63,7 @@ impl Size {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn attaching_and_detaching_many_times_grows_nothing() {
-    let kernel = Kernel::probe();
+    let kernel = Kernel::new();
     let modes = promised();
     let (unlinks, mkdirs) = (Counter::new(), Counter::new());
     let other = Target::symbol(OTHER_FUNCTION).unwrap();
@@ -151,8 +151,8 @@ fn processes_and_threads_attach_detach_die_and_sweep_at_once_and_nothing_is_lost
         let workers: Vec<_> = (0..PROCESSES)
             .map(|_| {
                 Child::fork(|| {
-                    // Threads share a kernel, and the names that it gives.
-                    let kernel = Kernel::probe();
+                    // Threads share a kernel, its answers, and the names that it gives.
+                    let kernel = Kernel::new();
                     let done = AtomicBool::new(false);
                     std::thread::scope(|scope| {
                         let sweeper = scope.spawn(|| sweep_until(&|| done.load(Ordering::Relaxed)));
@@ -175,7 +175,7 @@ fn processes_and_threads_attach_detach_die_and_sweep_at_once_and_nothing_is_lost
             .collect();
         while workers.iter().any(Child::is_running) {
             let victim = Child::fork(|| {
-                let (kernel, counter) = (Kernel::probe(), Counter::new());
+                let (kernel, counter) = (Kernel::new(), Counter::new());
                 loop {
                     for mode in &modes {
                         drop(counter.attach(

@@ -5,9 +5,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
-use kprobe_attach::{
-    AttachMode, Cause, Errno, EventLine, Kernel, KprobeOpts, Step, Swept, sweep, sweep_dry_run,
-};
+use kprobe_attach::error::{Cause, Step};
+use kprobe_attach::tracefs::{EventLine, Swept, sweep, sweep_dry_run};
+use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeOpts};
 use rustix::process::{Pid, Signal};
 use rustix::thread::CapabilitySet;
 
@@ -21,8 +21,8 @@ use super::{Counter, FUNCTION, KPROBE_EVENTS, clean, define, function, promised}
 const OTHERS: [&str; 4] = [
     "p:kprobes/other vfs_read",
     "p:kprobe_attach/other vfs_read",
-    "r:kprobe_attach_0123456789ABCDEF/other_01234567_0 vfs_read",
-    "p:kprobe_attach_0123456789abcdef0/other_01234567_0 vfs_read",
+    "r:kprobe_attach_0123456789ABCDEF/probe_01234567_0 vfs_read",
+    "p:kprobe_attach_0123456789abcdef0/probe_01234567_0 vfs_read",
 ];
 
 /// Runs a test beside events of other tools, which must be there afterwards.
@@ -174,27 +174,24 @@ fn an_owner_is_seen_across_pid_namespaces_and_mount_namespaces() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_event_that_something_uses_is_not_swept() {
-    let name = "kprobe_attach_0123456789abcdef/vfs_read_01234567_0";
+    let name = "kprobe_attach_0123456789abcdef/probe_01234567_0";
     let enable = format!("/sys/kernel/tracing/events/{name}/enable");
     clean(|| {
         define(&format!("p:{name} vfs_read"));
         fs::write(&enable, "1").unwrap();
-        let in_use = Swept {
-            removed: 0,
-            in_use: 1,
-        };
-        assert_eq!(sweep(|_| ()), Ok(in_use));
+        let counts = |swept: Swept| (swept.removed, swept.in_use);
+        let kernel = Kernel::new();
+        assert_eq!(sweep(|_| ()).map(counts), Ok((0, 1)));
+        assert_eq!(kernel.sweep(|_| ()).map(counts), Ok((0, 1)));
         fs::write(&enable, "0").unwrap();
-        let removed = Swept {
-            removed: 1,
-            in_use: 0,
-        };
-        assert_eq!(sweep_dry_run(|_| ()), Ok(removed));
-        assert_eq!(
-            sweep(|event| assert_eq!(event.place, "vfs_read")),
-            Ok(removed)
-        );
+        assert_eq!(sweep_dry_run(|_| ()).map(counts), Ok((1, 0)));
+        assert_eq!(kernel.sweep_dry_run(|_| ()).map(counts), Ok((1, 0)));
+        let swept = sweep(|event| assert_eq!(event.place, "vfs_read"));
+        assert_eq!(swept.map(counts), Ok((1, 0)));
         assert_eq!(sweep(|_| ()), Ok(Swept::default()));
+        define(&format!("p:{name} vfs_read"));
+        let swept = kernel.sweep(|event| assert_eq!(event.place, "vfs_read"));
+        assert_eq!(swept.map(counts), Ok((1, 0)));
     });
 }
 
@@ -202,12 +199,13 @@ fn an_event_that_something_uses_is_not_swept() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn more_events_than_a_read_returns_are_swept_each_once() {
     beside_others(|| {
-        // Names that this crate gives, and one that it does not.
-        for number in 0..199 {
+        // Names that this crate gives, one that it gave before, and one that it does not.
+        for number in 0..198 {
             define(&format!(
-                "p:kprobe_attach_0123456789abcdef/vfs_read_01234567_{number} vfs_read"
+                "p:kprobe_attach_0123456789abcdef/probe_01234567_{number} vfs_read"
             ));
         }
+        define("p:kprobe_attach_0123456789abcdef/vfs_read_01234567_198 vfs_read");
         define("r:kprobe_attach_0123456789abcdef/by_hand vfs_read");
         let mut names = Vec::new();
         let swept = sweep(|event| names.push(event.event.to_owned())).unwrap();
@@ -228,7 +226,7 @@ fn sweeping_beside_eight_attaching_processes_removes_no_live_event() {
     let attached = &shared::<1>()[0];
     beside_others(|| {
         let attach = || {
-            let kernel = Kernel::probe();
+            let kernel = Kernel::new();
             let counter = Counter::new();
             for cycle in 0..CYCLES {
                 let opts = KprobeOpts::new().attach_mode(modes[cycle % modes.len()]);
@@ -275,13 +273,24 @@ fn without_tracefs_a_sweep_says_so() {
     with_own_mounts(|| {
         unmount("/sys/kernel/tracing");
         unmount("/sys/kernel/debug");
-        drop_capabilities(CapabilitySet::SYS_ADMIN);
-        for swept in [sweep(|_| ()), sweep_dry_run(|_| ())] {
+        let refused = |swept: Result<Swept, Error>, errno| {
             let error = swept.unwrap_err();
             assert_eq!(
                 (error.step(), error.errno(), error.cause()),
-                (Step::RemoveEvent, Errno::PERM, Cause::NoTracefs)
+                (Step::RemoveEvent, errno, Cause::NoTracefs)
             );
-        }
+        };
+        refused(sweep(|_| ()), Errno::NOENT);
+        refused(sweep_dry_run(|_| ()), Errno::NOENT);
+        refused(Kernel::new().sweep(|_| ()), Errno::NOENT);
+        refused(Kernel::new().sweep_dry_run(|_| ()), Errno::NOENT);
+        // By leave one is mounted out of sight, if that is permitted.
+        let kernel = Kernel::with_detached_mounts();
+        assert_eq!(kernel.sweep(|_| ()), Ok(Swept::default()));
+        assert_eq!(kernel.sweep_dry_run(|_| ()), Ok(Swept::default()));
+        drop_capabilities(CapabilitySet::SYS_ADMIN);
+        let kernel = Kernel::with_detached_mounts();
+        refused(kernel.sweep(|_| ()), Errno::PERM);
+        refused(kernel.sweep_dry_run(|_| ()), Errno::PERM);
     });
 }

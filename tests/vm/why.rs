@@ -4,22 +4,21 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::mpsc;
 
+use kprobe_attach::bpf::insn::{self, Insn};
+use kprobe_attach::error::{Cause, Step};
+use kprobe_attach::explain::{Evidence, Explanation, Question, Suggestion};
 use kprobe_attach::fd::OwnedFd;
-use kprobe_attach::prog::insn;
-use kprobe_attach::{
-    AttachMode, Cause, Errno, Evidence, Explanation, Kernel, KprobeOpts, Question, Step,
-    Suggestion, Target,
-};
+use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeOpts, Target};
 use rustix::thread::CapabilitySet;
 
 use super::attach::busybox;
 use super::cli::{json, run};
 use super::features::{drop_capabilities, with_filter};
-use super::mounts::{unmount, unmount_all, with_own_mounts};
+use super::mounts::{unmount, unmount_sys, with_own_mounts};
 use super::supervise::{Verdict, listen, supervise};
 use super::{
-    Counter, FUNCTION, KPROBE_EVENTS, KPROBES, Switch, address_of, clean, function, kallsyms,
-    kernel_name, promised, unlink, version,
+    Counter, FUNCTION, KPROBE_EVENTS, KPROBES, Switch, address_of, asked, clean, function,
+    kallsyms, kernel_name, promised, unlink, version,
 };
 
 /// What becomes of an attach in a mode.
@@ -39,11 +38,11 @@ const fn refused(cause: Cause) -> Outcome {
 
 /// Attaches in every promised mode, and explains it. Answers the explanations.
 fn row(
-    target: Target,
+    target: Target<'_>,
     opts: KprobeOpts,
     expected: impl Fn(AttachMode) -> Outcome,
 ) -> Vec<(AttachMode, Explanation)> {
-    let kernel = Kernel::probe();
+    let kernel = asked();
     let counter = Counter::new();
     let in_mode = |mode: AttachMode| {
         let opts = opts.attach_mode(mode);
@@ -86,15 +85,15 @@ fn count<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
 }
 
 /// Whether an explanation has evidence of a kind.
-fn has(explanation: &Explanation, is: impl Fn(&Evidence) -> bool) -> bool {
-    explanation.evidence().any(is)
+fn has(explanation: &Explanation, is: impl Fn(&Evidence<'_>) -> bool) -> bool {
+    explanation.evidence().any(|evidence| is(&evidence))
 }
 
 fn suggestions(explanation: &Explanation) -> Vec<&str> {
     explanation.suggestions().map(Suggestion::as_str).collect()
 }
 
-fn symbol(name: &str) -> Target {
+fn symbol(name: &str) -> Target<'_> {
     Target::symbol(name).unwrap()
 }
 
@@ -183,8 +182,8 @@ fn a_name_of_several_functions_has_their_addresses() {
             Evidence::Functions(2..)
         )));
         if !takes_the_first {
-            let address: Target = suggestions(&explanation)[0].parse().unwrap();
-            assert!(Kernel::probe().explain(address, &ENTRY).refusal().is_none());
+            let address = Target::parse(suggestions(&explanation)[0]).unwrap();
+            assert!(Kernel::new().explain(address, &ENTRY).refusal().is_none());
         }
     }
 }
@@ -263,7 +262,7 @@ fn an_offset_is_on_an_instruction_of_the_function_or_the_cause_says_so() {
     };
     let inside = row(function(), ENTRY.offset(1), |_| refused(cause));
     assert!(!inside.is_empty());
-    let error = Kernel::probe()
+    let error = Kernel::new()
         .explain(function(), &ENTRY.retprobe(true).offset(4))
         .refusal()
         .copied()
@@ -300,9 +299,9 @@ fn an_offset_beyond_the_function_hits_another_one_and_a_checked_request_refuses_
             has(&explanation, |evidence| *evidence == hit),
             "{explanation:?}"
         );
-        assert!(explanation.evidence().any(Evidence::is_catch));
+        assert!(explanation.evidence().any(|evidence| evidence.is_catch()));
     }
-    let kernel = Kernel::probe();
+    let kernel = asked();
     let counter = Counter::new();
     let attach = |opts: &KprobeOpts| kernel.attach_kprobe(&counter.program, function(), opts);
     let boundary = (1..24).find(|offset| attach(&ENTRY.offset(*offset)).is_ok());
@@ -336,7 +335,7 @@ fn an_address_in_no_function_is_bad_and_an_absent_module_is_named() {
         false => refused(Cause::BadAddress),
     };
     for (mode, explanation) in row(nowhere, ENTRY, outcome) {
-        let is_none = |evidence: &Evidence| *evidence == Evidence::NoFunctionThere;
+        let is_none = |evidence: &Evidence<'_>| *evidence == Evidence::NoFunctionThere;
         assert!(has(&explanation, is_none), "{explanation:?}");
         let never_hit = has(&explanation, |evidence| *evidence == Evidence::NeverHit);
         assert_eq!(never_hit, mode.uses_tracefs() && !old, "{mode}");
@@ -374,13 +373,16 @@ fn a_loaded_module_without_the_function_is_no_missing_module() {
         assert!(has(&explanation, |evidence| *evidence == module));
         assert_eq!(suggestions(&explanation)[0], "dummy:dummy_dev_init");
     }
-    // sysfs tells, wherever it is.
+    // It is sysfs that tells, where it is mounted; without it the errno alone is left.
+    let cause = || {
+        let attached = Kernel::new().attach_kprobe(&Counter::new().program, target, &ENTRY);
+        attached.unwrap_err().cause()
+    };
     with_own_mounts(|| {
-        unmount_all();
-        let error = Kernel::probe()
-            .attach_kprobe(&Counter::new().program, target, &ENTRY)
-            .unwrap_err();
-        assert_eq!(error.cause(), Cause::NoSuchFunction);
+        unmount("/proc");
+        assert_eq!(cause(), Cause::NoSuchFunction);
+        unmount_sys();
+        assert_eq!(cause(), Cause::ModuleNotLoaded);
     });
     busybox("rmmod dummy");
 }
@@ -388,18 +390,16 @@ fn a_loaded_module_without_the_function_is_no_missing_module() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_kernel_that_would_not_hit_it_is_a_catch() {
-    let kernel = Kernel::probe();
-    let catches = || {
+    let kernel = Kernel::new();
+    let has_catches = |expected: &[Evidence<'_>]| {
         let explanation = kernel.explain(function(), &ENTRY);
         assert!(explanation.refusal().is_none());
-        let catches = explanation
-            .evidence()
-            .filter(|evidence| evidence.is_catch());
-        catches.copied().collect::<Vec<_>>()
+        let catches = explanation.evidence().filter(Evidence::is_catch);
+        assert_eq!(catches.collect::<Vec<_>>(), expected);
     };
-    assert_eq!(catches(), []);
+    has_catches(&[]);
     let disarmed = Switch::set("/sys/kernel/debug/kprobes/enabled", "0");
-    assert_eq!(catches(), [Evidence::Disarmed]);
+    has_catches(&[Evidence::Disarmed]);
     drop(disarmed);
     let Some(_off) = Switch::set("/proc/sys/kernel/ftrace_enabled", "0") else {
         // It has no such switch any more.
@@ -408,10 +408,10 @@ fn a_kernel_that_would_not_hit_it_is_a_catch() {
     };
     if !PROBES_BY_FTRACE {
         // Its probes are not by ftrace.
-        assert_eq!(catches(), []);
+        has_catches(&[]);
         return;
     }
-    assert_eq!(catches(), [Evidence::FtraceOff]);
+    has_catches(&[Evidence::FtraceOff]);
     // Nothing is tried then, which would harm the kernel; but what it shows is said.
     let blacklist = fs::read_to_string("/sys/kernel/debug/kprobes/blacklist").unwrap();
     let names = || blacklist.lines().filter_map(|line| line.split('\t').nth(1));
@@ -444,7 +444,7 @@ fn a_kernel_that_would_not_hit_it_is_a_catch() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn hidden_addresses_leave_the_place_open() {
     let _hidden = Switch::set("/proc/sys/kernel/kptr_restrict", "2").unwrap();
-    let kernel = Kernel::probe();
+    let kernel = Kernel::new();
     let counter = Counter::new();
     let inside = (1..24).find(|offset| {
         let opts = ENTRY.offset(*offset);
@@ -470,7 +470,7 @@ fn hidden_addresses_leave_the_place_open() {
 }
 
 /// Explains in every mode, where somebody denies, and checks the cause.
-fn denied(kernel: &Kernel, cause: Cause, proof: &[Evidence]) {
+fn denied(kernel: &Kernel, cause: Cause, proof: &[Evidence<'_>]) {
     for mode in promised() {
         let explanation = kernel.explain(function(), &ENTRY.attach_mode(mode));
         let error = explanation.refusal().unwrap();
@@ -500,7 +500,7 @@ fn who_denies_is_named_and_proved() {
         let _level = Switch::paranoid(level);
         with_own_mounts(|| {
             drop_capabilities(dropped);
-            let kernel = Kernel::probe_with(&counter.program);
+            let kernel = Kernel::with_program(&counter.program);
             let has = !dropped.contains(CapabilitySet::PERFMON);
             let capabilities = Evidence::Capabilities {
                 bpf: has,
@@ -516,7 +516,7 @@ fn who_denies_is_named_and_proved() {
         });
     }
     with_filter(libc::SYS_perf_event_open, None, Errno::PERM, || {
-        let kernel = Kernel::probe_with(&counter.program);
+        let kernel = Kernel::with_program(&counter.program);
         denied(
             &kernel,
             Cause::Seccomp,
@@ -529,11 +529,11 @@ fn who_denies_is_named_and_proved() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_a_kprobe_pmu_the_tracefs_modes_are_left() {
     // As a kernel before 4.17 answers: there is no PMU of that type.
-    let pmu = Kernel::probe().features().pmu_type;
+    let pmu = Kernel::new().features().pmu_type;
     let (send, receive) = mpsc::channel();
     let test = move || {
         send.send(listen()).unwrap();
-        let kernel = Kernel::probe();
+        let kernel = Kernel::new();
         let counter = Counter::new();
         for mode in promised() {
             let opts = ENTRY.attach_mode(mode);
@@ -590,10 +590,10 @@ fn without_tracefs_its_modes_say_so() {
         unmount("/sys/kernel/tracing");
         unmount("/sys/kernel/debug");
         drop_capabilities(CapabilitySet::SYS_ADMIN);
-        let kernel = Kernel::probe();
+        let kernel = Kernel::new();
         for mode in promised() {
             let explanation = kernel.explain(function(), &ENTRY.attach_mode(mode));
-            let cause = explanation.refusal().map(kprobe_attach::Error::cause);
+            let cause = explanation.refusal().map(Error::cause);
             assert_eq!(
                 cause,
                 mode.uses_tracefs().then_some(Cause::NoTracefs),
@@ -624,7 +624,7 @@ fn load_as(
     prog_flags: u32,
     expected_attach_type: u32,
 ) -> Result<OwnedFd, std::io::Error> {
-    let insns = [insn::mov_imm(insn::R0, 0), insn::exit()];
+    let insns = [insn::mov_imm(insn::R0, 0), insn::exit()].map(Insn::raw);
     let attr = ProgLoad {
         prog_type,
         insn_cnt: 2,
@@ -650,7 +650,7 @@ fn load_as(
 
 /// Attaches a program in every mode, each of which refuses it as a program or takes it.
 fn programs(program: &OwnedFd, is_taken: impl Fn(AttachMode) -> bool) {
-    let kernel = Kernel::probe();
+    let kernel = asked();
     for mode in promised() {
         let opts = ENTRY.attach_mode(mode);
         let attached = clean(|| kernel.attach_kprobe(program, function(), &opts).map(drop));
@@ -741,26 +741,20 @@ fn what_cannot_be_read_stays_open() {
         for path in ["/sys/kernel/debug", "/proc"] {
             unmount(path);
         }
-        let kernel = Kernel::probe();
+        let kernel = Kernel::new();
         let explanation = kernel.explain(symbol("vfs_unlnik"), &ENTRY);
         assert_eq!(
             explanation.refusal().unwrap().cause(),
             Cause::NoSuchFunction
         );
-        let open = |evidence: &Evidence| matches!(evidence, Evidence::Open(_, Errno::NOENT));
-        assert!(explanation.evidence().all(open) && has(&explanation, open));
+        let open = |evidence: &Evidence<'_>| matches!(evidence, Evidence::Open(_, Errno::NOENT));
+        assert!(explanation.evidence().all(|evidence| open(&evidence)) && has(&explanation, open));
         assert_eq!(suggestions(&explanation).len(), 0);
         let explanation = kernel.explain(function(), &ENTRY);
         assert!(explanation.refusal().is_none());
         // Where probes are not by ftrace, its switch is not asked for.
         let expected = if PROBES_BY_FTRACE { 3 } else { 2 };
-        assert_eq!(
-            explanation
-                .evidence()
-                .filter(|evidence| open(evidence))
-                .count(),
-            expected
-        );
+        assert_eq!(explanation.evidence().filter(open).count(), expected);
     });
 }
 
@@ -770,7 +764,7 @@ fn a_refused_event_is_logged_under_our_name_alone() {
     let log = "/sys/kernel/tracing/error_log";
     fs::write(log, "").unwrap();
     for mode in promised() {
-        let _ = Kernel::probe().explain(symbol("vfs_unlnik"), &ENTRY.attach_mode(mode));
+        let _ = Kernel::new().explain(symbol("vfs_unlnik"), &ENTRY.attach_mode(mode));
     }
     let entries = fs::read_to_string(log).unwrap();
     let commands: Vec<_> = entries

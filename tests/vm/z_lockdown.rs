@@ -2,9 +2,12 @@
 
 use std::fs;
 
-use kprobe_attach::{AttachMode, Cause, Errno, Evidence, Kernel, KprobeOpts, Step, Support};
+use kprobe_attach::error::{Cause, Step};
+use kprobe_attach::explain::Evidence;
+use kprobe_attach::kernel::Support;
+use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts};
 
-use super::{Counter, Trace, function, promised};
+use super::{Counter, Trace, asked, function, promised};
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
@@ -12,7 +15,7 @@ fn a_locked_down_kernel_offers_no_mode_and_says_why() {
     // The last look at what all the other tests leave behind.
     assert_eq!(Trace::now().events, "");
     let counter = Counter::new();
-    let kernel = Kernel::probe();
+    let kernel = asked();
     let securityfs = c"/sys/kernel/security";
     let flags = rustix::mount::MountFlags::empty();
     rustix::mount::mount(
@@ -25,7 +28,7 @@ fn a_locked_down_kernel_offers_no_mode_and_says_why() {
     .unwrap();
     fs::write("/sys/kernel/security/lockdown", "confidentiality").unwrap();
 
-    let features = Kernel::probe_with(&counter.program).features();
+    let features = Kernel::with_program(&counter.program).features();
     for support in [features.kprobe_pmu, features.kprobe_events] {
         let Support::No(reason) = support else {
             panic!("{features:?}");
@@ -34,7 +37,7 @@ fn a_locked_down_kernel_offers_no_mode_and_says_why() {
     }
     assert_eq!(features.default_mode(), None);
     // As `explain` proves.
-    let explained = Kernel::probe_with(&counter.program);
+    let explained = Kernel::with_program(&counter.program);
     for mode in promised() {
         let explanation = explained.explain(function(), &KprobeOpts::new().attach_mode(mode));
         assert_eq!(
@@ -45,9 +48,9 @@ fn a_locked_down_kernel_offers_no_mode_and_says_why() {
         let proof = Evidence::Lockdown {
             confidentiality: true,
         };
-        assert!(explanation.evidence().any(|evidence| *evidence == proof));
+        assert!(explanation.evidence().any(|evidence| evidence == proof));
     }
-    // What was probed before is refused where it is tried.
+    // What was asked before is refused where it is tried.
     for mode in promised() {
         let opts = KprobeOpts::new().attach_mode(mode);
         let error = kernel
@@ -59,7 +62,7 @@ fn a_locked_down_kernel_offers_no_mode_and_says_why() {
             "{mode}"
         );
     }
-    let error = Kernel::probe_with(&counter.program)
+    let error = Kernel::with_program(&counter.program)
         .plan(function(), &KprobeOpts::new().attach_mode(AttachMode::Perf))
         .unwrap_err();
     assert_eq!(

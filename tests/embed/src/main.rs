@@ -5,15 +5,19 @@
 
 mod rt;
 
-use kprobe_attach::map::Array;
-use kprobe_attach::prog::{Load, insn};
-use kprobe_attach::{Error, Kernel, KprobeOpts, Target};
+use kprobe_attach::bpf::{Array, Load, insn};
+use kprobe_attach::{Errno, Error, KprobeOpts, Target, attach_kprobe};
 use rustix::thread::{Timespec, nanosleep};
 
 /// `enum bpf_func_id`
 const MAP_LOOKUP_ELEM: i32 = 1;
 
-fn main() -> Result<(), Error> {
+/// Answers the errno where something was refused.
+fn main() -> Result<(), Errno> {
+    run().map_err(|error| error.errno())
+}
+
+fn run() -> Result<(), Error> {
     let counter = Array::create(1)?;
     let [map, map_end] = insn::load_map(insn::R1, &counter);
     let program = Load::new(
@@ -33,16 +37,16 @@ fn main() -> Result<(), Error> {
         c"GPL",
     )
     .load()?;
-    let kernel = Kernel::probe_with(&program);
-    let opts = KprobeOpts::new();
-    let link = kernel.attach_kprobe(&program, Target::symbol("vfs_read")?, &opts)?;
+    let link = attach_kprobe(&program, Target::symbol("vfs_read")?, &KprobeOpts::new())?;
     // A second, more or less: a signal may end it.
     let _ = nanosleep(&Timespec {
         tv_sec: 1,
         tv_nsec: 0,
     });
+    // Without files there is nothing that detaching could leave behind.
+    drop(link);
     print(counter.get(0)?);
-    link.detach()
+    Ok(())
 }
 
 /// Writes a number and a newline, without the 4 KB of `core::fmt`.
@@ -52,7 +56,7 @@ fn print(mut number: u64) {
     while start > 0 {
         start -= 1;
         if let Some(digit) = line.get_mut(start) {
-            *digit = b"0123456789"[(number % 10) as usize];
+            *digit = b'0' + (number % 10) as u8;
         }
         number /= 10;
         if number == 0 {

@@ -3,21 +3,23 @@
 use core::ffi::CStr;
 use core::fmt::{self, Display, Write};
 
-use kprobe_attach::{Error, Evidence, Explanation, Kernel};
+use kprobe_attach::explain::Explanation;
+use kprobe_attach::{AttachMode, Error, Kernel};
 
-use crate::FAILURE;
-use crate::cli::Args;
+use crate::cli::{Args, FAILURE};
 use crate::out::{Json, Lossy, OrNull, Output};
+use crate::rt::Start;
 
 /// Explains every probe. Answers 1 if one of them would not attach.
 ///
 /// # Errors
 ///
 /// Nobody takes the output.
-// Its locals are not to be in the frame of every command.
-#[inline(never)]
-pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, fmt::Error> {
-    let kernel = Kernel::probe();
+pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
+    explain(args, kernel, out).map_err(|fmt::Error| ())
+}
+
+fn explain(args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, fmt::Error> {
     let mut status = 0;
     for text in args.probes() {
         let would_attach = match args.read(text) {
@@ -26,15 +28,14 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, fmt::Error> {
                 print(args, out, text, &explanation)?;
                 explanation.refusal().is_none()
             }
-            Err(error) if args.json => {
+            Err(error) if args.report.json => {
+                verdict_json(out, text, None, Some(&error.into()))?;
                 let allowed = error.invalid.allowed();
-                let evidence = [&error as &dyn Display, &allowed as &dyn Display];
-                let refusal = error.into();
-                let verdict = Verdict {
-                    mode: &OrNull(None::<u32>),
-                    refusal: Some(&refusal),
-                };
-                verdict.print_json(out, text, &mut evidence.into_iter(), &mut [].into_iter())?;
+                let mut evidence = Strings::begin(out);
+                evidence.push(&error)?;
+                evidence.push(&allowed)?;
+                evidence.end()?;
+                out.write_str(",\"suggestions\":[]}\n")?;
                 false
             }
             Err(error) => {
@@ -55,21 +56,22 @@ pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, fmt::Error> {
 fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanation) -> fmt::Result {
     let mode = explanation.mode();
     let refusal = explanation.refusal();
-    let evidence = explanation
-        .evidence()
-        .map(|evidence| evidence as &dyn Display);
-    let suggestions = explanation
-        .suggestions()
-        .map(|suggestion| suggestion as &dyn Display);
-    if args.json {
+    if args.report.json {
+        verdict_json(out, text, mode, refusal)?;
         // The kernel's own word comes first.
-        let said = refusal.map(|error| error as &dyn Display);
-        let verdict = Verdict {
-            mode: &OrNull(mode.map(Json)),
-            refusal,
-        };
-        let mut evidence = said.into_iter().chain(evidence);
-        return verdict.print_json(out, text, &mut evidence, &mut { suggestions });
+        let mut evidence = Strings::begin(out);
+        refusal.map_or(Ok(()), |error| evidence.push(error))?;
+        explanation
+            .evidence()
+            .try_for_each(|found| evidence.push(&found))?;
+        evidence.end()?;
+        out.write_str(",\"suggestions\":")?;
+        let mut suggestions = Strings::begin(out);
+        explanation
+            .suggestions()
+            .try_for_each(|suggestion| suggestions.push(suggestion))?;
+        suggestions.end()?;
+        return out.write_str("}\n");
     }
     let text = Lossy(text);
     match (refusal, mode) {
@@ -78,7 +80,7 @@ fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanati
             if let Some(mode) = mode {
                 write!(out, ", mode {mode}")?;
             }
-            let catch = explanation.evidence().any(Evidence::is_catch);
+            let catch = explanation.evidence().any(|evidence| evidence.is_catch());
             writeln!(out, "{}", if catch { ", but not as it seems:" } else { "" })?;
         }
         (Some(error), _) => writeln!(
@@ -87,51 +89,51 @@ fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanati
             error.cause()
         )?,
     }
-    for line in evidence {
+    for line in explanation.evidence() {
         writeln!(out, "  {line}")?;
     }
-    for suggestion in suggestions {
+    for suggestion in explanation.suggestions() {
         writeln!(out, "  try: {suggestion}")?;
     }
     Ok(())
 }
 
-/// The fields of JSON that say whether it would attach.
-struct Verdict<'a> {
-    mode: &'a dyn Display,
-    refusal: Option<&'a Error>,
-}
-
-impl Verdict<'_> {
-    fn print_json(
-        &self,
-        out: &mut Output,
-        text: &CStr,
-        evidence: &mut dyn Iterator<Item = &dyn Display>,
-        suggestions: &mut dyn Iterator<Item = &dyn Display>,
-    ) -> fmt::Result {
-        let Self { mode, refusal } = self;
-        let cause = refusal.map(|error| Json(error.cause()));
-        write!(
-            out,
-            r#"{{"probe":{},"would_attach":{},"mode":{mode},"cause":{},"evidence":"#,
-            Json(Lossy(text)),
-            refusal.is_none(),
-            OrNull(cause)
-        )?;
-        strings(out, evidence)?;
-        write!(out, r#","suggestions":"#)?;
-        strings(out, suggestions)?;
-        writeln!(out, "}}")
-    }
+/// Begins a line of JSON, up to the evidence.
+fn verdict_json(
+    out: &mut Output,
+    text: &CStr,
+    mode: Option<AttachMode>,
+    refusal: Option<&Error>,
+) -> fmt::Result {
+    write!(
+        out,
+        r#"{{"probe":{},"would_attach":{},"mode":{},"cause":{},"evidence":"#,
+        Json(Lossy(text)),
+        refusal.is_none(),
+        OrNull(mode.map(Json)),
+        OrNull(refusal.map(|error| Json(error.cause())))
+    )
 }
 
 /// An array of strings of JSON.
-fn strings(out: &mut Output, items: &mut dyn Iterator<Item = &dyn Display>) -> fmt::Result {
-    out.write_char('[')?;
-    for (index, item) in items.enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        write!(out, "{comma}{}", Json(item))?;
+struct Strings<'o> {
+    out: &'o mut Output,
+    before: &'static str,
+}
+
+impl<'o> Strings<'o> {
+    const fn begin(out: &'o mut Output) -> Self {
+        Self { out, before: "[" }
     }
-    out.write_char(']')
+
+    fn push(&mut self, text: &dyn Display) -> fmt::Result {
+        self.out.write_str(self.before)?;
+        self.before = ",";
+        write!(self.out, "{}", Json(text))
+    }
+
+    fn end(self) -> fmt::Result {
+        let rest = if self.before == "[" { "[]" } else { "]" };
+        self.out.write_str(rest)
+    }
 }

@@ -2,95 +2,72 @@
 
 use core::fmt::{self, Write};
 
-use kprobe_attach::{AttachMode, Errno, ErrnoName, Features, Kernel, Mount, Support};
+use kprobe_attach::error::ErrnoName;
+use kprobe_attach::kernel::{Features, Support};
+use kprobe_attach::{AttachMode, Errno, Kernel, Mount};
 
+use crate::cli::Args;
 use crate::out::{Json, OrNull, Output};
+use crate::rt::Start;
 
 /// Prints the features.
 ///
 /// # Errors
 ///
 /// Nobody takes the output.
-// Its locals are not to be in the frame of every command.
-#[inline(never)]
-pub(crate) fn run(out: &mut Output, json: bool) -> Result<u8, fmt::Error> {
-    let kernel = Kernel::probe();
-    let bpffs = Mount::bpffs();
+pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
+    features(args.report.json, kernel, out)
+        .map(|()| 0)
+        .map_err(|fmt::Error| ())
+}
+
+fn features(json: bool, kernel: &Kernel, out: &mut Output) -> fmt::Result {
     let features = kernel.features();
     let Features {
         perf_event,
-        cpu: _,
         kprobe_pmu,
         pmu_type,
         pmu_type_in_sysfs,
         retprobe_bit,
         perf_link,
-        tracefs: _,
         kprobe_events,
         kprobe_multi,
         kprobe_session,
+        ..
     } = features;
-    let pmu = Row {
-        detail: Detail::Pmu {
-            r#type: pmu_type,
-            in_sysfs: pmu_type_in_sysfs,
-            retprobe_bit: retprobe_bit.map(u32::from),
-        },
-        ..Row::of("kprobe PMU", Some("kprobe_pmu"), kprobe_pmu)
+    let pmu = Detail::Pmu {
+        r#type: u64::from(pmu_type),
+        in_sysfs: pmu_type_in_sysfs.map(u64::from),
+        retprobe_bit: retprobe_bit.map(u64::from),
     };
-    let bpffs = bpffs.as_ref().map_err(|errno| *errno);
-    let rows = [
-        Row::of("perf events", None, perf_event),
-        pmu,
-        Row::of("perf link", Some("perf_link"), perf_link),
-        Row::of_mount("tracefs", kernel.tracefs()),
-        Row::of("kprobe_events", None, kprobe_events),
-        Row::of("kprobe.multi", Some("kprobe_multi"), kprobe_multi),
-        Row::of("kprobe.session", Some("kprobe_session"), kprobe_session),
-        Row::of_mount("sysfs", kernel.sysfs()),
-        // Where it is out of sight, pins have no path.
-        Row::of_mount("bpffs", bpffs),
-    ];
-    if json {
-        print_json(out, &rows, &features)?;
-    } else {
-        print(out, &rows, &features)?;
-    }
-    out.flush()?;
-    Ok(0)
+    let mut table = Table { out, json };
+    table.head()?;
+    table.feature("perf events", "", perf_event)?;
+    table.row("kprobe PMU", "kprobe_pmu", &Answer::of(kprobe_pmu), &pmu)?;
+    table.feature("perf link", "perf_link", perf_link)?;
+    table.mount("tracefs", kernel.tracefs())?;
+    table.feature("kprobe_events", "", kprobe_events)?;
+    table.feature("kprobe.multi", "kprobe_multi", kprobe_multi)?;
+    table.feature("kprobe.session", "kprobe_session", kprobe_session)?;
+    table.mount("sysfs", kernel.sysfs())?;
+    // In a detached mount, pins have no path.
+    table.mount("bpffs", Mount::bpffs().as_ref().map_err(|errno| *errno))?;
+    table.modes(&features)?;
+    out.flush()
 }
 
-/// What was found of one thing.
-struct Row<'a> {
-    name: &'static str,
-    /// Its name in JSON, if it is there.
-    key: Option<&'static str>,
+/// Whether a thing was found.
+struct Answer {
     /// `yes`, `no` or `unknown`
-    answer: &'static str,
+    word: &'static str,
     /// Why it is not yes.
     reason: Option<(Errno, &'static str)>,
-    /// What there is to say if it is.
-    detail: Detail<'a>,
 }
 
-/// How a thing was found.
-enum Detail<'a> {
-    Plain,
-    Pmu {
-        r#type: u32,
-        in_sysfs: Option<u32>,
-        retprobe_bit: Option<u32>,
-    },
-    /// Mounted at a path, or out of sight.
-    Mount(Option<&'a str>),
-}
-
-impl<'a> Row<'a> {
-    fn of(name: &'static str, key: Option<&'static str>, support: Support) -> Self {
+impl Answer {
+    fn of(support: Support) -> Self {
         Self {
-            name,
-            key,
-            answer: match support {
+            word: match support {
                 Support::Yes => "yes",
                 Support::No(_) => "no",
                 Support::Unknown(_) => "unknown",
@@ -98,27 +75,12 @@ impl<'a> Row<'a> {
             reason: support
                 .reason()
                 .map(|reason| (reason.errno, reason.cause.meaning())),
-            detail: Detail::Plain,
-        }
-    }
-
-    fn of_mount(name: &'static str, mount: Result<&'a Mount, Errno>) -> Self {
-        let (answer, reason, path) = match mount {
-            Ok(mount) => ("yes", None, mount.path()),
-            Err(errno) => ("no", Some((errno, why_not_mounted(errno))), None),
-        };
-        Self {
-            name,
-            key: Some(name),
-            answer,
-            reason,
-            detail: Detail::Mount(path),
         }
     }
 
     /// The fields of JSON that every support value has.
-    fn support_json(&self, out: &mut Output) -> fmt::Result {
-        write!(out, r#""support":"{}""#, self.answer)?;
+    fn print_json(&self, out: &mut Output) -> fmt::Result {
+        write!(out, r#""support":"{}""#, self.word)?;
         match self.reason {
             None => Ok(()),
             Some((errno, why)) => {
@@ -129,40 +91,83 @@ impl<'a> Row<'a> {
     }
 }
 
+/// How a thing was found. Numbers of one width are printed by one piece of code.
+enum Detail<'a> {
+    Plain,
+    Pmu {
+        r#type: u64,
+        in_sysfs: Option<u64>,
+        retprobe_bit: Option<u64>,
+    },
+    /// Mounted at a path, or detached.
+    Mount(Option<&'a str>),
+}
+
 /// Why a file system is not to be had.
 const fn why_not_mounted(errno: Errno) -> &'static str {
     match errno {
         Errno::PERM => {
-            "not found mounted, and to mount it out of sight takes CAP_SYS_ADMIN in the initial user namespace"
+            "not mounted, and a detached mount takes CAP_SYS_ADMIN in the initial user namespace"
         }
-        Errno::NODEV => "not found mounted, and this kernel is built without it",
-        _ => "not found mounted, and it cannot be mounted out of sight",
+        Errno::NODEV => "not mounted, and this kernel is built without it",
+        _ => "not mounted, and it cannot be mounted",
     }
 }
 
-/// The name and machine of the running kernel.
-fn uname() -> rustix::system::Uname {
-    rustix::system::uname()
+/// What is printed: rows for people, or one object of JSON.
+struct Table<'o> {
+    out: &'o mut Output,
+    json: bool,
 }
 
-fn print(out: &mut Output, rows: &[Row<'_>], features: &Features) -> fmt::Result {
-    let uname = uname();
-    let release = uname.release().to_str().unwrap_or_default();
-    let arch = uname.machine().to_str().unwrap_or_default();
-    writeln!(out, "kernel           {release} {arch}")?;
-    for row in rows {
-        write!(out, "{:<17}", row.name)?;
-        if let (None, Detail::Plain) = (row.reason, &row.detail) {
-            writeln!(out, "{}", row.answer)?;
-            continue;
+impl Table<'_> {
+    /// The name and machine of the running kernel.
+    fn head(&mut self) -> fmt::Result {
+        let uname = rustix::system::uname();
+        let release = uname.release().to_str().unwrap_or_default();
+        let arch = uname.machine().to_str().unwrap_or_default();
+        if self.json {
+            let (release, arch) = (Json(release), Json(arch));
+            write!(self.out, r#"{{"kernel":{release},"arch":{arch}"#)
+        } else {
+            writeln!(self.out, "kernel           {release} {arch}")
         }
-        write!(out, "{:<9}", row.answer)?;
-        match (row.reason, &row.detail) {
+    }
+
+    fn feature(&mut self, name: &str, key: &str, support: Support) -> fmt::Result {
+        self.row(name, key, &Answer::of(support), &Detail::Plain)
+    }
+
+    fn mount(&mut self, name: &str, mount: Result<&Mount, Errno>) -> fmt::Result {
+        let (word, reason, path) = match mount {
+            Ok(mount) => ("yes", None, mount.path()),
+            Err(errno) => ("no", Some((errno, why_not_mounted(errno))), None),
+        };
+        self.row(name, name, &Answer { word, reason }, &Detail::Mount(path))
+    }
+
+    /// One thing; its `key` in JSON is empty where it is not there.
+    fn row(&mut self, name: &str, key: &str, answer: &Answer, detail: &Detail<'_>) -> fmt::Result {
+        match (self.json, key) {
+            (true, "") => Ok(()),
+            (true, key) => self.row_json(key, answer, detail),
+            (false, _) => self.row_text(name, answer, detail),
+        }
+    }
+
+    fn row_text(&mut self, name: &str, answer: &Answer, detail: &Detail<'_>) -> fmt::Result {
+        let out = &mut *self.out;
+        write!(out, "{name:<17}")?;
+        if let (None, Detail::Plain) = (answer.reason, detail) {
+            return writeln!(out, "{}", answer.word);
+        }
+        write!(out, "{:<9}", answer.word)?;
+        match (answer.reason, detail) {
             (Some((errno, why)), _) => write!(out, "{}: {why}", ErrnoName(errno))?,
             (None, Detail::Plain) => {}
             (None, Detail::Mount(Some(path))) => write!(out, "mounted at {path}")?,
             (None, Detail::Mount(None)) => {
-                out.write_str("not mounted; mounted out of sight, detached")?;
+                out.write_str("not mounted; a detached mount is used")?;
             }
             (
                 None,
@@ -180,40 +185,19 @@ fn print(out: &mut Output, rows: &[Row<'_>], features: &Features) -> fmt::Result
                 }
                 match retprobe_bit {
                     Some(bit) => write!(out, "; retprobe bit {bit}")?,
-                    None => out.write_str("; retprobe bit not readable in sysfs")?,
+                    None => out.write_str("; retprobe bit unknown")?,
                 }
             }
         }
-        out.write_str("\n")?;
+        out.write_str("\n")
     }
-    let default = features.default_mode();
-    for mode in AttachMode::ALL {
-        let unmet = features.unmet(mode, false);
-        let answer = unmet.map_or(Support::Yes, |(_, support)| support);
-        let answer = Row::of("", None, answer).answer;
-        match unmet {
-            Some((need, _)) => writeln!(out, "mode {mode:<12}{answer:<9}needs {need}")?,
-            None if default == Some(mode) => {
-                writeln!(out, "mode {mode:<12}{answer:<9}the default")?;
-            }
-            None => writeln!(out, "mode {mode:<12}{answer}")?,
-        }
-    }
-    Ok(())
-}
 
-fn print_json(out: &mut Output, rows: &[Row<'_>], features: &Features) -> fmt::Result {
-    let uname = uname();
-    let release = uname.release().to_str().unwrap_or_default();
-    let arch = uname.machine().to_str().unwrap_or_default();
-    let (release, arch) = (Json(release), Json(arch));
-    write!(out, r#"{{"kernel":{release},"arch":{arch}"#)?;
-    for row in rows {
-        let Some(key) = row.key else { continue };
+    fn row_json(&mut self, key: &str, answer: &Answer, detail: &Detail<'_>) -> fmt::Result {
+        let out = &mut *self.out;
         write!(out, r#","{key}":{{"#)?;
-        row.support_json(out)?;
-        match row.detail {
-            _ if row.reason.is_some() => {}
+        answer.print_json(out)?;
+        match detail {
+            _ if answer.reason.is_some() => {}
             Detail::Plain => {}
             Detail::Mount(Some(path)) => write!(out, r#","path":{}"#, Json(path))?,
             Detail::Mount(None) => out.write_str(r#","path":null,"detached":true"#)?,
@@ -224,19 +208,40 @@ fn print_json(out: &mut Output, rows: &[Row<'_>], features: &Features) -> fmt::R
             } => write!(
                 out,
                 r#","type":{type},"retprobe_bit":{},"found":"type","sysfs_type":{}"#,
-                OrNull(retprobe_bit),
-                OrNull(in_sysfs)
+                OrNull(*retprobe_bit),
+                OrNull(*in_sysfs)
             )?,
         }
-        out.write_str("}")?;
+        out.write_str("}")
     }
-    out.write_str(r#","modes":{"#)?;
-    for (index, mode) in AttachMode::ALL.into_iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        write!(out, r#"{comma}"{mode}":{{"#)?;
-        Row::of("", None, features.mode(mode)).support_json(out)?;
-        out.write_str("}")?;
+
+    /// The modes, and which is the default.
+    fn modes(&mut self, features: &Features) -> fmt::Result {
+        let (out, default) = (&mut *self.out, features.default_mode());
+        if self.json {
+            out.write_str(r#","modes":{"#)?;
+        }
+        for (index, mode) in AttachMode::ALL.into_iter().enumerate() {
+            let unmet = features.unmet(mode, false);
+            let answer = unmet.map_or(Support::Yes, |(_, support)| support);
+            let answer = Answer::of(answer);
+            if self.json {
+                let comma = if index == 0 { "" } else { "," };
+                write!(out, r#"{comma}"{mode}":{{"#)?;
+                answer.print_json(out)?;
+                out.write_str("}")?;
+                continue;
+            }
+            write!(out, "mode {mode:<12}")?;
+            match unmet {
+                Some((need, _)) => writeln!(out, "{:<9}needs {need}", answer.word)?,
+                None if default == Some(mode) => writeln!(out, "yes      the default")?,
+                None => writeln!(out, "yes")?,
+            }
+        }
+        if self.json {
+            writeln!(out, r#"}},"default":{}}}"#, OrNull(default.map(Json)))?;
+        }
+        Ok(())
     }
-    let default = features.default_mode().map(Json);
-    writeln!(out, r#"}},"default":{}}}"#, OrNull(default))
 }

@@ -2,10 +2,13 @@
 
 use core::fmt::{self, Write};
 
-use kprobe_attach::{Kernel, Plan, Probe, Syscall};
+use kprobe_attach::plan::Syscall;
+use kprobe_attach::request::Probe;
+use kprobe_attach::{Kernel, Plan};
 
 use crate::cli::Args;
 use crate::out::{Json, Lossy, Output};
+use crate::rt::Start;
 use crate::session::{self, for_all, probe_fields};
 
 /// Prints the plan of each probe.
@@ -13,14 +16,13 @@ use crate::session::{self, for_all, probe_fields};
 /// # Errors
 ///
 /// One or more probes have none, and each has been reported; or nobody takes the output.
-pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, ()> {
+pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     session::check(args, out)?;
-    let kernel = Kernel::probe();
     let mut printed = Ok(());
-    let planned = for_all(args, out, &mut |out, index, probe| {
+    let planned = for_all(args, out, &mut |out, text, probe| {
         let plan = kernel.plan(probe.target, &probe.opts)?;
-        let text = Lossy(args.probe(index));
-        printed = printed.and_then(|()| print(out, &text, args.json, probe, &plan));
+        let text = Lossy(text);
+        printed = printed.and_then(|()| print(out, &text, args.report.json, probe, &plan));
         Ok(())
     });
     printed
@@ -33,7 +35,7 @@ fn print(
     out: &mut Output,
     text: &Lossy<'_>,
     json: bool,
-    probe: &Probe,
+    probe: &Probe<'_>,
     plan: &Plan<'_>,
 ) -> fmt::Result {
     if json {

@@ -2,28 +2,30 @@
 
 use core::fmt::{self, Write};
 
-use kprobe_attach::EventLine;
+use kprobe_attach::Kernel;
+use kprobe_attach::tracefs::EventLine;
 
 use crate::cli::Args;
-use crate::out::{Json, Output, message, report};
+use crate::out::{Json, Output, message};
+use crate::rt::Start;
 
 /// Removes the events, or says which ones would be.
 ///
 /// # Errors
 ///
 /// Something failed, and has been reported; what could be removed is.
-pub(crate) fn run(args: &Args<'_>, out: &mut Output) -> Result<u8, ()> {
+pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     let mut printed = Ok(());
     let each = |event: &EventLine<'_>| {
         printed = printed.and_then(|()| print(args, out, event));
     };
     let swept = if args.dry_run {
-        kprobe_attach::sweep_dry_run(each)
+        kernel.sweep_dry_run(each)
     } else {
-        kprobe_attach::sweep(each)
+        kernel.sweep(each)
     };
     let printed = printed.and_then(|()| out.flush());
-    let swept = swept.map_err(|error| report(out, None, args, &error))?;
+    let swept = swept.map_err(|error| args.report.error(out, None, &error))?;
     if !args.quiet {
         let to_be = if args.dry_run { "to be " } else { "" };
         message(format_args!(
@@ -45,7 +47,7 @@ fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>) -> fmt::Resul
         "kprobe"
     };
     let place = &event.place;
-    if args.json {
+    if args.report.json {
         let removed = !args.dry_run;
         return writeln!(
             out,

@@ -1,16 +1,17 @@
 //! Holding probes attached: until the command ends, the time is up, or a signal comes.
 
+use core::ffi::CStr;
 use core::time::Duration;
 
 use linux_raw_sys::general::{SIGCHLD, SIGPIPE};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use rustix::time::Timespec;
 
-use kprobe_attach::ErrnoName;
+use kprobe_attach::error::ErrnoName;
 
 use crate::cli::Args;
-use crate::out::message;
-use crate::rt::{Signals, Start};
+use crate::out::{Shown, message};
+use crate::rt::{Signals, Start, spawn};
 
 /// A command that runs while the probes are attached.
 #[derive(Debug)]
@@ -29,12 +30,20 @@ pub(crate) struct Hold<'a> {
 
 impl<'a> Hold<'a> {
     /// Keeps back the signals that would end the program, so that from here on it ends by detaching.
-    pub(crate) fn new(start: &'a Start) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell the time, and that has been reported.
+    pub(crate) fn new(start: &'a Start) -> Result<Self, ()> {
+        if crate::rt::monotonic_clock().is_none() {
+            message(format_args!("this kernel has no 64-bit time (Linux 5.1)"));
+            return Err(());
+        }
+        Ok(Self {
             start,
             signals: Signals::block(),
             child: None,
-        }
+        })
     }
 
     /// Starts the command, if there is one, and waits until it is over. Every `interval` it calls `tick`, which may end the
@@ -50,7 +59,10 @@ impl<'a> Hold<'a> {
         mut tick: impl FnMut() -> bool,
     ) -> Result<(), ()> {
         if let Some(first) = args.run {
-            match self.start.spawn(first, &self.signals) {
+            let failed = |command: &CStr, errno| {
+                message(format_args!("{}: {}", Shown(command), ErrnoName(errno)));
+            };
+            match spawn(self.start, first, &self.signals, &failed) {
                 Ok(pid) => self.child = Some(Child { pid, status: None }),
                 Err(errno) => {
                     message(format_args!("no new process: {}", ErrnoName(errno)));
@@ -145,7 +157,7 @@ fn exit_status(status: WaitStatus) -> u8 {
 
 /// The time since boot.
 fn now() -> Duration {
-    let Timespec { tv_sec, tv_nsec } = crate::rt::monotonic_clock();
+    let Timespec { tv_sec, tv_nsec } = crate::rt::monotonic_clock().unwrap_or_default();
     Duration::new(
         u64::try_from(tv_sec).unwrap_or_default(),
         u32::try_from(tv_nsec).unwrap_or_default(),

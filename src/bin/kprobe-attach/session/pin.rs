@@ -1,21 +1,24 @@
 //! Pins: what `--pin DIR` makes below DIR, and what is found there again.
 //!
-//! The link of a probe is `kprobe_FUNCTION`, or `kretprobe_FUNCTION`, and `_0xOFFSET`; its counter is `hits_` and the same. A
-//! counter is an array whose first number is the count; the others are the probe's text, eight bytes each.
+//! A counter is an array whose first number is the count; the others are the probe's text, eight bytes
+//! each.
 
 use core::ffi::CStr;
-use core::fmt::{self, Write};
+use core::fmt::Write;
 use core::mem::MaybeUninit;
 
-use kprobe_attach::map::Array;
-use kprobe_attach::{AttachMode, Errno, ErrnoName, Error, KprobeOpts, Probe};
+use kprobe_attach::bpf::Array;
+use kprobe_attach::error::ErrnoName;
+use kprobe_attach::request::Probe;
+use kprobe_attach::{AttachMode, Errno, Error, KprobeOpts};
 use linux_raw_sys::general::BPF_FS_MAGIC;
 use rustix::fs::{Mode, OFlags, RawDir};
 
+use super::attached::{Attached, Session};
+use super::pin_names::{COUNTER, Text, below, of_counter, of_link};
+use super::print::print_all;
 use crate::cli::Args;
-use crate::commands::attach::print_all;
-use crate::out::{Lossy, Output, message, report_pin};
-use crate::session::{Attached, Session};
+use crate::out::{Lossy, Output, message};
 
 /// Pins every probe below `dir` and says so, or pins none.
 pub(crate) fn pin_all(
@@ -51,7 +54,7 @@ impl Attached<'_> {
     /// Pins the link, and the counter if there is one, or neither.
     fn pin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr) -> Result<(), ()> {
         let mut failed = |pin: &Text, error: &Error| {
-            report_pin(out, Some(self.text), args, pin.as_c_str(), error);
+            args.report.pin(out, Some(self.text), pin.as_c_str(), error);
         };
         let pin = of_link(dir, &self.probe);
         self.link
@@ -82,95 +85,8 @@ fn unlink(pin: &Text) {
     }
 }
 
-/// Text with a NUL behind it: the path of a pin, or what a counter says of its probe.
-pub(crate) struct Text {
-    bytes: [u8; 4096],
-    len: usize,
-}
-
-impl Text {
-    const fn new() -> Self {
-        Self {
-            bytes: [0; 4096],
-            len: 0,
-        }
-    }
-
-    /// The path of a file in a directory.
-    fn path(dir: &CStr, name: fmt::Arguments<'_>) -> Self {
-        let mut path = Self::new();
-        path.push_all(dir.to_bytes());
-        // It fits: `Args` has seen to the directory, and the rest is at most as long as a symbol and an offset.
-        let _ = write!(path, "/{name}");
-        path
-    }
-
-    fn push_all(&mut self, bytes: &[u8]) {
-        // The last byte stays the NUL.
-        let free = self.bytes.get_mut(self.len..4095).unwrap_or_default();
-        for (to, from) in free.iter_mut().zip(bytes) {
-            *to = *from;
-            self.len += 1;
-        }
-    }
-
-    pub(crate) fn as_c_str(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
-    }
-}
-
-impl Write for Text {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.push_all(text.as_bytes());
-        Ok(())
-    }
-}
-
-/// The name of a link: the kind of probe, the function and the offset. A bpf file system keeps names with dots for itself.
-struct Name<'a>(&'a Probe);
-
-impl fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Probe { target, opts } = self.0;
-        f.write_str(if opts.retprobe {
-            "kretprobe_"
-        } else {
-            "kprobe_"
-        })?;
-        write!(Plain(f), "{target}")?;
-        if opts.offset == 0 {
-            return Ok(());
-        }
-        write!(f, "_{:#x}", opts.offset)
-    }
-}
-
-struct Plain<'a, 'f>(&'a mut fmt::Formatter<'f>);
-
-impl Write for Plain<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|char| {
-            let is_plain = char.is_ascii_alphanumeric();
-            self.0.write_char(if is_plain { char } else { '_' })
-        })
-    }
-}
-
-/// What the name of a counter begins with, before that of its link.
-const COUNTER: &str = "hits_";
-
-/// The pin of a probe's link.
-pub(crate) fn of_link(dir: &CStr, probe: &Probe) -> Text {
-    Text::path(dir, format_args!("{}", Name(probe)))
-}
-
-/// The pin of a probe's counter.
-fn of_counter(dir: &CStr, probe: &Probe) -> Text {
-    Text::path(dir, format_args!("{COUNTER}{}", Name(probe)))
-}
-
 /// Makes a counter that is to be pinned, and to tell then what it counts.
-pub(crate) fn labelled_counter(text: &CStr, probe: &Probe) -> Result<Array, Error> {
+pub(crate) fn labelled_counter(text: &CStr, probe: &Probe<'_>) -> Result<Array, Error> {
     let mut label = Text::new();
     // The text that was given, unless options add to it: that it is a link goes without saying.
     let link = KprobeOpts::new().attach_mode(AttachMode::Link);
@@ -186,22 +102,6 @@ pub(crate) fn labelled_counter(text: &CStr, probe: &Probe) -> Result<Array, Erro
         counter.set(index, word.try_into().map_or(0, u64::from_ne_bytes))?;
     }
     Ok(counter)
-}
-
-/// What such a counter says that it counts.
-pub(crate) fn label(counter: &Array) -> Text {
-    let mut label = Text::new();
-    for index in 1.. {
-        // Behind the last number there is none, and of a counter that cannot be read no probe comes out.
-        let Ok(word) = counter.get(index) else { break };
-        let word = word.to_ne_bytes();
-        let end = word.iter().position(|byte| *byte == 0);
-        label.push_all(word.get(..end.unwrap_or(word.len())).unwrap_or_default());
-        if end.is_some() || label.len == 4095 {
-            break;
-        }
-    }
-    label
 }
 
 /// Calls `each` with the pin of every counter in a directory, and with that of its link.
@@ -235,11 +135,4 @@ pub(crate) fn for_each_counter(
         }
     }
     Ok(())
-}
-
-/// The path of a name that was found in a directory.
-fn below(dir: &CStr, name: &[u8]) -> Text {
-    let mut path = Text::path(dir, format_args!(""));
-    path.push_all(name);
-    path
 }

@@ -1,0 +1,69 @@
+//! What is wrong with a command line.
+
+use core::ffi::CStr;
+use core::fmt;
+
+use kprobe_attach::request::ParseError;
+
+use crate::out::Shown;
+
+/// The longest directory for pins, which leaves room for their names within `PATH_MAX`.
+pub(super) const MAX_PIN_DIR_LEN: usize = 3072;
+
+/// A command line that is not one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Usage<'a> {
+    NoCommand,
+    UnknownCommand(&'a CStr),
+    /// A command that the program was built without.
+    NotBuilt(&'a CStr),
+    UnknownOption(&'a CStr),
+    /// An option that belongs to another command.
+    NotForThis(&'a str),
+    MissingValue(&'a str),
+    UnwantedValue(&'a str),
+    BadValue(&'a str, &'a CStr, ParseError),
+    BadTime(&'a str, &'a CStr),
+    LongPath(&'a str),
+    NoProbe,
+    UnwantedProbe(&'a CStr),
+    NoProgram,
+    RunsNothing,
+    PinAndHold,
+    EmptyRun,
+}
+
+impl fmt::Display for Usage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCommand => {
+                f.write_str("which command? features, plan, attach, count, explain or sweep")
+            }
+            Self::UnknownCommand(name) => write!(f, "no command '{}'", Shown(name)),
+            Self::NotBuilt(name) => write!(f, "this program was built without {}", Shown(name)),
+            Self::UnknownOption(option) => write!(f, "no option '{}'", Shown(option)),
+            Self::RunsNothing => f.write_str("this command attaches nothing, so it runs no other"),
+            Self::NotForThis(option) => write!(f, "--{option} is not for this command"),
+            Self::MissingValue(option) => write!(f, "--{option} wants a value"),
+            Self::UnwantedValue(option) => write!(f, "--{option} takes no value"),
+            Self::BadValue(option, value, error) => {
+                write!(f, "--{option}:\n{}", error.in_text(value.to_bytes()))
+            }
+            Self::BadTime(option, value) => write!(
+                f,
+                "--{option}: '{}' is no number of seconds, such as 5 or 0.5",
+                Shown(value)
+            ),
+            Self::LongPath(option) => write!(f, "--{option}: the path is too long"),
+            Self::NoProbe => f.write_str("which function? A PROBE is missing"),
+            Self::UnwantedProbe(probe) => write!(f, "this command takes no '{}'", Shown(probe)),
+            Self::NoProgram => {
+                f.write_str("which program? --program PATH or --program id:N is missing")
+            }
+            Self::PinAndHold => {
+                f.write_str("--pin leaves at once: no --for, no --interval, no command")
+            }
+            Self::EmptyRun => f.write_str("no command after --"),
+        }
+    }
+}

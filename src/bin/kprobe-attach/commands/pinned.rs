@@ -1,0 +1,86 @@
+//! `kprobe-attach count --pin DIR` without a probe: the counts of what is pinned there.
+
+use core::ffi::CStr;
+use core::fmt;
+
+use kprobe_attach::bpf::{Array, Program};
+use kprobe_attach::error::{Cause, ErrnoName, Step};
+use kprobe_attach::request::Probe;
+use kprobe_attach::{Errno, Error, Kernel, KprobeLink};
+
+use super::table::{missed, print_counts, print_head};
+use crate::cli::Args;
+use crate::out::{Lossy, Output};
+use crate::rt::Start;
+use crate::session::{for_each_counter, label};
+
+/// The width of that column where the probes come one by one.
+const PINNED_WIDTH: usize = 24;
+
+/// Prints what is counted by the probes that are pinned in a directory.
+///
+/// # Errors
+///
+/// Something cannot be read, and has been reported; or nobody takes the output.
+pub(crate) fn run(_: &Start, args: &Args<'_>, _: &Kernel, out: &mut Output) -> Result<u8, ()> {
+    let dir = args.pin.unwrap_or_default();
+    out.stay_live(false);
+    print_head(args, out, PINNED_WIDTH)?;
+    let mut all = Ok(0);
+    let read = for_each_counter(dir, &mut |counter, link| {
+        if print_pin(args, out, counter, link).is_err() {
+            all = Err(());
+        }
+    });
+    read.map_err(|errno| report_unread(args, out, dir, errno))?;
+    out.flush().map_err(|fmt::Error| ())?;
+    all
+}
+
+/// Reports why no pins can be read in a directory.
+fn report_unread(args: &Args<'_>, out: &mut Output, dir: &CStr, errno: Errno) {
+    let (dir, name) = (Lossy(dir), ErrnoName(errno));
+    let why = match errno {
+        Errno::INVAL => "this is in no bpf file system",
+        _ => "there are no pins to be read",
+    };
+    let kind = (Step::OpenProgram, errno, Cause::Unknown);
+    args.report
+        .other(out, None, kind, format_args!("{dir}: {name}: {why}"));
+}
+
+/// Prints what is counted by one of them, which has no mode any more if the link's pin is gone.
+fn print_pin(args: &Args<'_>, out: &mut Output, counter: &CStr, link: &CStr) -> Result<(), ()> {
+    let mut failed = |pin, error: Error| -> Result<(), ()> {
+        args.report.pin(out, None, pin, &error);
+        Err(())
+    };
+    let array = match Array::open_pinned(counter) {
+        // Somebody else's pin that has such a name.
+        Err(error) if error.errno() == Errno::INVAL => return Ok(()),
+        Err(error) => return failed(counter, error),
+        Ok(array) => array,
+    };
+    let text = label(&array);
+    let text = text.as_c_str();
+    let Ok(probe) = Probe::from_bytes(text.to_bytes()) else {
+        return Ok(());
+    };
+    let hits = match array.get(0) {
+        Err(error) => return failed(counter, error),
+        Ok(hits) => hits,
+    };
+    let counts = match KprobeLink::open_pinned(link) {
+        Err(error) if error.errno() == Errno::NOENT => (None, hits, None),
+        Err(error) => return failed(link, error),
+        Ok(link) => {
+            let (by_probe, program) = link.info().map_or((None, None), |info| {
+                // By its id, which takes `CAP_SYS_ADMIN`.
+                let program = info.prog_id.and_then(|id| Program::open_id(id).ok());
+                (info.missed, program)
+            });
+            (Some(link.mode()), hits, missed(by_probe, program.as_ref()))
+        }
+    };
+    print_counts(args, out, PINNED_WIDTH, text, &probe, counts)
+}

@@ -1,0 +1,70 @@
+//! The table of counts.
+
+use core::ffi::CStr;
+use core::fmt::{self, Display, Write};
+
+use kprobe_attach::AttachMode;
+use kprobe_attach::bpf::Program;
+use kprobe_attach::request::Probe;
+
+use crate::cli::Args;
+use crate::out::{Blanks, Json, Lossy, OrNull, Output};
+use crate::session::probe_fields;
+
+/// The width of a row beside the column of probes.
+pub(super) const ROW: usize = 2 + 11 + 2 + 12 + 2 + 8;
+
+/// How many hits were not counted, by the probe and by its program.
+pub(super) fn missed(by_probe: Option<u64>, program: Option<&Program>) -> Option<u64> {
+    let by_probe = by_probe?;
+    let by_program = program?.recursion_misses().ok()?;
+    // A kernel that does not count the program's (before Linux 6.7) is no reason to tell nothing.
+    Some(by_probe + by_program.unwrap_or_default())
+}
+
+pub(super) fn print_head(args: &Args<'_>, out: &mut Output, width: usize) -> Result<(), ()> {
+    if args.report.json {
+        return Ok(());
+    }
+    row(out, c"PROBE", width, &"MODE", &"HITS", &"MISSED").map_err(|fmt::Error| ())
+}
+
+/// Prints the mode, the hits and the misses of a probe.
+pub(super) fn print_counts(
+    args: &Args<'_>,
+    out: &mut Output,
+    width: usize,
+    text: &CStr,
+    probe: &Probe<'_>,
+    (mode, hits, missed): (Option<AttachMode>, u64, Option<u64>),
+) -> Result<(), ()> {
+    let printed = if args.report.json {
+        write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))
+            .and_then(|()| probe_fields(out, probe, mode))
+            .and_then(|()| writeln!(out, r#","hits":{hits},"missed":{}}}"#, OrNull(missed)))
+    } else {
+        let missed: &dyn Display = missed.as_ref().map_or(&"-", |missed| missed);
+        let mode: &dyn Display = mode.as_ref().map_or(&"-", |mode| mode);
+        row(out, text, width, mode, &hits, missed)
+    };
+    printed.map_err(|fmt::Error| ())
+}
+
+/// A row of the table.
+fn row(
+    out: &mut Output,
+    probe: &CStr,
+    width: usize,
+    mode: &dyn Display,
+    hits: &dyn Display,
+    missed: &dyn Display,
+) -> fmt::Result {
+    // To the end of the line, where a longer row stood before.
+    let clear = if out.is_live() { "\x1b[K" } else { "" };
+    let blanks = Blanks(width.saturating_sub(probe.count_bytes()));
+    let probe = Lossy(probe);
+    writeln!(
+        out,
+        "{probe}{blanks}  {mode:<11}  {hits:>12}  {missed:>8}{clear}"
+    )
+}

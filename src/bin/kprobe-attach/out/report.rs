@@ -1,0 +1,133 @@
+//! Reports of failures.
+
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+
+use kprobe_attach::error::{Cause, ErrnoName, Step};
+use kprobe_attach::request::ParseError;
+use kprobe_attach::{Errno, Error, KprobeOpts};
+
+use super::format::{Json, Lossy, OrNull, Shown};
+use super::stream::{Output, message};
+
+/// How failures are reported: as lines of JSON, or as messages.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) json: bool,
+    /// The options that are the same for all probes, as they were given.
+    pub(crate) options: KprobeOpts,
+}
+
+impl Report {
+    pub(crate) const fn new() -> Self {
+        Self {
+            json: false,
+            options: KprobeOpts::new(),
+        }
+    }
+
+    /// Reports why a probe failed, or what is about no probe.
+    pub(crate) fn error(&self, out: &mut Output, probe: Option<&CStr>, error: &Error) {
+        if self.json {
+            return report_json(out, probe, kind(error), error);
+        }
+        message(format_args!("{error}"));
+        let probe = probe.filter(|_| cfg!(feature = "explain") && has_more_to_explain(error));
+        if let Some(probe) = probe {
+            let (options, probe) = (SharedOptions(&self.options), Shown(probe));
+            message(format_args!("try: kprobe-attach explain{options} {probe}"));
+        }
+    }
+
+    /// Reports what is wrong with a pin.
+    pub(crate) fn pin(&self, out: &mut Output, probe: Option<&CStr>, path: &CStr, error: &Error) {
+        self.other(
+            out,
+            probe,
+            kind(error),
+            format_args!("{}: {error}", Lossy(path)),
+        );
+    }
+
+    /// Reports a failure that is no [`Error`] of the library.
+    pub(crate) fn other(
+        &self,
+        out: &mut Output,
+        probe: Option<&CStr>,
+        kind: Kind,
+        text: fmt::Arguments<'_>,
+    ) {
+        if self.json {
+            report_json(out, probe, kind, &text);
+        } else {
+            message(text);
+        }
+    }
+
+    /// Reports a text that is no probe: the message shows where.
+    pub(crate) fn text(&self, out: &mut Output, probe: &CStr, error: ParseError) {
+        if self.json {
+            let (kind, allowed) = (kind(&error.into()), error.invalid.allowed());
+            let text = format_args!("{error}; allowed: {allowed}");
+            report_json(out, Some(probe), kind, &text);
+        } else {
+            let shown = error.in_text(probe.to_bytes());
+            message(format_args!("not a probe:\n{shown}"));
+        }
+    }
+}
+
+/// ` --mode MODE --cookie N --maxactive N`, of what is set.
+struct SharedOptions<'a>(&'a KprobeOpts);
+
+impl fmt::Display for SharedOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(mode) = self.0.attach_mode {
+            write!(f, " --mode {mode}")?;
+        }
+        if self.0.bpf_cookie != 0 {
+            write!(f, " --cookie {}", self.0.bpf_cookie)?;
+        }
+        if self.0.maxactive != 0 {
+            write!(f, " --maxactive {}", u64::from(self.0.maxactive))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `explain` may find out more than the error says: of a place, and of who denies.
+fn has_more_to_explain(error: &Error) -> bool {
+    let of_attach = matches!(
+        error.step(),
+        Step::ProbeKernel | Step::PerfEventOpen | Step::CreateEvent | Step::ReadEventId
+    );
+    let is_clear = matches!(
+        error.cause(),
+        Cause::OutOfFds | Cause::OutOfMemory | Cause::MemlockLimit | Cause::EventExists
+    );
+    of_attach && !is_clear
+}
+
+/// What a script tells an error by.
+pub(crate) type Kind = (Step, Errno, Cause);
+
+const fn kind(error: &Error) -> Kind {
+    (error.step(), error.errno(), error.cause())
+}
+
+fn report_json(
+    out: &mut Output,
+    probe: Option<&CStr>,
+    (step, errno, cause): Kind,
+    message: &dyn fmt::Display,
+) {
+    let line = writeln!(
+        out,
+        r#"{{"probe":{},"error":{{"step":"{step}","errno":"{}","cause":"{cause}","message":{}}}}}"#,
+        OrNull(probe.map(|probe| Json(Lossy(probe)))),
+        ErrnoName(errno),
+        Json(message),
+    );
+    // Without a reader of the output the exit status still tells.
+    let _ = line.and_then(|()| out.flush());
+}

@@ -1,0 +1,5 @@
+//! The built-in programs.
+
+mod counter;
+
+pub(crate) use counter::Counter;

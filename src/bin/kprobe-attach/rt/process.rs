@@ -1,0 +1,101 @@
+//! Processes: starting a command, and the end of this one.
+
+use core::ffi::CStr;
+
+use linux_raw_sys::general::{__NR_clone, __NR_execve, __NR_exit_group, SIGCHLD};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+
+use super::arch;
+use super::signals::Signals;
+use super::start::Start;
+
+/// Starts a command, looked for in `PATH` as a shell does, with the signal mask of [`Signals::block`] undone. The
+/// arguments are those of this program from `first` on.
+///
+/// It returns when the child is the command, and has closed its copies of this program's file descriptors: before that
+/// they would keep what is detached here alive. A child that cannot become the command calls `failed` and ends with
+/// 127 if there is no such command, else with 126.
+pub(crate) fn spawn(
+    start: &Start,
+    first: usize,
+    signals: &Signals,
+    failed: &dyn Fn(&CStr, Errno),
+) -> Result<Pid, Errno> {
+    let command = start.arg(first).unwrap_or_default();
+    let (closed_by_exec, held_until_exec) = pipe_with(PipeFlags::CLOEXEC)?;
+    // SAFETY: clone with no new stack is fork(2): the child has a copy of everything, and shares nothing.
+    let pid = unsafe { arch::syscall5(__NR_clone, arch::clone_args(SIGCHLD)) };
+    let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
+    if pid < 0 {
+        return Err(Errno::from_raw_os_error(-pid));
+    }
+    if let Some(pid) = Pid::from_raw(pid) {
+        drop(held_until_exec);
+        // The end of the pipe, by exec or exit; nobody writes to it.
+        let _ = rustix::io::read(&closed_by_exec, &mut [0; 1]);
+        return Ok(pid);
+    }
+    signals.restore();
+    let errno = exec(start, command, first);
+    failed(command, errno);
+    exit(if errno == Errno::NOENT { 127 } else { 126 })
+}
+
+fn exec(start: &Start, command: &CStr, first: usize) -> Errno {
+    if command.is_empty() {
+        return Errno::NOENT;
+    }
+    if command.to_bytes().contains(&b'/') {
+        return execve(start, command, first);
+    }
+    let path = start
+        .env("PATH")
+        .map_or(&b"/usr/sbin:/usr/bin:/sbin:/bin"[..], CStr::to_bytes);
+    let mut worst = Errno::NOENT;
+    for dir in path.split(|byte| *byte == b':') {
+        // An empty part is the current directory.
+        let slash: &[u8] = if dir.is_empty() { b"" } else { b"/" };
+        let mut file = [0; 4096];
+        let bytes = dir.iter().chain(slash).chain(command.to_bytes_with_nul());
+        for (to, from) in file.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        // Without its NUL it was too long.
+        let file = CStr::from_bytes_until_nul(&file);
+        match file.map_or(Errno::NAMETOOLONG, |file| execve(start, file, first)) {
+            Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => {}
+            errno => worst = errno,
+        }
+    }
+    worst
+}
+
+/// Becomes another program, or says why not.
+fn execve(start: &Start, file: &CStr, first: usize) -> Errno {
+    let argv = start.argv().get(first..).unwrap_or_default().as_ptr();
+    let (file, argv, envp) = (file.as_ptr(), argv, start.envp());
+    // SAFETY: file is a string; argv is the tail of this program's own, which ends with a NULL, and so does envp.
+    let errno = unsafe {
+        arch::syscall5(
+            __NR_execve,
+            [
+                file.expose_provenance(),
+                argv.expose_provenance(),
+                envp.expose_provenance(),
+                0,
+                0,
+            ],
+        )
+    };
+    Errno::from_raw_os_error(i32::try_from(-errno).unwrap_or_default())
+}
+
+/// Ends the process.
+pub(crate) fn exit(status: u8) -> ! {
+    loop {
+        // SAFETY: takes a number and does not come back.
+        unsafe { arch::syscall5(__NR_exit_group, [status.into(), 0, 0, 0, 0]) };
+    }
+}

@@ -1,0 +1,93 @@
+//! What the kernel hands to a program.
+
+use core::ffi::{CStr, c_char};
+use core::ptr;
+
+/// What the kernel hands to a program.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// `argc`, and above it everything else.
+    stack: *const usize,
+}
+
+impl Start {
+    /// # Safety
+    ///
+    /// `stack` must be the initial stack of the process.
+    pub(super) const unsafe fn new(stack: *const usize) -> Self {
+        Self { stack }
+    }
+
+    /// How many arguments there are, with the program's name.
+    fn argc(&self) -> usize {
+        // SAFETY: the initial stack begins with argc.
+        unsafe { *self.stack }
+    }
+
+    /// One of the arguments; the first is the program's name.
+    pub(crate) fn arg(&self, index: usize) -> Option<&CStr> {
+        let arg = self.argv().get(index).filter(|arg| !arg.is_null())?;
+        // SAFETY: each of argv is a string that lives as long as the process.
+        Some(unsafe { CStr::from_ptr(*arg) })
+    }
+
+    pub(super) fn argv(&self) -> &[*const c_char] {
+        // SAFETY: argv, of argc pointers, is above argc.
+        let argv = unsafe { self.stack.add(1) };
+        // SAFETY: as above; nobody writes to it.
+        unsafe { core::slice::from_raw_parts(argv.cast(), self.argc()) }
+    }
+
+    /// The environment, up to its NULL.
+    pub(super) fn envp(&self) -> *const *const c_char {
+        // SAFETY: envp is above argv and its NULL.
+        unsafe { self.stack.add(self.argc() + 2) }.cast()
+    }
+
+    /// The value of an environment variable.
+    pub(crate) fn env(&self, name: &str) -> Option<&CStr> {
+        let mut variable = self.envp();
+        loop {
+            // SAFETY: envp ends with a NULL, and this goes no further.
+            let text = unsafe { *variable };
+            if text.is_null() {
+                return None;
+            }
+            // SAFETY: each of envp is a string that lives as long as the process.
+            let text = unsafe { CStr::from_ptr(text) };
+            let bytes = text.to_bytes_with_nul();
+            if let Some([b'=', value @ ..]) = bytes.strip_prefix(name.as_bytes()) {
+                return CStr::from_bytes_until_nul(value).ok();
+            }
+            // SAFETY: not at the NULL yet.
+            variable = unsafe { variable.add(1) };
+        }
+    }
+
+    /// The first page of the vDSO, if the kernel mapped one.
+    pub(crate) fn vdso(&self) -> Option<&[u8]> {
+        const AT_NULL: usize = 0;
+        const AT_SYSINFO_EHDR: usize = 33;
+        let mut end_of_env = self.envp();
+        // SAFETY: envp ends with a NULL, and this goes no further.
+        while !unsafe { *end_of_env }.is_null() {
+            // SAFETY: not at the NULL yet.
+            end_of_env = unsafe { end_of_env.add(1) };
+        }
+        // SAFETY: the auxiliary vector is above the NULL: pairs of words up to AT_NULL.
+        let mut pair: *const [usize; 2] = unsafe { end_of_env.add(1) }.cast();
+        loop {
+            // SAFETY: not beyond AT_NULL.
+            match unsafe { *pair } {
+                [AT_NULL, _] => return None,
+                [AT_SYSINFO_EHDR, address] => {
+                    let page = ptr::with_exposed_provenance::<u8>(address);
+                    // SAFETY: the kernel mapped the vDSO there, at least a page of it, readable, never changed.
+                    return Some(unsafe { core::slice::from_raw_parts(page, 4096) });
+                }
+                // SAFETY: not at AT_NULL yet.
+                _ => pair = unsafe { pair.add(1) },
+            }
+        }
+    }
+}

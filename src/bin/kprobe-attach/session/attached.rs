@@ -1,0 +1,126 @@
+//! The probes of a command line that are attached.
+
+use core::ffi::CStr;
+
+use kprobe_attach::bpf::Program;
+use kprobe_attach::error::ErrnoName;
+use kprobe_attach::fd::{AsFd, BorrowedFd};
+use kprobe_attach::request::Probe;
+use kprobe_attach::{Error, Kernel, KprobeLink};
+
+use super::hold::Hold;
+use super::probes::for_all;
+use crate::cli::Args;
+use crate::out::{Output, message};
+use crate::programs::Counter;
+use crate::rt::Slots;
+
+/// A probe that is attached.
+#[derive(Debug)]
+pub(crate) struct Attached<'a> {
+    /// As it was given.
+    pub(crate) text: &'a CStr,
+    pub(crate) probe: Probe<'a>,
+    pub(crate) link: KprobeLink,
+    pub(crate) source: Source<'a>,
+}
+
+/// The program that is attached to a probe.
+#[derive(Debug)]
+pub(crate) enum Source<'a> {
+    /// Somebody else's, the same for every probe.
+    Given(&'a Program),
+    /// The built-in one, each probe's own.
+    BuiltIn(Counter),
+}
+
+impl AsFd for Source<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Source::Given(program) => program.as_fd(),
+            Source::BuiltIn(counter) => counter.program.as_fd(),
+        }
+    }
+}
+
+impl Attached<'_> {
+    /// What is counted, by the built-in program.
+    pub(crate) const fn counter(&self) -> Option<&Counter> {
+        match &self.source {
+            Source::Given(_) => None,
+            Source::BuiltIn(counter) => Some(counter),
+        }
+    }
+}
+
+/// Makes the program of a probe, which is given with its text.
+type Loader<'a, 'l> = dyn FnMut(&CStr, &Probe<'_>) -> Result<Source<'a>, Error> + 'l;
+
+/// The probes that are attached, in the order in which they were given.
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    attached: Slots<Attached<'a>>,
+}
+
+impl<'a> Session<'a> {
+    /// Attaches a program to every probe; `load` makes it.
+    ///
+    /// # Errors
+    ///
+    /// One or more probes failed, and each has been reported; nothing is left attached.
+    pub(crate) fn attach(
+        args: &Args<'a>,
+        kernel: &Kernel,
+        out: &mut Output,
+        load: &mut Loader<'a, '_>,
+    ) -> Result<Self, ()> {
+        let memory = Slots::map(args.probe_count);
+        let mut attached = memory.map_err(|errno| {
+            message(format_args!("{} for so many probes", ErrnoName(errno)));
+        })?;
+        for_all(args, out, &mut |_, text, probe| {
+            let source = load(text, probe)?;
+            match kernel.attach_kprobe(source.as_fd(), probe.target, &probe.opts) {
+                Ok(link) => attached.push(Attached {
+                    text,
+                    probe: *probe,
+                    link,
+                    source,
+                }),
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        })?;
+        Ok(Self { attached })
+    }
+
+    /// The probes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Attached<'a>> {
+        self.attached.as_slice().iter()
+    }
+
+    /// Detaches every probe, says so, and ends the command. Answers its exit status.
+    ///
+    /// # Errors
+    ///
+    /// One or more probes left something behind, and each has been reported.
+    pub(crate) fn end(
+        mut self,
+        args: &Args<'_>,
+        out: &mut Output,
+        hold: Hold<'_>,
+    ) -> Result<u8, ()> {
+        let mut all = Ok(());
+        for Attached { text, link, .. } in self.attached.drain() {
+            if let Err(error) = link.detach() {
+                args.report.error(out, Some(text), &error);
+                all = Err(());
+            }
+        }
+        if !args.quiet {
+            message(format_args!("detached"));
+        }
+        let status = hold.finish();
+        all.map(|()| status)
+    }
+}

@@ -1,0 +1,120 @@
+//! The names of pins, and what a counter says of its probe.
+//!
+//! The link of a probe is `kprobe_FUNCTION`, or `kretprobe_FUNCTION`, and `_0xOFFSET`; its counter is
+//! `hits_` and the same.
+
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+
+use kprobe_attach::bpf::Array;
+use kprobe_attach::request::Probe;
+
+/// Text with a NUL behind it: the path of a pin, or what a counter says of its probe.
+pub(crate) struct Text {
+    pub(super) bytes: [u8; 4096],
+    pub(super) len: usize,
+}
+
+impl Text {
+    pub(super) const fn new() -> Self {
+        Self {
+            bytes: [0; 4096],
+            len: 0,
+        }
+    }
+
+    /// The path of a file in a directory.
+    fn path(dir: &CStr, name: fmt::Arguments<'_>) -> Self {
+        let mut path = Self::new();
+        path.push_all(dir.to_bytes());
+        // It fits: `Args` has seen to the directory, and the rest is at most as long as a symbol and an offset.
+        let _ = write!(path, "/{name}");
+        path
+    }
+
+    pub(super) fn push_all(&mut self, bytes: &[u8]) {
+        // The last byte stays the NUL.
+        let free = self.bytes.get_mut(self.len..4095).unwrap_or_default();
+        for (to, from) in free.iter_mut().zip(bytes) {
+            *to = *from;
+            self.len += 1;
+        }
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push_all(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// The name of a link: the kind of probe, the function and the offset. A bpf file system keeps names with dots for itself.
+struct Name<'a>(&'a Probe<'a>);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Probe { target, opts } = self.0;
+        f.write_str(if opts.retprobe {
+            "kretprobe_"
+        } else {
+            "kprobe_"
+        })?;
+        write!(Plain(f), "{target}")?;
+        if opts.offset == 0 {
+            return Ok(());
+        }
+        write!(f, "_{:#x}", opts.offset)
+    }
+}
+
+struct Plain<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl Write for Plain<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|char| {
+            let is_plain = char.is_ascii_alphanumeric();
+            self.0.write_char(if is_plain { char } else { '_' })
+        })
+    }
+}
+
+/// What the name of a counter begins with, before that of its link.
+pub(super) const COUNTER: &str = "hits_";
+
+/// The pin of a probe's link.
+pub(super) fn of_link(dir: &CStr, probe: &Probe<'_>) -> Text {
+    Text::path(dir, format_args!("{}", Name(probe)))
+}
+
+/// The pin of a probe's counter.
+pub(super) fn of_counter(dir: &CStr, probe: &Probe<'_>) -> Text {
+    Text::path(dir, format_args!("{COUNTER}{}", Name(probe)))
+}
+
+/// What such a counter says that it counts.
+pub(crate) fn label(counter: &Array) -> Text {
+    let mut label = Text::new();
+    for index in 1.. {
+        // Behind the last number there is none, and of a counter that cannot be read no probe comes out.
+        let Ok(word) = counter.get(index) else { break };
+        let word = word.to_ne_bytes();
+        let end = word.iter().position(|byte| *byte == 0);
+        label.push_all(word.get(..end.unwrap_or(word.len())).unwrap_or_default());
+        if end.is_some() || label.len == 4095 {
+            break;
+        }
+    }
+    label
+}
+
+/// The path of a name that was found in a directory.
+pub(super) fn below(dir: &CStr, name: &[u8]) -> Text {
+    let mut path = Text::path(dir, format_args!(""));
+    path.push_all(name);
+    path
+}

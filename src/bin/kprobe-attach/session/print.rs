@@ -1,0 +1,87 @@
+//! What is printed of probes that are attached.
+
+use core::fmt::{self, Write};
+
+use kprobe_attach::AttachMode;
+use kprobe_attach::request::Probe;
+
+use super::attached::{Attached, Session};
+use super::pin_names::of_link;
+use crate::cli::Args;
+use crate::out::{Json, Lossy, OrNull, Output, message};
+
+/// Says that the probes are attached, and how to end it.
+pub(crate) fn announce(args: &Args<'_>) {
+    let count = args.probe_count;
+    let plural = if count == 1 { "" } else { "s" };
+    if !args.quiet {
+        message(format_args!(
+            "{count} probe{plural} attached; Ctrl-C detaches"
+        ));
+    }
+}
+
+/// Prints a line for each probe that is attached.
+pub(crate) fn print_all(
+    args: &Args<'_>,
+    out: &mut Output,
+    session: &Session<'_>,
+) -> Result<(), ()> {
+    let mut lines = session.iter();
+    let printed = lines.try_for_each(|attached| print(args, out, attached));
+    printed.and_then(|()| out.flush()).map_err(|fmt::Error| ())
+}
+
+/// One line for a probe that is attached.
+fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Result {
+    let Attached {
+        text,
+        probe,
+        link,
+        source: _,
+    } = attached;
+    let mode = link.mode();
+    // Where the kernel does not tell the id there is none to print.
+    let id = link
+        .info()
+        .ok()
+        .and_then(|info| info.link_id.map(u64::from));
+    let pin = args.pin.map(|dir| of_link(dir, probe));
+    let pinned = pin.as_ref().map(|pin| Lossy(pin.as_c_str()));
+    if args.report.json {
+        write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))?;
+        probe_fields(out, probe, Some(mode))?;
+        return writeln!(
+            out,
+            r#","link_id":{},"pinned":{}}}"#,
+            OrNull(id),
+            OrNull(pinned.map(Json))
+        );
+    }
+    write!(out, "{}: attached, mode {mode}", Lossy(text))?;
+    if let Some(id) = id {
+        write!(out, ", link id {id}")?;
+    }
+    match pinned {
+        Some(path) => writeln!(out, ", pinned at {path}"),
+        None => writeln!(out),
+    }
+}
+
+/// The fields of JSON that describe a probe; one that is not attached any more has no mode.
+pub(crate) fn probe_fields(
+    out: &mut Output,
+    probe: &Probe<'_>,
+    mode: Option<AttachMode>,
+) -> fmt::Result {
+    let Probe { target, opts } = probe;
+    write!(
+        out,
+        r#""function":{},"offset":{},"retprobe":{},"mode":{},"cookie":{}"#,
+        Json(target),
+        opts.offset,
+        opts.retprobe,
+        OrNull(mode.map(Json)),
+        opts.bpf_cookie
+    )
+}

@@ -1,0 +1,72 @@
+//! The probes of a command line, read and planned.
+
+use core::ffi::CStr;
+
+use kprobe_attach::request::Probe;
+use kprobe_attach::{Error, Kernel};
+
+use super::descriptors::{check_descriptors, of_link};
+use crate::cli::Args;
+use crate::out::Output;
+
+/// Reads every probe, so that what is wrong with the request is refused before the kernel is asked anything.
+///
+/// # Errors
+///
+/// One or more are no probes, and each has been reported.
+pub(crate) fn check(args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
+    for_all(args, out, &mut |_, _, _| Ok(()))
+}
+
+/// Plans every probe, so that what this kernel does not serve is refused before anything is made; and
+/// so is what takes more descriptors than this process may have: for each probe `of_probe`, and those
+/// of its link.
+///
+/// # Errors
+///
+/// One or more have no plan, or there are too many, and that has been reported.
+pub(crate) fn plan(
+    args: &Args<'_>,
+    kernel: &Kernel,
+    out: &mut Output,
+    of_probe: u64,
+) -> Result<(), ()> {
+    let mut needed = 0;
+    for_all(args, out, &mut |_, _, probe| {
+        let plan = kernel.plan(probe.target, &probe.opts)?;
+        needed += of_probe + of_link(plan.mode());
+        if args.pin.is_some() {
+            plan.can_pin()
+        } else {
+            Ok(())
+        }
+    })?;
+    check_descriptors(args, out, needed)
+}
+
+/// What is done with each probe; it is given the output, the probe's text, and the probe.
+type Attempt<'a, 't> = dyn FnMut(&mut Output, &'t CStr, &Probe<'t>) -> Result<(), Error> + 'a;
+
+/// Tries every probe, and reports those that fail.
+pub(crate) fn for_all<'t>(
+    args: &Args<'t>,
+    out: &mut Output,
+    attempt: &mut Attempt<'_, 't>,
+) -> Result<(), ()> {
+    let mut all = Ok(());
+    for text in args.probes() {
+        match args.read(text) {
+            Ok(probe) => {
+                if let Err(error) = attempt(out, text, &probe) {
+                    args.report.error(out, Some(text), &error);
+                    all = Err(());
+                }
+            }
+            Err(error) => {
+                args.report.text(out, text, error);
+                all = Err(());
+            }
+        }
+    }
+    all
+}

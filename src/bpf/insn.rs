@@ -1,0 +1,122 @@
+//! The instructions that a program which counts is made of, as [`Load`](super::Load) takes them.
+//! Source: `Documentation/bpf/standardization`.
+
+use rustix::fd::{AsFd, AsRawFd};
+
+use super::array::Array;
+pub use crate::sys::Insn;
+
+/// A register of the BPF machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reg(u8);
+
+/// The answer of a helper, and of the program.
+pub const R0: Reg = Reg(0);
+/// The first argument of a helper; at the start the program's context.
+pub const R1: Reg = Reg(1);
+/// The second argument of a helper.
+pub const R2: Reg = Reg(2);
+/// The end of the stack, which grows down.
+pub const R10: Reg = Reg(10);
+
+/// `struct bpf_insn`: code, two registers in nibbles, offset, immediate.
+const fn insn(code: u8, dst: Reg, src: Reg, off: i16, imm: i32) -> Insn<'static> {
+    let [off0, off1] = off.to_ne_bytes();
+    let [imm0, imm1, imm2, imm3] = imm.to_ne_bytes();
+    // The nibbles are bit-fields of C, which has them the other way round on a big endian machine.
+    let regs = if cfg!(target_endian = "big") {
+        dst.0 << 4 | src.0
+    } else {
+        src.0 << 4 | dst.0
+    };
+    Insn::new(u64::from_ne_bytes([
+        code, regs, off0, off1, imm0, imm1, imm2, imm3,
+    ]))
+}
+
+/// `dst = imm`
+#[must_use]
+pub const fn mov_imm(dst: Reg, imm: i32) -> Insn<'static> {
+    insn(0xb7, dst, R0, 0, imm)
+}
+
+/// `dst = src`
+#[must_use]
+pub const fn mov(dst: Reg, src: Reg) -> Insn<'static> {
+    insn(0xbf, dst, src, 0, 0)
+}
+
+/// `dst += imm`
+#[must_use]
+pub const fn add_imm(dst: Reg, imm: i32) -> Insn<'static> {
+    insn(0x07, dst, R0, 0, imm)
+}
+
+/// `*(u32 *)(dst + off) = imm`
+#[must_use]
+pub const fn store_imm_u32(dst: Reg, off: i16, imm: i32) -> Insn<'static> {
+    insn(0x62, dst, R0, off, imm)
+}
+
+/// `*(u64 *)(dst + off) = src`
+#[must_use]
+pub const fn store_u64(dst: Reg, off: i16, src: Reg) -> Insn<'static> {
+    insn(0x7b, dst, src, off, 0)
+}
+
+/// `lock *(u64 *)(dst + off) += src`
+#[must_use]
+pub const fn atomic_add_u64(dst: Reg, off: i16, src: Reg) -> Insn<'static> {
+    insn(0xdb, dst, src, off, 0)
+}
+
+/// `if dst == imm goto +skip`
+#[must_use]
+pub const fn jump_if_eq_imm(dst: Reg, imm: i32, skip: i16) -> Insn<'static> {
+    insn(0x15, dst, R0, skip, imm)
+}
+
+/// `r0 = helper(r1, ...)`, by the helper's number in `enum bpf_func_id`
+#[must_use]
+pub const fn call(helper: i32) -> Insn<'static> {
+    insn(0x85, R0, R0, 0, helper)
+}
+
+/// `dst = map`, two instructions long. They borrow the map, which stays open until they are loaded.
+#[must_use]
+pub fn load_map(dst: Reg, map: &Array) -> [Insn<'_>; 2] {
+    const PSEUDO_MAP_FD: Reg = Reg(1);
+    let fd = map.as_fd().as_raw_fd();
+    [insn(0x18, dst, PSEUDO_MAP_FD, 0, fd), Insn::new(0)]
+}
+
+/// Ends the program; [`R0`] is its answer.
+#[must_use]
+pub const fn exit() -> Insn<'static> {
+    insn(0x95, R0, R0, 0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_are_those_of_the_kernels_headers() {
+        // BPF_MOV64_IMM(BPF_REG_0, 0), BPF_ST_MEM(BPF_W, BPF_REG_10, -4, 7), BPF_EXIT_INSN()
+        assert_eq!(
+            mov_imm(R0, 0).raw().to_ne_bytes(),
+            [0xb7, 0, 0, 0, 0, 0, 0, 0]
+        );
+        if cfg!(target_endian = "little") {
+            assert_eq!(
+                store_imm_u32(R10, -4, 7).raw().to_le_bytes(),
+                [0x62, 0x0a, 0xfc, 0xff, 7, 0, 0, 0]
+            );
+            assert_eq!(
+                mov(R2, R10).raw().to_le_bytes(),
+                [0xbf, 0xa2, 0, 0, 0, 0, 0, 0]
+            );
+        }
+        assert_eq!(exit().raw().to_ne_bytes(), [0x95, 0, 0, 0, 0, 0, 0, 0]);
+    }
+}

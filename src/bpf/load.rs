@@ -1,0 +1,164 @@
+//! Loading a program from instructions.
+
+use core::ffi::CStr;
+
+use rustix::io::Errno;
+
+use super::insn::{self, Insn};
+use super::memlock::{memlock_error, with_memlock};
+use super::program::Program;
+use super::version::vdso_version;
+use crate::error::{Cause, Error, Step};
+use crate::request::{Invalid, ParseError};
+use crate::sys;
+
+/// Loads the two instructions `r0 = 0; exit`, to ask the kernel about attaching them.
+pub(crate) fn load_nop(expected_attach_type: u32) -> Result<Program, Error> {
+    const NOP: [Insn<'static>; 2] = [insn::mov_imm(insn::R0, 0), insn::exit()];
+    let mut load = Load::new(&NOP, c"GPL");
+    load.expected_attach_type = expected_attach_type;
+    load.load()
+}
+
+/// A kprobe program to be loaded from [instructions](insn).
+///
+/// ```no_run
+/// use kprobe_attach::bpf::{Load, insn};
+///
+/// let mut log = [0; 4096];
+/// let insns = [insn::mov_imm(insn::R0, 0), insn::exit()];
+/// let program = Load::new(&insns, c"GPL").name("nothing")?.log(&mut log).load()?;
+/// # Ok::<(), kprobe_attach::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Load<'a> {
+    insns: &'a [Insn<'a>],
+    license: &'a CStr,
+    name: [u8; 16],
+    log: &'a mut [u8],
+    expected_attach_type: u32,
+    kern_version: u32,
+}
+
+impl<'a> Load<'a> {
+    /// A program of these instructions. Helpers that are for GPL programs only take a license such as `GPL`.
+    #[must_use]
+    pub const fn new(insns: &'a [Insn<'a>], license: &'a CStr) -> Self {
+        Self {
+            insns,
+            license,
+            name: [0; 16],
+            log: &mut [],
+            expected_attach_type: 0,
+            kern_version: 0,
+        }
+    }
+
+    /// Gives the program a name: at most 15 letters, digits, `_` and `.`. A kernel before Linux 4.15
+    /// has no names, and is not given one.
+    ///
+    /// # Errors
+    ///
+    /// The first byte that the kernel would refuse, or cut off.
+    pub fn name(mut self, name: &str) -> Result<Self, ParseError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+        let (_nul, bytes) = self.name.split_last_mut().unwrap_or((&mut 0, &mut []));
+        for (at, byte) in name.bytes().enumerate() {
+            match bytes.get_mut(at) {
+                Some(to) if allowed(byte) => *to = byte,
+                _ => return Err(ParseError::new(at, Invalid::ProgramName)),
+            }
+        }
+        Ok(self)
+    }
+
+    /// Has the verifier write its log, NUL-terminated, into a buffer. One that is too small makes the load fail with `ENOSPC`,
+    /// or before Linux 5.13 with `EINVAL` if it has less than 128 bytes.
+    #[must_use]
+    pub fn log(mut self, log: &'a mut [u8]) -> Self {
+        self.log = log;
+        self
+    }
+
+    /// The version that a kernel before 5.0 wants to read in a kprobe program: its own. Where it is not given it is looked
+    /// for in the vDSO when it is needed, for which `/proc` must be mounted; [`kern_version`](super::kern_version) reads it anywhere.
+    #[must_use]
+    pub const fn kern_version(mut self, kern_version: u32) -> Self {
+        self.kern_version = kern_version;
+        self
+    }
+
+    /// Loads the program: `BPF_PROG_LOAD`.
+    ///
+    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`, which is raised for the call if it is too low, and put
+    /// back. Without a [`kern_version`](Self::kern_version) a program that is refused with `EINVAL` is given to the kernel a
+    /// second time with one, and the log is that of the second time.
+    ///
+    /// # Errors
+    ///
+    /// [`Step::LoadProgram`]: `EPERM` without `CAP_BPF` and `CAP_PERFMON` (`CAP_SYS_ADMIN` before Linux 5.8), `EACCES` or
+    /// `EINVAL` where the verifier refuses the program, `E2BIG` for too many instructions, `ENOSPC` for too small a log.
+    pub fn load(self) -> Result<Program, Error> {
+        let Self {
+            insns,
+            license,
+            name,
+            log,
+            expected_attach_type,
+            kern_version,
+        } = self;
+        let mut load = sys::Load {
+            insns,
+            license,
+            name,
+            expected_attach_type,
+            kern_version,
+            log,
+        };
+        let loaded = with_memlock(|| {
+            let loaded = match sys::prog_load(&mut load) {
+                // Linux before 4.15 (commit cb4d2b3f03d8) has no names, and refuses what it does not know.
+                Err(Errno::TOOBIG) if load.name != [0; 16] => {
+                    load.name = [0; 16];
+                    sys::prog_load(&mut load)
+                }
+                loaded => loaded,
+            };
+            match loaded {
+                // Linux before 5.0 (commit 6c4fc209fcf9) compares kern_version with its own, later
+                // nobody looks at it.
+                Err(Errno::INVAL) if load.kern_version == 0 => {
+                    load.kern_version = vdso_version().ok_or(Errno::INVAL)?;
+                    sys::prog_load(&mut load)
+                }
+                loaded => loaded,
+            }
+        });
+        loaded.map(Program).map_err(|errno| match errno {
+            // The verifier's word, not a missing permission.
+            Errno::ACCESS => Error::new(Step::LoadProgram, errno, Cause::WrongProgram),
+            errno => memlock_error(Step::LoadProgram, errno, Cause::WrongProgram),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_the_kernel_would_refuse_or_cut_is_refused() {
+        let name = |name| Load::new(&[], c"GPL").name(name).map(|load| load.name);
+        assert_eq!(name("a_b.C7").unwrap(), *b"a_b.C7\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(name("fifteen_letters").unwrap(), *b"fifteen_letters\0");
+        for (text, at) in [
+            ("sixteen__letters", 15),
+            ("a b", 1),
+            ("a-b", 1),
+            ("\u{e9}", 0),
+        ] {
+            let error = ParseError::new(at, Invalid::ProgramName);
+            assert_eq!(name(text), Err(error), "{text}");
+        }
+    }
+}

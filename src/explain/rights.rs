@@ -1,0 +1,100 @@
+//! The rights of the process, as far as attaching takes them.
+
+use core::ffi::CStr;
+
+use rustix::fs::CWD;
+use rustix::io::{Errno, Result};
+use rustix::thread::{CapabilitySet, SecureComputingMode};
+
+use super::evidence::{Evidence, LOCKDOWN, PARANOID, Question};
+use super::explanation::Explanation;
+use crate::error::Cause;
+use crate::mount::open_read;
+use crate::text::{contains, decimal, read_small};
+
+/// The rights of this process, as far as they matter. Answers the cause: what the rights belie is the word of something else, such
+/// as a Linux security module.
+pub(super) fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause {
+    let level = number_in(PARANOID);
+    let level = explanation.ask(Question::Paranoid, &level).copied();
+    if let Some(level) = level {
+        explanation.found(Evidence::Paranoid(level));
+    }
+    let capabilities = rustix::thread::capabilities(None);
+    if let Some(sets) = explanation.ask(Question::Capabilities, &capabilities) {
+        explanation.found(Evidence::Capabilities {
+            bpf: sets.effective.contains(CapabilitySet::BPF),
+            perfmon: sets.effective.contains(CapabilitySet::PERFMON),
+            sys_admin: sets.effective.contains(CapabilitySet::SYS_ADMIN),
+        });
+    }
+    let mode = rustix::thread::secure_computing_mode();
+    let mode = explanation.ask(Question::Seccomp, &mode);
+    let filter = mode.map(|mode| *mode != SecureComputingMode::Disabled);
+    if let Some(filter) = filter {
+        explanation.found(Evidence::Seccomp { filter });
+    }
+    let mut text = [0; 64];
+    let read = open_read(CWD, LOCKDOWN).and_then(|file| read_small(&file, &mut text));
+    let len = explanation.ask(Question::Lockdown, &read);
+    let confidentiality =
+        len.map(|len| contains(text.get(..*len).unwrap_or_default(), b"[confidentiality]"));
+    if let Some(confidentiality) = confidentiality {
+        explanation.found(Evidence::Lockdown { confidentiality });
+    }
+    true_denial(cause, level, filter, confidentiality)
+}
+
+/// Who denies, unless what is known of the process and the kernel belies it.
+const fn true_denial(
+    cause: Cause,
+    level: Option<i32>,
+    filter: Option<bool>,
+    confidentiality: Option<bool>,
+) -> Cause {
+    match (cause, level, filter, confidentiality) {
+        (Cause::Seccomp, _, Some(false), _)
+        | (Cause::PerfEventParanoid, Some(i32::MIN..=2), _, _)
+        | (Cause::Lockdown, _, _, Some(false)) => Cause::NoPermission,
+        _ => cause,
+    }
+}
+
+/// The one number in a file.
+pub(super) fn number_in(path: &CStr) -> Result<i32> {
+    let mut text = [0; 32];
+    let len = read_small(&open_read(CWD, path)?, &mut text)?;
+    let text = text.get(..len).unwrap_or_default().trim_ascii();
+    let number = match text {
+        [b'-', digits @ ..] => decimal::<i32>(digits).map(|number| -number),
+        digits => decimal(digits),
+    };
+    number.ok_or(Errno::INVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_rights_belie_is_something_elses_word() {
+        let check = |cause, level, filter, confidentiality, expected| {
+            assert_eq!(true_denial(cause, level, filter, confidentiality), expected);
+        };
+        let none = Cause::NoPermission;
+        for (cause, level, filter, confidentiality) in [
+            (Cause::Seccomp, Some(2), Some(true), Some(false)),
+            (Cause::Seccomp, None, None, None),
+            (Cause::PerfEventParanoid, Some(3), Some(false), Some(false)),
+            (Cause::PerfEventParanoid, None, None, None),
+            (Cause::Lockdown, Some(3), Some(false), Some(true)),
+            (Cause::Lockdown, None, None, None),
+            (Cause::NoTracefs, Some(2), Some(false), Some(false)),
+        ] {
+            check(cause, level, filter, confidentiality, cause);
+        }
+        check(Cause::Seccomp, None, Some(false), None, none);
+        check(Cause::PerfEventParanoid, Some(2), None, None, none);
+        check(Cause::Lockdown, None, None, Some(false), none);
+    }
+}

@@ -1,0 +1,184 @@
+//! The kprobe PMU, found without a file.
+
+use core::ffi::CStr;
+
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+
+use super::features::Support;
+use crate::diagnose::{out_of, perf_event_denied};
+use crate::error::Cause;
+use crate::mount::open_read;
+use crate::sys::{
+    KprobeAt, perf_event_open_bad_address, perf_event_open_kprobe, perf_event_open_long_name,
+};
+use crate::text::{decimal, read_small};
+
+/// What was found out of the kprobe PMU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pmu {
+    pub(crate) support: Support,
+    /// The type of its events; 0 where there is no PMU.
+    pub(crate) r#type: u32,
+    /// The bit of `config` that makes a return probe, where it was seen to.
+    pub(crate) retprobe_bit: Option<u8>,
+}
+
+/// The types that the PMU may have: 8 since Linux 6.5, 6 before; the rest in case a kernel has more
+/// named PMUs than those of today.
+const TYPES: [u32; 10] = [8, 6, 7, 9, 10, 11, 12, 13, 14, 15];
+
+/// The kprobe PMU of a kernel that is locked down.
+pub(super) const LOCKED_DOWN: Support = Support::no(Errno::PERM, Cause::Lockdown);
+
+impl Pmu {
+    /// Looks for the PMU among the types that it may have, and verifies the one that is found by two
+    /// refusals. What sysfs says is asked for where that comes to nothing, and verified too.
+    #[cold]
+    pub(super) fn find<'a>(cpu: u32, sysfs: impl Fn() -> Option<BorrowedFd<'a>>) -> Self {
+        let mut refusal = None;
+        let mut look = |r#type| Self::at(r#type, cpu, &mut refusal);
+        let mut found = None;
+        for r#type in TYPES {
+            found = look(r#type);
+            if found.is_some() {
+                break;
+            }
+        }
+        let found = found.or_else(|| look(type_in(sysfs()?)?));
+        if let Some(mut pmu) = found {
+            if pmu.support.is_yes() && pmu.retprobe_bit.is_none() {
+                pmu.retprobe_bit = sysfs()
+                    .and_then(retprobe_bit_in)
+                    .filter(|bit| return_inside(pmu.r#type, *bit, cpu) == Err(Errno::INVAL));
+            }
+            return pmu;
+        }
+        let support = match refusal {
+            None => Support::no(Errno::NOENT, Cause::NoKprobePmu),
+            Some(errno @ (Errno::ACCESS | Errno::PERM)) => {
+                Support::unknown(errno, perf_event_denied(errno))
+            }
+            Some(errno) => Support::unknown(errno, out_of(errno).unwrap_or(Cause::Unknown)),
+        };
+        Self {
+            support,
+            r#type: 0,
+            retprobe_bit: None,
+        }
+    }
+
+    /// The PMU, if it has this type. `refusal` takes note of an errno that says nothing of the PMU.
+    fn at(r#type: u32, cpu: u32, refusal: &mut Option<Errno>) -> Option<Self> {
+        // An event that does open is of another PMU: it is disabled, and closed here.
+        match perf_event_open_long_name(r#type, cpu).map(drop) {
+            Err(Errno::TOOBIG) => {}
+            Err(errno) => {
+                let is_about_us = matches!(errno, Errno::ACCESS | Errno::PERM);
+                if is_about_us || out_of(errno).is_some() {
+                    *refusal = Some(errno);
+                }
+                return None;
+            }
+            Ok(()) => return None,
+        }
+        let found = |support, retprobe_bit| {
+            Some(Self {
+                support,
+                r#type,
+                retprobe_bit,
+            })
+        };
+        match return_inside(r#type, 0, cpu) {
+            Err(Errno::INVAL) => found(Support::Yes, Some(0)),
+            Err(Errno::PERM) => found(LOCKED_DOWN, None),
+            // Whatever that was: both probe PMUs say EFAULT of a name at an invalid address.
+            _ => match perf_event_open_bad_address(r#type, cpu).map(drop) {
+                Err(Errno::FAULT) => found(Support::Yes, None),
+                _ => None,
+            },
+        }
+    }
+
+    /// Whether the PMU has let this process in.
+    pub(super) fn is_open_to_us(&self) -> bool {
+        self.support.is_yes() || self.support == LOCKED_DOWN
+    }
+}
+
+/// Asks for a return probe inside a function, by this bit of `config`. That is EINVAL, since a return
+/// probe sits at an entry: no probe comes of it. A bit that makes no return probe gives another
+/// answer. So does a kernel that is locked down (Linux 5.4, `lockdown=confidentiality`): EPERM, after
+/// it has found the function.
+fn return_inside(r#type: u32, bit: u8, cpu: u32) -> Result<(), Errno> {
+    // On a system call's path since the first kernels with kprobes.
+    let at = KprobeAt::Symbol {
+        module: None,
+        function: b"vfs_read",
+        offset: 1,
+    };
+    let config = 1_u64.checked_shl(bit.into()).unwrap_or_default();
+    perf_event_open_kprobe(r#type, config, at, cpu).map(drop)
+}
+
+/// Reads a file of the kprobe PMU in sysfs.
+fn read<'a>(sysfs: BorrowedFd<'_>, path: &CStr, text: &'a mut [u8; 32]) -> Result<&'a [u8], Errno> {
+    let len = read_small(&open_read(sysfs, path)?, text)?;
+    Ok(text.get(..len).unwrap_or_default())
+}
+
+/// Reads the type as sysfs has it.
+pub(super) fn type_in(sysfs: BorrowedFd<'_>) -> Option<u32> {
+    let path = c"bus/event_source/devices/kprobe/type";
+    parse_pmu_type(read(sysfs, path, &mut [0; 32]).ok()?)
+}
+
+/// Reads the retprobe bit as sysfs has it.
+pub(super) fn retprobe_bit_in(sysfs: BorrowedFd<'_>) -> Option<u8> {
+    let path = c"bus/event_source/devices/kprobe/format/retprobe";
+    parse_retprobe_format(read(sysfs, path, &mut [0; 32]).ok()?)
+}
+
+/// Parses `type`: a decimal number and a newline.
+pub fn parse_pmu_type(text: &[u8]) -> Option<u32> {
+    decimal(text.strip_suffix(b"\n")?)
+}
+
+/// Parses `format/retprobe`: `config:BIT` and a newline.
+pub fn parse_retprobe_format(text: &[u8]) -> Option<u8> {
+    decimal(text.strip_prefix(b"config:")?.strip_suffix(b"\n")?).filter(|bit| *bit < 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysfs_text_is_read_strictly() {
+        assert_eq!(parse_pmu_type(b"8\n"), Some(8));
+        for text in [
+            &b""[..],
+            b"8",
+            b"\n",
+            b"-1\n",
+            b"4294967297\n",
+            b"8 \n",
+            b"software\n",
+        ] {
+            assert_eq!(parse_pmu_type(text), None);
+        }
+        assert_eq!(parse_retprobe_format(b"config:0\n"), Some(0));
+        assert_eq!(parse_retprobe_format(b"config:63\n"), Some(63));
+        for text in [
+            &b""[..],
+            b"config:\n",
+            b"config:64\n",
+            b"config1:7\n",
+            b"config:0-3\n",
+            b"config:0",
+            b"0\n",
+        ] {
+            assert_eq!(parse_retprobe_format(text), None);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The one place that chooses a mode.
+
+use crate::error::Error;
+use crate::kernel::Support;
+use crate::request::{AttachMode, Invalid, KprobeOpts, Need, Target, check_mode, check_request};
+
+/// Chooses the mode. An explicit one is checked and never replaced; else it is the first that the
+/// request and the kernel leave. `unmet` says what a mode needs and the kernel does not surely have.
+#[inline]
+pub(super) fn select(
+    target: &Target<'_>,
+    opts: &KprobeOpts,
+    unmet: impl Fn(AttachMode) -> Option<(Need, Support)>,
+) -> Result<AttachMode, Error> {
+    if let Err(invalid) = check_request(target, opts) {
+        return Err(Error::invalid(invalid));
+    }
+    let modes = match &opts.attach_mode {
+        Some(mode) => core::slice::from_ref(mode),
+        None => &AttachMode::ALL[..],
+    };
+    let mut first_unmet = None;
+    for mode in modes {
+        if check_mode(*mode, opts).is_err() {
+            continue;
+        }
+        let Some((need, support)) = unmet(*mode) else {
+            return Ok(*mode);
+        };
+        first_unmet = first_unmet.or(Some((*mode, need, support)));
+    }
+    Err(match first_unmet {
+        Some((mode, need, support)) => support.unmet(mode, need),
+        // LegacyLink carries whatever a request has, so there always was one.
+        None => Error::invalid(Invalid::CookieWithoutLink),
+    })
+}

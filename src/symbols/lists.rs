@@ -1,0 +1,76 @@
+//! The lists of what may be probed: `kprobes/blacklist` of debugfs, and `available_filter_functions`
+//! of tracefs.
+
+use core::ffi::CStr;
+
+use rustix::fd::BorrowedFd;
+use rustix::fs::CWD;
+use rustix::io::{Errno, Result};
+
+use crate::mount::open_read;
+use crate::request::Target;
+use crate::text::{LINE_LEN, for_each_line, hexadecimal, split, words};
+
+pub(crate) const BLACKLIST: &CStr = c"/sys/kernel/debug/kprobes/blacklist";
+pub(crate) const FILTER: &CStr = c"available_filter_functions";
+
+/// Whether the kernel protects a function from probes, by `kprobes/blacklist` in debugfs.
+pub(crate) fn is_blacklisted(target: &Target<'_>, address: Option<u64>) -> Result<bool> {
+    let file = open_read(CWD, BLACKLIST)?;
+    let mut found = false;
+    for_each_line::<LINE_LEN>(&file, &mut |line| {
+        let hits = blacklist_line(line).is_some_and(|(range, name)| match address {
+            Some(address) => range.contains(&address),
+            None => target.function().map(str::as_bytes) == Some(name),
+        });
+        found |= hits;
+    })?;
+    Ok(found)
+}
+
+/// `0xSTART-0xEND`, a tab and the name.
+fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &[u8])> {
+    let mut words = words(line);
+    let (start, end) = split(words.next()?, b'-')?;
+    let hex = |text: &[u8]| hexadecimal(text.strip_prefix(b"0x")?);
+    Some((hex(start)?..hex(end)?, words.next()?))
+}
+
+/// Whether ftrace can trace a function, by `available_filter_functions`; what it cannot the kernel lets nobody probe.
+pub(crate) fn is_traceable(tracefs: Option<BorrowedFd<'_>>, target: &Target<'_>) -> Result<bool> {
+    let file = open_read(tracefs.ok_or(Errno::NOENT)?, FILTER)?;
+    let mut found = false;
+    for_each_line::<LINE_LEN>(&file, &mut |line| {
+        // `function`, or `function [module]`.
+        let mut words = words(line);
+        let function = words.next();
+        let module = words
+            .next()
+            .and_then(|word| word.strip_prefix(b"[")?.strip_suffix(b"]"));
+        found |= function == target.function().map(str::as_bytes)
+            && module == target.module().map(str::as_bytes);
+    })?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_blacklist_is_a_range_and_a_name() {
+        let line = b"0xffffffff81000000-0xffffffff81000010\tasm_exc_nmi";
+        let (range, name) = blacklist_line(line).unwrap();
+        assert_eq!(
+            (range.start, range.end, name),
+            (
+                0xffff_ffff_8100_0000,
+                0xffff_ffff_8100_0010,
+                &b"asm_exc_nmi"[..]
+            )
+        );
+        for line in ["", "0x1-0x2", "1-2 f", "0x1 f", "0x1-0xg f"] {
+            assert!(blacklist_line(line.as_bytes()).is_none(), "{line}");
+        }
+    }
+}

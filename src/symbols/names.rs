@@ -1,0 +1,86 @@
+//! What the kernel's symbols say of one name.
+
+use rustix::io::Result;
+
+use super::kallsyms::{Code, Place, for_each_symbol, place_of};
+use crate::diagnose::is_loaded;
+use crate::request::{KprobeOpts, Target, TargetBuf};
+
+/// What `/proc/kallsyms` has under the name of a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Symbols {
+    /// How many functions the name stands for.
+    pub(crate) functions: usize,
+    /// The first of them, and its address, which is 0 where the kernel hides addresses.
+    pub(crate) function: Option<(TargetBuf, u64)>,
+    /// The type of a symbol of this name that is no function.
+    pub(crate) data: Option<u8>,
+    /// The function where it was not asked for: in another module, or in the kernel itself.
+    pub(crate) elsewhere: Option<TargetBuf>,
+    /// Whether the module that was asked for is loaded, or built in.
+    pub(crate) has_module: bool,
+    /// Whether the function is code for the boot alone, which has been freed.
+    pub(crate) is_init: bool,
+}
+
+impl Symbols {
+    /// The address of the first function, unless the kernel hides it.
+    pub(crate) fn address(&self) -> Option<u64> {
+        let (_, address) = self.function.as_ref()?;
+        (*address != 0).then_some(*address)
+    }
+
+    /// Looks for a function by its name.
+    pub(crate) fn of(target: &Target<'_>) -> Result<Self> {
+        let mut found = Self::default();
+        let mut code = Code::default();
+        let mut kind = 0;
+        for_each_symbol(&mut |symbol| {
+            code.see(symbol);
+            found.has_module |= symbol.module.is_some() && symbol.module == target.module();
+            if symbol.is(target) {
+                found.functions += 1;
+                kind = symbol.kind;
+                if found.function.is_none() {
+                    found.function = symbol
+                        .target()
+                        .map(|target| (target.into(), symbol.address));
+                }
+            } else if target.function() == Some(symbol.name) {
+                if !symbol.is_function() {
+                    found.data = found.data.or(Some(symbol.kind));
+                } else if found.elsewhere.is_none() {
+                    found.elsewhere = symbol.target().map(TargetBuf::from);
+                }
+            }
+        })?;
+        // What is built in has no module's name in kallsyms.
+        found.has_module |= target.module_bytes().is_some_and(is_loaded);
+        if let (1, Some((function, address @ 1..))) = (found.functions, &found.function) {
+            found.is_init = code.init.contains(address);
+            // Linux 7.3 says of some data that it is code; but it is behind all of the kernel's.
+            let is_behind = code.end != 0 && *address >= code.end && !found.is_init;
+            if is_behind && function.as_target().module().is_none() {
+                found.functions = 0;
+                found.function = None;
+                found.data = Some(kind);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Finds where a probe would really be: at an address, or at an offset from the start of a function. Puts
+/// the function that is there into `function`.
+pub(crate) fn place(
+    target: &Target<'_>,
+    opts: &KprobeOpts,
+    symbols: Option<&Symbols>,
+    function: &mut Option<TargetBuf>,
+) -> Result<Place> {
+    let only = symbols.filter(|symbols| symbols.functions == 1);
+    let Some(start) = target.as_address().or_else(|| only?.address()) else {
+        return Ok(Place::Untold);
+    };
+    place_of(start.checked_add(opts.offset), function)
+}
