@@ -5,7 +5,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bin=target/release/kprobe-attach
 size_limit=$((99 * 1024))  # the whole program
-embed_limit=$((12 * 1024)) # the smallest program around the library, tests/embed
+embed_limit=9216           # the smallest program around the library, tests/embed
+memory_limit=128           # KiB of memory that `count vfs_read` takes at its peak (VmHWM)
 
 usage() {
     cat <<'EOF'
@@ -51,6 +52,8 @@ die() {
 . ci/release.sh
 # shellcheck source=ci/initramfs.sh
 . ci/initramfs.sh
+# shellcheck source=ci/arrows.sh
+. ci/arrows.sh
 
 # need PACKAGE...: Debian packages, installed where missing.
 need() {
@@ -75,7 +78,10 @@ cmd_fmt() {
 }
 
 cmd_lint() {
-    need gcc libc6-dev
+    check_arrows src "${library_rooms[@]}"
+    check_arrows src/bin/kprobe-attach "${program_rooms[@]}"
+    need gcc libc6-dev shellcheck
+    shellcheck -x ci/run.sh
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
     cargo clippy --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed -- -D warnings
@@ -187,7 +193,18 @@ cmd_size() {
     measure 'the program without explain' target/size/files/release/kprobe-attach "$size_limit" || status=1
     measure 'the program without explain, without files' target/size/none/release/kprobe-attach "$size_limit" || status=1
     measure 'load, attach, wait (tests/embed), without files' target/embed/release/embed "$embed_limit" || status=1
+    measure_memory || status=1
     return "$status"
+}
+
+# The most memory that the program takes, with a small stack, in a machine.
+measure_memory() {
+    local peak
+    # shellcheck disable=SC2016 # for the shell in the machine
+    peak=$(vm_job 6.12 'ulimit -s 64; kprobe-attach count --quiet vfs_read -- sh -c "grep VmHWM: /proc/\$PPID/status"' |
+        tr -d '\r' | awk '/^VmHWM:/ { print $2 }')
+    printf '%-48s %7s KiB, limit %d\n' 'count vfs_read at its peak, stack of 64 KiB' "$peak" "$memory_limit"
+    [[ -n $peak && $peak -le $memory_limit ]]
 }
 
 # cmd_fuzz [SECONDS | --runs N]: every target, two at a time, each that long or that often.
