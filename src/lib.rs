@@ -2,32 +2,34 @@
 //!
 //! # Words
 //!
-//! * **symbol**: a function's name in `/proc/kallsyms`; **offset**: bytes from its start; **retprobe**: a probe of its return.
+//! * **symbol**: a function's name in `/proc/kallsyms`; **offset**: bytes from its start;
+//!   **retprobe**: a probe of its return.
 //! * **PMU**: a source of perf events; that of kprobes opens one for any function.
 //! * **perf event**: what `perf_event_open(2)` opens; a BPF program is bound to it.
 //! * **bpf link**: a file descriptor that holds program and event together, and can be pinned.
-//! * **trace event**: an event defined in tracefs, with a **group**, a name and an id; the older source of perf events.
+//! * **trace event**: an event defined in tracefs, with a **group**, a name and an id; the older
+//!   source of perf events.
 //! * **cookie**: a number that the program can ask for, to tell its attachments apart.
 //! * **maxactive**: how many calls of a function may await their return probe at once.
 //!
 //! # From request to link
 //!
-//! [`KprobeOpts`] and [`Target`] say what is wanted, [`Kernel`] what there is. A [`Plan`] is made of both
-//! by a pure function, and a [`KprobeLink`] is the plan carried out. Nothing is decided while attaching,
-//! so a failure is the kernel's answer to the plan, and not to a second try.
+//! [`KprobeOpts`] and [`Target`] say what is wanted, [`Kernel`] what there is. A [`Plan`] is made
+//! of both by a pure function, and a [`KprobeLink`] is the plan carried out. Nothing is decided
+//! while attaching, so a failure is the kernel's answer to the plan, and not to a second try.
 //!
 //! # Modules
 //!
-//! What an attach takes is at the root. The rest is in a module for each thing: [`request`] (probes as
-//! text, and what can be wrong with one), [`kernel`] (features), [`plan`] (the system calls as data),
-//! [`bpf`] (programs and counters), [`tracefs`] (trace events, and sweeping), [`symbols`]
+//! What an attach takes is at the root. The rest is in a module for each thing: [`request`] (probes
+//! as text, and what can be wrong with one), [`kernel`] (features), [`plan`] (the system calls as
+//! data), [`bpf`] (programs and counters), [`tracefs`] (trace events, and sweeping), [`symbols`]
 //! (`/proc/kallsyms`), [`explain`] (why a probe does not attach) and [`error`] (steps and causes).
 //!
 //! # Features
 //!
-//! * `files` (default): what is found in files. Without it the tracefs modes,
-//!   [`tracefs::sweep()`] and [`KprobeOpts::within_function`] meet `EOPNOTSUPP`, sysfs is not asked about the PMU, and [`Kernel::explain`] leaves its questions
-//!   open. The public surface is the same.
+//! * `files` (default): what is found in files. Without it the tracefs modes, [`tracefs::sweep()`]
+//!   and [`KprobeOpts::within_function`] meet `EOPNOTSUPP`, sysfs is not asked about the PMU, and
+//!   [`Kernel::explain`] leaves its questions open. The public surface is the same.
 //! * `explain` (default): a command of the program, and nothing of the library.
 
 #![no_std]

@@ -1,4 +1,5 @@
-//! The kernel's own file systems: mounted where they usually are, or anywhere, or else mounted where nobody sees it.
+//! The kernel's own file systems: mounted where they usually are, or anywhere, or else mounted
+//! where nobody sees it.
 
 use core::ffi::CStr;
 
@@ -14,21 +15,23 @@ use crate::text::{Buf, LINE_LEN, for_each_line, words};
 /// The longest mount point that is remembered.
 const MAX_MOUNT_POINT_LEN: usize = 255;
 
-/// A file system of the kernel's, held by its root directory, whether or not it is mounted anywhere.
+/// A file system of the kernel's, held by its root directory, whether or not it is mounted
+/// anywhere.
 ///
-/// [`find_tracefs`](Self::find_tracefs) and [`find_sysfs`](Self::find_sysfs) look where it usually is,
-/// then in the mount table of the calling thread, and mount nothing.
+/// [`find_tracefs`](Self::find_tracefs) and [`find_sysfs`](Self::find_sysfs) look where it usually
+/// is, then in the mount table of the calling thread, and mount nothing.
 ///
-/// [`tracefs`](Self::tracefs), [`sysfs`](Self::sysfs) and [`bpffs`](Self::bpffs) look there too. Where
-/// it is not mounted, or something else is mounted over it, they make a *detached mount*: it is in no
-/// mount table, and ends with the file descriptor. A caller chooses them knowingly, since the options
-/// of such a mount are those of every mount of the same file system.
+/// [`tracefs`](Self::tracefs), [`sysfs`](Self::sysfs) and [`bpffs`](Self::bpffs) look there too.
+/// Where it is not mounted, or something else is mounted over it, they make a *detached mount*: it
+/// is in no mount table, and ends with the file descriptor. A caller chooses them knowingly, since
+/// the options of such a mount are those of every mount of the same file system.
 ///
-/// Linux 5.2 has detached mounts (`fsopen(2)`). On an older kernel a short-lived child process mounts
-/// the file system in a mount namespace of its own. That takes a root directory that is a mount
-/// point, and is not for a process that has a new PID namespace waiting for its first child
-/// (`unshare(2)`, `CLONE_NEWPID`). Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the initial user
-/// namespace; of sysfs in that of the network namespace, with a sysfs that is mounted and not hidden.
+/// Linux 5.2 has detached mounts (`fsopen(2)`). On an older kernel a short-lived child process
+/// mounts the file system in a mount namespace of its own. That takes a root directory that is a
+/// mount point, and is not for a process that has a new PID namespace waiting for its first child
+/// (`unshare(2)`, `CLONE_NEWPID`). Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the initial
+/// user namespace; of sysfs in that of the network namespace, with a sysfs that is mounted and not
+/// hidden.
 #[derive(Debug)]
 pub struct Mount {
     dir: OwnedFd,
@@ -70,8 +73,8 @@ const BPFFS: FileSystem = FileSystem {
 };
 
 impl Mount {
-    /// Finds a tracefs that is mounted, and mounts none. Where nothing else is left, the automount in
-    /// debugfs is woken. Linux 4.1.
+    /// Finds a tracefs that is mounted, and mounts none. Where nothing else is left, the automount
+    /// in debugfs is woken. Linux 4.1.
     ///
     /// # Errors
     ///
@@ -95,15 +98,16 @@ impl Mount {
     ///
     /// # Errors
     ///
-    /// The errno of the detached mount: `EPERM` without `CAP_SYS_ADMIN`, or in a user namespace; `ENODEV` where the kernel
-    /// is built without it; `EMFILE`, `ENFILE` or `ENOMEM`. Before Linux 5.2 also what a fork may meet (`EAGAIN`, `ENOSPC`), `EINVAL`
-    /// after `chroot(2)` to what is no mount point, and `EINTR` if the child was killed. `EOPNOTSUPP` without the feature `files`.
+    /// The errno of the detached mount: `EPERM` without `CAP_SYS_ADMIN`, or in a user namespace;
+    /// `ENODEV` where the kernel is built without it; `EMFILE`, `ENFILE` or `ENOMEM`. Before Linux
+    /// 5.2 also what a fork may meet (`EAGAIN`, `ENOSPC`), `EINVAL` after `chroot(2)` to what is no
+    /// mount point, and `EINTR` if the child was killed. `EOPNOTSUPP` without the feature `files`.
     pub fn tracefs() -> Result<Self> {
         Self::get(&TRACEFS, true)
     }
 
-    /// Opens sysfs, which has the kprobe PMU's type as well, and the modules: the one that is mounted,
-    /// else a detached mount.
+    /// Opens sysfs, which has the kprobe PMU's type as well, and the modules: the one that is
+    /// mounted, else a detached mount.
     ///
     /// # Errors
     ///
@@ -112,8 +116,9 @@ impl Mount {
         Self::get(&SYSFS, true)
     }
 
-    /// Opens a bpf file system, to pin into: [`KprobeLink::pin_at`](crate::KprobeLink::pin_at). The pins in one that is mounted nowhere are
-    /// gone, and what they keep with them, when the last file descriptor of it is closed. Linux 4.4.
+    /// Opens a bpf file system, to pin into: [`KprobeLink::pin_at`](crate::KprobeLink::pin_at). The
+    /// pins in one that is mounted nowhere are gone, and what they keep with them, when the last
+    /// file descriptor of it is closed. Linux 4.4.
     ///
     /// # Errors
     ///
@@ -137,8 +142,8 @@ impl Mount {
         }
     }
 
-    /// Looks for the file system where it usually is, then in the mount table. Else makes a detached
-    /// mount, if that is wanted, or wakes the automount.
+    /// Looks for the file system where it usually is, then in the mount table. Else makes a
+    /// detached mount, if that is wanted, or wakes the automount.
     fn look_for(file_system: &FileSystem, or_detached: bool) -> Result<Self> {
         let mut found = Ok(None);
         let mut look = |path: &CStr| {
@@ -161,8 +166,9 @@ impl Mount {
         Self::at(file_system, automount, OFlags::DIRECTORY)?.ok_or(errno)
     }
 
-    /// Opens the file system if it is mounted at a path. An automount is not woken unless a directory
-    /// is asked for. A path that cannot be looked at for want of descriptors or memory is an error.
+    /// Opens the file system if it is mounted at a path. An automount is not woken unless a
+    /// directory is asked for. A path that cannot be looked at for want of descriptors or memory is
+    /// an error.
     fn at(file_system: &FileSystem, path: &CStr, flags: OFlags) -> Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
         let dir = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -211,7 +217,8 @@ fn by_fsopen(file_system: &FileSystem) -> Result<OwnedFd> {
     rustix::mount::fsmount(&context, flags, MountAttrFlags::empty())
 }
 
-/// Has a child mount the file system in a mount namespace that ends with it, and hand over the root directory.
+/// Has a child mount the file system in a mount namespace that ends with it, and hand over the root
+/// directory.
 fn in_private_namespace(file_system: &FileSystem) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut dir = rustix::fs::open(c"/", flags, Mode::empty())?;
@@ -236,8 +243,8 @@ fn for_each_mount(file_system: &FileSystem, look: &mut dyn FnMut(&CStr) -> bool)
     })
 }
 
-/// The mount point in a line of `/proc/[pid]/mountinfo` (`proc_pid_mountinfo(5)`) if the root of a file system of this type
-/// is mounted there.
+/// The mount point in a line of `/proc/[pid]/mountinfo` (`proc_pid_mountinfo(5)`) if the root of a
+/// file system of this type is mounted there.
 pub fn mount_point(line: &[u8], fs_type: &[u8]) -> Option<Buf<MAX_MOUNT_POINT_LEN>> {
     // 36 35 98:0 /root /mount/point options optional-fields... - type source super-options
     let mut fields = words(line).skip(3);
@@ -275,7 +282,8 @@ pub fn mount_point(line: &[u8], fs_type: &[u8]) -> Option<Buf<MAX_MOUNT_POINT_LE
 /// What files would tell, where they are [not asked](FILES).
 pub(crate) const NO_FILES: Errno = Errno::OPNOTSUPP;
 
-/// Whether files are looked at: the feature of that name. What follows on a file is not compiled in without it.
+/// Whether files are looked at: the feature of that name. What follows on a file is not compiled in
+/// without it.
 pub(crate) const FILES: bool = cfg!(feature = "files");
 
 #[inline]

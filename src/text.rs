@@ -1,4 +1,5 @@
-//! Text without an allocator: a buffer to write into, and lines read from a file. Overflow is an error, never a cut.
+//! Text without an allocator: a buffer to write into, and lines read from a file. Overflow is an
+//! error, never a cut.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
@@ -62,7 +63,8 @@ impl<const N: usize> Buf<N> {
         bytes.iter().try_for_each(|byte| self.push(*byte))
     }
 
-    /// Appends a hexadecimal number with at least so many digits. Many times cheaper than `core::fmt`.
+    /// Appends a hexadecimal number with at least so many digits. Many times cheaper than
+    /// `core::fmt`.
     pub(crate) fn push_hex(&mut self, number: u64, least: usize) -> fmt::Result {
         let zeros = usize::try_from(number.leading_zeros() / 4).unwrap_or_default();
         let start = zeros.min(16_usize.saturating_sub(least));
@@ -250,8 +252,9 @@ pub(crate) const fn line(text: &'static str, mut index: usize) -> &'static str {
     }
 }
 
-/// A method that has a text for every variant of an enum without fields, in the order of the variants. It is a `match` that is kept
-/// as one text: the compiler would make a table of it, with 12 bytes more for each.
+/// A method that has a text for every variant of an enum without fields, in the order of the
+/// variants. It is a `match` that is kept as one text: the compiler would make a table of it, with
+/// 12 bytes more for each.
 macro_rules! texts {
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident($enum:ident) {
         $($variant:ident => $text:literal,)*
@@ -275,8 +278,8 @@ macro_rules! texts {
 }
 pub(crate) use texts;
 
-/// Calls `each` with every line of a file, without its newline. A line longer than `N` bytes is passed over: what is looked
-/// for has a place in the buffer.
+/// Calls `each` with every line of a file, without its newline. A line longer than `N` bytes is
+/// passed over: what is looked for has a place in the buffer.
 pub(crate) fn for_each_line<const N: usize>(
     file: &OwnedFd,
     each: &mut dyn FnMut(&[u8]),

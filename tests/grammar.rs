@@ -1,4 +1,5 @@
-//! The grammar of a probe's text: where it means what libbpf's section names mean, and what never gets through it.
+//! The grammar of a probe's text: where it means what libbpf's section names mean, and what never
+//! gets through it.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, missing_docs)]
 
@@ -14,8 +15,8 @@ struct Section<'a> {
     offset: i64,
 }
 
-/// `attach_kprobe()` of `src/libbpf.c`, with the text that it leaves unread: [`None`] where it says `EINVAL`, or where the
-/// text is no section for a kprobe.
+/// `attach_kprobe()` of `src/libbpf.c`, with the text that it leaves unread: [`None`] where it says
+/// `EINVAL`, or where the text is no section for a kprobe.
 fn libbpf(text: &str) -> Option<(Section<'_>, &str)> {
     let (retprobe, place) = match text.strip_prefix("kretprobe/") {
         Some(place) => (true, place),
@@ -32,7 +33,8 @@ fn libbpf(text: &str) -> Option<(Section<'_>, &str)> {
     (!refused).then_some((section, rest))
 }
 
-/// `sscanf(place, "%m[a-zA-Z0-9_.]+%li", &function, &offset)` of a C library before C23: what was read, and what was not.
+/// `sscanf(place, "%m[a-zA-Z0-9_.]+%li", &function, &offset)` of a C library before C23: what was
+/// read, and what was not.
 fn scan(place: &str) -> Option<(&str, Option<i64>, &str)> {
     let letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
     let (function, rest) = split_at_first(place, |c| !letter(c));
@@ -91,7 +93,8 @@ fn differs_on_purpose(text: &str, section: &Section<'_>) -> bool {
         || section.function.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// What a probe means, in libbpf's terms; [`None`] for an address, which libbpf's sections have not.
+/// What a probe means, in libbpf's terms; [`None`] for an address, which libbpf's sections have
+/// not.
 fn meaning<'a>(probe: &Probe<'a>) -> Option<Section<'a>> {
     Some(Section {
         retprobe: probe.opts.retprobe,

@@ -1,4 +1,5 @@
-//! Which mode is chosen: every combination of features and request, against a table written out by hand.
+//! Which mode is chosen: every combination of features and request, against a table written out by
+//! hand.
 
 #![allow(clippy::panic, clippy::unwrap_used, missing_docs)]
 
@@ -16,7 +17,8 @@ const UNKNOWN: Support = Support::Unknown(Reason {
     cause: Cause::NoPermission,
 });
 
-/// A kernel with or without a PMU, perf links and tracefs; `missing` is what it answers where it has not.
+/// A kernel with or without a PMU, perf links and tracefs; `missing` is what it answers where it
+/// has not.
 fn features([pmu, link, tracefs]: [bool; 3], missing: Support) -> Features {
     let support = |there, cause| match (there, missing) {
         (true, _) => Support::Yes,
@@ -56,7 +58,8 @@ fn choice(features: Features, opts: &KprobeOpts) -> &'static str {
 /// For each combination of PMU, perf link and tracefs, the choice for each request.
 type Table = [([bool; 3], [&'static str; 4]); 8];
 
-// PMU, perf link, tracefs: the choice for a plain request, one with a cookie, with a maxactive, with both.
+// PMU, perf link, tracefs: the choice for a plain request, one with a cookie, with a maxactive,
+// with both.
 #[rustfmt::skip]
 const DEFAULT: Table = [
     ([true,  true,  true ], ["link",          "link",          "legacy-link",  "legacy-link"]),

@@ -1,4 +1,5 @@
-//! Any bytes as a `struct bpf_kprobe_opts`: read as libbpf's rules for `sz` say, and written back to the same.
+//! Any bytes as a `struct bpf_kprobe_opts`: read as libbpf's rules for `sz` say, and written back
+//! to the same.
 #![no_main]
 
 use kprobe_attach::{AttachMode, KprobeOpts};

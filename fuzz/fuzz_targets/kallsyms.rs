@@ -1,5 +1,5 @@
-//! Any bytes as a line of `/proc/kallsyms`: what is read prints as a line that reads the same, and is what a target of its
-//! name means.
+//! Any bytes as a line of `/proc/kallsyms`: what is read prints as a line that reads the same, and
+//! is what a target of its name means.
 #![no_main]
 
 use kprobe_attach::{Target, symbols::Symbol};

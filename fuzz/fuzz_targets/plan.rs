@@ -1,5 +1,5 @@
-//! Any request on any kernel: a plan keeps to what the kernel surely has and to what was asked for, and what it writes to
-//! `kprobe_events` is one line that says just that.
+//! Any request on any kernel: a plan keeps to what the kernel surely has and to what was asked for,
+//! and what it writes to `kprobe_events` is one line that says just that.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -218,8 +218,8 @@ fn check_steps(plan: &Plan<'_>, features: &Features, target: &Target<'_>, opts: 
                 let event =
                     EventLine::parse(line.as_bytes()).expect("a line as the kernel lists it");
                 assert!(event.is_ours() && event.arguments.is_empty());
-                // A kernel that is no running one has zeros for the random part; of the function's name
-                // there is nothing.
+                // A kernel that is no running one has zeros for the random part; of the function's
+                // name there is nothing.
                 let number = event.event.strip_prefix("probe_00000000_");
                 let number = number.expect("the name of an event");
                 assert!(number.bytes().all(|byte| byte.is_ascii_digit()), "{line}");

@@ -1,4 +1,5 @@
-//! Any bytes as the `type` and the `format/retprobe` of the kprobe PMU in sysfs: what is read is what was written there.
+//! Any bytes as the `type` and the `format/retprobe` of the kprobe PMU in sysfs: what is read is
+//! what was written there.
 #![no_main]
 
 use kprobe_attach::fuzz::{parse_pmu_type, parse_retprobe_format};

@@ -1,4 +1,5 @@
-//! Any bytes as a probe: what is taken prints as a text that means the same, what is refused is shown at its byte.
+//! Any bytes as a probe: what is taken prints as a text that means the same, what is refused is
+//! shown at its byte.
 #![no_main]
 
 use kprobe_attach::request::Probe;

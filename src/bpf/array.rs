@@ -17,12 +17,13 @@ pub struct Array(ArrayFd);
 impl Array {
     /// Makes an array of `entries` numbers.
     ///
-    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`, which is raised for the call if it is too low, and put
-    /// back.
+    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`, which is raised for the call
+    /// if it is too low, and put back.
     ///
     /// # Errors
     ///
-    /// [`Step::Map`]: no permission (`CAP_BPF`; `CAP_SYS_ADMIN` before Linux 5.8), no memory, no entries.
+    /// [`Step::Map`]: no permission (`CAP_BPF`; `CAP_SYS_ADMIN` before Linux 5.8), no memory, no
+    /// entries.
     pub fn create(entries: u32) -> Result<Self, Error> {
         with_memlock(|| ArrayFd::create(entries))
             .map(Self)
@@ -47,8 +48,8 @@ impl Array {
         self.0.update(index, number).map_err(map_failed)
     }
 
-    /// Pins the array into a bpf file system, where it stays without this process. Of the path at most the last directory is
-    /// made, with mode 0700. Linux 4.4.
+    /// Pins the array into a bpf file system, where it stays without this process. Of the path at
+    /// most the last directory is made, with mode 0700. Linux 4.4.
     ///
     /// # Errors
     ///

@@ -41,7 +41,8 @@ pub struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    /// A program of these instructions. Helpers that are for GPL programs only take a license such as `GPL`.
+    /// A program of these instructions. Helpers that are for GPL programs only take a license such
+    /// as `GPL`.
     #[must_use]
     pub const fn new(insns: &'a [Insn<'a>], license: &'a CStr) -> Self {
         Self {
@@ -54,8 +55,8 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Gives the program a name: at most 15 letters, digits, `_` and `.`. A kernel before Linux 4.15
-    /// has no names, and is not given one.
+    /// Gives the program a name: at most 15 letters, digits, `_` and `.`. A kernel before Linux
+    /// 4.15 has no names, and is not given one.
     ///
     /// # Errors
     ///
@@ -72,16 +73,18 @@ impl<'a> Load<'a> {
         Ok(self)
     }
 
-    /// Has the verifier write its log, NUL-terminated, into a buffer. One that is too small makes the load fail with `ENOSPC`,
-    /// or before Linux 5.13 with `EINVAL` if it has less than 128 bytes.
+    /// Has the verifier write its log, NUL-terminated, into a buffer. One that is too small makes
+    /// the load fail with `ENOSPC`, or before Linux 5.13 with `EINVAL` if it has less than 128
+    /// bytes.
     #[must_use]
     pub fn log(mut self, log: &'a mut [u8]) -> Self {
         self.log = log;
         self
     }
 
-    /// The version that a kernel before 5.0 wants to read in a kprobe program: its own. Where it is not given it is looked
-    /// for in the vDSO when it is needed, for which `/proc` must be mounted; [`kern_version`](super::kern_version) reads it anywhere.
+    /// The version that a kernel before 5.0 wants to read in a kprobe program: its own. Where it is
+    /// not given it is looked for in the vDSO when it is needed, for which `/proc` must be mounted;
+    /// [`kern_version`](super::kern_version) reads it anywhere.
     #[must_use]
     pub const fn kern_version(mut self, kern_version: u32) -> Self {
         self.kern_version = kern_version;
@@ -90,14 +93,16 @@ impl<'a> Load<'a> {
 
     /// Loads the program: `BPF_PROG_LOAD`.
     ///
-    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`, which is raised for the call if it is too low, and put
-    /// back. Without a [`kern_version`](Self::kern_version) a program that is refused with `EINVAL` is given to the kernel a
-    /// second time with one, and the log is that of the second time.
+    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`, which is raised for the call
+    /// if it is too low, and put back. Without a [`kern_version`](Self::kern_version) a program
+    /// that is refused with `EINVAL` is given to the kernel a second time with one, and the log is
+    /// that of the second time.
     ///
     /// # Errors
     ///
-    /// [`Step::LoadProgram`]: `EPERM` without `CAP_BPF` and `CAP_PERFMON` (`CAP_SYS_ADMIN` before Linux 5.8), `EACCES` or
-    /// `EINVAL` where the verifier refuses the program, `E2BIG` for too many instructions, `ENOSPC` for too small a log.
+    /// [`Step::LoadProgram`]: `EPERM` without `CAP_BPF` and `CAP_PERFMON` (`CAP_SYS_ADMIN` before
+    /// Linux 5.8), `EACCES` or `EINVAL` where the verifier refuses the program, `E2BIG` for too
+    /// many instructions, `ENOSPC` for too small a log.
     pub fn load(self) -> Result<Program, Error> {
         let Self {
             insns,
@@ -117,7 +122,8 @@ impl<'a> Load<'a> {
         };
         let loaded = with_memlock(|| {
             let loaded = match sys::prog_load(&mut load) {
-                // Linux before 4.15 (commit cb4d2b3f03d8) has no names, and refuses what it does not know.
+                // Linux before 4.15 (commit cb4d2b3f03d8) has no names, and refuses what it does
+                // not know.
                 Err(Errno::TOOBIG) if load.name != [0; 16] => {
                     load.name = [0; 16];
                     sys::prog_load(&mut load)

@@ -8,8 +8,8 @@ use crate::diagnose::{bpf_error, has_capabilities};
 use crate::error::{Cause, Error, Step};
 use crate::sys;
 
-/// Makes a BPF object, raising `RLIMIT_MEMLOCK` for the time of a second try if the first met `EPERM`,
-/// which is what a limit too low looks like. The limit is the process's, not the thread's.
+/// Makes a BPF object, raising `RLIMIT_MEMLOCK` for the time of a second try if the first met
+/// `EPERM`, which is what a limit too low looks like. The limit is the process's, not the thread's.
 pub(super) fn with_memlock<T>(mut create: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     match create() {
         Err(Errno::PERM) => {}
@@ -44,8 +44,8 @@ pub(super) fn memlock_error(step: Step, errno: Errno, cause: Cause) -> Error {
     bpf_error(step, errno, cause)
 }
 
-/// Whether this thread has the capabilities that BPF takes, and has them where they count: those of a
-/// user namespace do not.
+/// Whether this thread has the capabilities that BPF takes, and has them where they count: those of
+/// a user namespace do not.
 fn may_use_bpf() -> bool {
     has_capabilities() && sys::btf_load_nothing() != Err(Errno::PERM)
 }

@@ -1,5 +1,5 @@
-//! BPF programs, maps and pins, as far as attaching takes them: a [`Program`] is opened from a pin or
-//! by its id, or loaded from instructions; an [`Array`] is a map to count in.
+//! BPF programs, maps and pins, as far as attaching takes them: a [`Program`] is opened from a pin
+//! or by its id, or loaded from instructions; an [`Array`] is a map to count in.
 //!
 //! Any other loader's program serves as well: whatever is `AsFd` can be attached.
 

@@ -14,7 +14,8 @@ use crate::mount::is_a;
 use crate::request::Invalid;
 use crate::sys;
 
-/// Pins an object. Of the path at most the last directory is made, and taken away again if that was in vain.
+/// Pins an object. Of the path at most the last directory is made, and taken away again if that was
+/// in vain.
 pub(crate) fn pin(object: BorrowedFd<'_>, path: impl Arg) -> Result<(), Error> {
     let pinned = path.into_with_c_str(|path| pin_path(object, path));
     pinned.map_err(pin_failed)
@@ -25,7 +26,8 @@ fn pin_path(object: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     let dir = dir_of(path, &mut buffer)?;
     let made = match check_bpffs(dir) {
         Err(Errno::NOENT) => {
-            // Nothing is made elsewhere: where no bpf file system is mounted there is another one's directory.
+            // Nothing is made elsewhere: where no bpf file system is mounted there is another one's
+            // directory.
             check_bpffs(dir_of(dir, &mut [0; PATH_MAX])?)?;
             rustix::fs::mkdir(dir, Mode::RWXU)?;
             true

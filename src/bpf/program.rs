@@ -16,12 +16,13 @@ use crate::sys;
 pub struct Program(pub(super) OwnedFd);
 
 impl Program {
-    /// Opens a program that is pinned in a bpf file system. Linux 4.13, which can tell its type; the mode of the pin and of
-    /// the directories above it must allow it.
+    /// Opens a program that is pinned in a bpf file system. Linux 4.13, which can tell its type;
+    /// the mode of the pin and of the directories above it must allow it.
     ///
     /// # Errors
     ///
-    /// [`Step::OpenProgram`]: there is no such pin, it may not be opened, or it is not a kprobe program.
+    /// [`Step::OpenProgram`]: there is no such pin, it may not be opened, or it is not a kprobe
+    /// program.
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
         path.into_with_c_str(|path| opened(obj_get(path)?))
             .map_err(open_failed)
@@ -47,12 +48,13 @@ impl Program {
         Ok(self.info()?.id)
     }
 
-    /// How often the kernel left out a run of the program because the CPU was in a program of a probe, tracepoint or perf event
-    /// already, or in a system call on a map: such a hit is lost, and
-    /// [`KprobeLink::missed`](crate::KprobeLink::missed) does not count it. Where the kernel preempts
-    /// lazily (Linux 6.13, commit 7c70cb94d29c) or fully, the CPU may have been taken from such a call by the very task that
-    /// hits the probe. The sum over all links that the program ever had. [`None`] before Linux 5.12 (commit 9ed9e9ba2337);
-    /// hits of kprobes are counted since 6.7 (commit dd8657894c11).
+    /// How often the kernel left out a run of the program because the CPU was in a program of a
+    /// probe, tracepoint or perf event already, or in a system call on a map: such a hit is lost,
+    /// and [`KprobeLink::missed`](crate::KprobeLink::missed) does not count it. Where the kernel
+    /// preempts lazily (Linux 6.13, commit 7c70cb94d29c) or fully, the CPU may have been taken from
+    /// such a call by the very task that hits the probe. The sum over all links that the program
+    /// ever had. [`None`] before Linux 5.12 (commit 9ed9e9ba2337); hits of kprobes are counted
+    /// since 6.7 (commit dd8657894c11).
     ///
     /// # Errors
     ///
@@ -84,7 +86,8 @@ fn open_failed(errno: Errno) -> Error {
     bpf_error(Step::OpenProgram, errno, cause)
 }
 
-/// `BPF_OBJ_GET`, with a path outside of a bpf file system told from one that may not be opened (both are `EACCES`).
+/// `BPF_OBJ_GET`, with a path outside of a bpf file system told from one that may not be opened
+/// (both are `EACCES`).
 pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd, Errno> {
     sys::obj_get(path).map_err(|errno| match errno {
         Errno::ACCESS if !is_bpffs(path).unwrap_or(true) => Errno::INVAL,

@@ -25,7 +25,8 @@ fn open_proc(path: &CStr) -> Option<OwnedFd> {
     is_a(&stat, linux_raw_sys::general::PROC_SUPER_MAGIC).then_some(file)
 }
 
-/// The bytes of a word, which are what tells the headers of a 32-bit ELF image from those of a 64-bit one.
+/// The bytes of a word, which are what tells the headers of a 32-bit ELF image from those of a
+/// 64-bit one.
 const WORD: usize = size_of::<usize>();
 
 /// The address of the vDSO in an auxiliary vector: `AT_SYSINFO_EHDR` of `getauxval(3)`.
@@ -38,8 +39,9 @@ fn sysinfo_ehdr(auxv: &[u8]) -> Option<u64> {
         .and_then(|address| address.try_into().ok())
 }
 
-/// The `LINUX_VERSION_CODE` of the running kernel from the first page of its vDSO (`AT_SYSINFO_EHDR` of the auxiliary
-/// vector): the ELF note `Linux`, type 0. Right where `uname(2)` shows a distribution's number, and needs no `/proc`.
+/// The `LINUX_VERSION_CODE` of the running kernel from the first page of its vDSO
+/// (`AT_SYSINFO_EHDR` of the auxiliary vector): the ELF note `Linux`, type 0. Right where
+/// `uname(2)` shows a distribution's number, and needs no `/proc`.
 ///
 /// The image is one for this program, of its word size and byte order; [`None`] for anything else.
 #[must_use]
@@ -49,7 +51,8 @@ pub fn kern_version(vdso: &[u8]) -> Option<u32> {
     let u16_at = |at| Some(u16::from_ne_bytes(bytes(at, 2)?.try_into().ok()?));
     let u32_at = |at| Some(u32::from_ne_bytes(bytes(at, 4)?.try_into().ok()?));
     let usize_at = |at| Some(usize::from_ne_bytes(bytes(at, WORD)?.try_into().ok()?));
-    // Elf64_Ehdr or Elf32_Ehdr: e_ident, and in it ELFCLASS64 or ELFCLASS32; e_phoff, e_phentsize, e_phnum.
+    // Elf64_Ehdr or Elf32_Ehdr: e_ident, and in it ELFCLASS64 or ELFCLASS32; e_phoff, e_phentsize,
+    // e_phnum.
     let class = if WORD == 8 { 2 } else { 1 };
     if bytes(0, 5)? != [0x7f, b'E', b'L', b'F', class] {
         return None;

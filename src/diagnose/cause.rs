@@ -72,11 +72,11 @@ pub(crate) const fn remove_cause(errno: Errno) -> Cause {
     }
 }
 
-/// What an errno means at a step of an attach, as far as it alone can tell. The features that the mode needs are
-/// there, since else there would be no plan.
+/// What an errno means at a step of an attach, as far as it alone can tell. The features that the
+/// mode needs are there, since else there would be no plan.
 ///
-/// [`None`] where somebody denies, and who it is must be asked: a capability that is missing, a level of paranoia, a filter,
-/// lockdown.
+/// [`None`] where somebody denies, and who it is must be asked: a capability that is missing, a
+/// level of paranoia, a filter, lockdown.
 fn cause(
     step: Step,
     errno: Errno,
@@ -101,7 +101,8 @@ fn cause(
         (Step::CreateEvent, Errno::PERM) => Cause::Lockdown,
         (Step::CreateEvent, Errno::BUSY) => Cause::EventBusy,
         (Step::PerfEventOpen | Step::CreateEvent, errno) => place_cause(errno, target, opts),
-        // Whatever else is wrong with it: sleepable, loaded for kprobe.multi, writing to its context, overriding a return.
+        // Whatever else is wrong with it: sleepable, loaded for kprobe.multi, writing to its
+        // context, overriding a return.
         (Step::LinkCreate | Step::SetBpf, Errno::INVAL | Errno::BADF | Errno::PROTO) => {
             Cause::WrongProgram
         }
@@ -114,7 +115,8 @@ fn cause(
     })
 }
 
-/// What an errno means for the place of a probe, whether the kprobe PMU or `kprobe_events` answered it.
+/// What an errno means for the place of a probe, whether the kprobe PMU or `kprobe_events` answered
+/// it.
 fn place_cause(errno: Errno, target: &Target<'_>, opts: &KprobeOpts) -> Cause {
     let is_address = target.as_address().is_some();
     match errno {
@@ -123,7 +125,8 @@ fn place_cause(errno: Errno, target: &Target<'_>, opts: &KprobeOpts) -> Cause {
         Errno::NOENT => Cause::NoSuchFunction,
         Errno::ADDRNOTAVAIL => Cause::NotUnique,
         Errno::ILSEQ => Cause::NotInstructionBoundary,
-        // A function's entry is an entry; of an address the kernel says no more than that it will not do.
+        // A function's entry is an entry; of an address the kernel says no more than that it will
+        // not do.
         Errno::INVAL if is_address && opts.retprobe => Cause::NotFunctionEntry,
         Errno::INVAL | Errno::OPNOTSUPP => Cause::NotProbeable,
         _ => Cause::Unknown,

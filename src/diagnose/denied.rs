@@ -1,5 +1,6 @@
-//! Who said no. EPERM and EACCES are the words of missing capabilities, of `perf_event_paranoid`, of seccomp filters and of
-//! lockdown alike; calls that change nothing, and that not all of these would refuse, tell them apart.
+//! Who said no. EPERM and EACCES are the words of missing capabilities, of `perf_event_paranoid`,
+//! of seccomp filters and of lockdown alike; calls that change nothing, and that not all of these
+//! would refuse, tell them apart.
 
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, SecureComputingMode};
@@ -7,7 +8,8 @@ use rustix::thread::{CapabilitySet, SecureComputingMode};
 use crate::error::{Cause, Step};
 use crate::sys;
 
-/// `PERF_TYPE_SOFTWARE` and `PERF_COUNT_SW_DUMMY` (Linux 3.12): an event that never counts anything.
+/// `PERF_TYPE_SOFTWARE` and `PERF_COUNT_SW_DUMMY` (Linux 3.12): an event that never counts
+/// anything.
 pub(crate) const DUMMY_EVENT: (u32, u64) = (1, 9);
 
 /// Whose EACCES or EPERM it is that a step of an attach met.
@@ -35,8 +37,8 @@ fn is_filtered() -> bool {
     rustix::thread::secure_computing_mode() != Ok(SecureComputingMode::Disabled)
 }
 
-/// The same from whether a filter refuses [no event](sys::perf_event_open_nothing) too, and from the answer for
-/// [one that takes no capability](sys::perf_event_open_own).
+/// The same from whether a filter refuses [no event](sys::perf_event_open_nothing) too, and from
+/// the answer for [one that takes no capability](sys::perf_event_open_own).
 fn perf_event_cause(errno: Errno, refuses_all: bool, own: Option<Errno>) -> Cause {
     match errno {
         _ if refuses_all => Cause::Seccomp,
@@ -49,8 +51,9 @@ fn perf_event_cause(errno: Errno, refuses_all: bool, own: Option<Errno>) -> Caus
 
 /// Whose EPERM it is that a BPF command met.
 ///
-/// An older kernel (5.10, no longer 6.1) refuses every command, as a filter does, to a process without `CAP_BPF` or with that
-/// of a user namespace. So it is a filter's only where there is one, and the capabilities are there.
+/// An older kernel (5.10, no longer 6.1) refuses every command, as a filter does, to a process
+/// without `CAP_BPF` or with that of a user namespace. So it is a filter's only where there is one,
+/// and the capabilities are there.
 pub(crate) fn bpf_denied() -> Cause {
     if is_filtered() && has_capabilities() && sys::link_create_nothing().err() == Some(Errno::PERM)
     {
@@ -60,7 +63,8 @@ pub(crate) fn bpf_denied() -> Cause {
     }
 }
 
-/// Whether this thread has the capabilities that loading a program for kprobes takes, whether or not they count.
+/// Whether this thread has the capabilities that loading a program for kprobes takes, whether or
+/// not they count.
 pub(crate) fn has_capabilities() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| {
         sets.effective.contains(CapabilitySet::SYS_ADMIN)

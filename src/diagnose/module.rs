@@ -9,7 +9,8 @@ use crate::mount::{FILES, Mount};
 use crate::request::Target;
 use crate::text::Buf;
 
-/// The cause of a place that is refused, where sysfs tells more than the errno: whether a module is loaded.
+/// The cause of a place that is refused, where sysfs tells more than the errno: whether a module is
+/// loaded.
 pub(crate) fn settled(cause: Cause, target: &Target<'_>) -> Cause {
     match (cause, target.module_bytes()) {
         (Cause::ModuleNotLoaded, Some(module)) if FILES && is_loaded(module) => {

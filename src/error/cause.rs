@@ -4,7 +4,8 @@ use core::fmt;
 
 use crate::text::texts;
 
-/// What an errno means at the step where it came up. Its name, as in the program's JSON, is [`Cause::name`].
+/// What an errno means at the step where it came up. Its name, as in the program's JSON, is
+/// [`Cause::name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
@@ -12,7 +13,8 @@ pub enum Cause {
     InvalidRequest,
     /// No such function in the kernel or module.
     NoSuchFunction,
-    /// No such function, and the module it is to be in is not loaded, as far as `/sys/module` tells.
+    /// No such function, and the module it is to be in is not loaded, as far as `/sys/module`
+    /// tells.
     ModuleNotLoaded,
     /// Several functions have this name.
     NotUnique,
@@ -20,7 +22,8 @@ pub enum Cause {
     NotInstructionBoundary,
     /// A return probe sits at the entry of a function only.
     NotFunctionEntry,
-    /// The kernel does not allow a probe there: notrace, blacklisted, or an instruction that it cannot step over.
+    /// The kernel does not allow a probe there: notrace, blacklisted, or an instruction that it
+    /// cannot step over.
     NotProbeable,
     /// No kernel function is at the address.
     BadAddress,

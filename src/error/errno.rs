@@ -6,8 +6,8 @@ use rustix::io::Errno;
 
 use crate::text::line;
 
-/// An errno for people and scripts: its `Display` is the name, such as `ENOENT`, or for one that is not in use on kprobes
-/// `errno` and the number.
+/// An errno for people and scripts: its `Display` is the name, such as `ENOENT`, or for one that is
+/// not in use on kprobes `errno` and the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrnoName(pub Errno);
 
@@ -29,7 +29,8 @@ fn errno_name(errno: Errno) -> Option<&'static str> {
     Some(line(ERRNO_NAMES, at))
 }
 
-/// Lists errnos with their names, which are one text: a table of them would be larger than they are.
+/// Lists errnos with their names, which are one text: a table of them would be larger than they
+/// are.
 macro_rules! errno_names {
     ($($errno:ident $name:literal,)*) => {
         const NAMED_ERRNOS: &[Errno] = &[$(Errno::$errno,)*];

@@ -169,9 +169,9 @@ impl Error {
         self.cause
     }
 
-    /// Returns the text of what the error is about: the function that was to be probed, as `function` or
-    /// `module:function`, or for [`Step::RemoveEvent`] the event, as `group/name`. A text of more than
-    /// 63 bytes is cut, and ends with `…`.
+    /// Returns the text of what the error is about: the function that was to be probed, as
+    /// `function` or `module:function`, or for [`Step::RemoveEvent`] the event, as `group/name`. A
+    /// text of more than 63 bytes is cut, and ends with `…`.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         let subject = self.subject.as_str();

@@ -4,7 +4,8 @@ use core::fmt;
 
 use crate::text::texts;
 
-/// The step at which something failed. Its name, as printed and as in the program's JSON, is [`Step::name`].
+/// The step at which something failed. Its name, as printed and as in the program's JSON, is
+/// [`Step::name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
@@ -34,7 +35,8 @@ pub enum Step {
     RemoveEvent,
     /// `BPF_OBJ_PIN`, and what it takes to get there
     Pin,
-    /// `BPF_OBJ_GET_INFO_BY_FD`, `BPF_TASK_FD_QUERY` or `kprobe_profile`: what the kernel tells of a link
+    /// `BPF_OBJ_GET_INFO_BY_FD`, `BPF_TASK_FD_QUERY` or `kprobe_profile`: what the kernel tells of
+    /// a link
     LinkInfo,
     /// `BPF_MAP_CREATE` or `BPF_MAP_LOOKUP_ELEM`
     Map,

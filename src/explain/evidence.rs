@@ -10,7 +10,8 @@ use crate::request::Target;
 use crate::symbols::{BLACKLIST, FILTER, KALLSYMS};
 use crate::text::texts;
 
-/// Something that was found out about a probe, or a question that stayed open. Its `Display` is a line, the source first.
+/// Something that was found out about a probe, or a question that stayed open. Its `Display` is a
+/// line, the source first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence<'a> {
@@ -33,14 +34,15 @@ pub enum Evidence<'a> {
     InitCode,
     /// The address is in this function, so many bytes from its start.
     AddressIn(Target<'a>, u64),
-    /// The offset is beyond the function: what would be probed is another one, so many bytes from its start.
+    /// The offset is beyond the function: what would be probed is another one, so many bytes from
+    /// its start.
     OffsetIn(Target<'a>, u64),
     /// No function is at the address, or where the offset leads.
     NoFunctionThere,
     /// The kernel protects the function from probes.
     Blacklisted,
-    /// ftrace cannot trace the function, and what it cannot trace most kernels let nobody probe (not with
-    /// `CONFIG_KPROBE_EVENTS_ON_NOTRACE`).
+    /// ftrace cannot trace the function, and what it cannot trace most kernels let nobody probe
+    /// (not with `CONFIG_KPROBE_EVENTS_ON_NOTRACE`).
     NotTraceable,
     /// The kernel refuses the entry of a function that can surely be probed too.
     EveryEntryRefused,
@@ -50,8 +52,8 @@ pub enum Evidence<'a> {
     NeverHit,
     /// All kprobes of the machine are disarmed: the probe would attach, and not be hit.
     Disarmed,
-    /// ftrace is off: a probe of a function's entry would attach, and not be hit. It was not tried, since a probe that comes and
-    /// goes meanwhile harms the kernel (seen on Linux 5.10 to 6.12).
+    /// ftrace is off: a probe of a function's entry would attach, and not be hit. It was not tried,
+    /// since a probe that comes and goes meanwhile harms the kernel (seen on Linux 5.10 to 6.12).
     FtraceOff,
     /// The level of `kernel.perf_event_paranoid`.
     Paranoid(i32),
@@ -105,7 +107,8 @@ pub enum Question {
 }
 
 impl Evidence<'_> {
-    /// Whether a probe that would attach would not do what it seems to: it would be hit by another function, or by none.
+    /// Whether a probe that would attach would not do what it seems to: it would be hit by another
+    /// function, or by none.
     #[must_use]
     pub const fn is_catch(&self) -> bool {
         matches!(

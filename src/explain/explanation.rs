@@ -64,15 +64,15 @@ impl Explanation {
         }
     }
 
-    /// Returns the mode of the trial: the one that the kernel and the request leave, or that was asked
-    /// for. [`None`] where there is none.
+    /// Returns the mode of the trial: the one that the kernel and the request leave, or that was
+    /// asked for. [`None`] where there is none.
     #[must_use]
     pub const fn mode(&self) -> Option<AttachMode> {
         self.mode
     }
 
-    /// Returns how an attach would fail, with the true cause as far as the evidence tells; [`None`] if
-    /// it would not.
+    /// Returns how an attach would fail, with the true cause as far as the evidence tells; [`None`]
+    /// if it would not.
     #[must_use]
     pub const fn refusal(&self) -> Option<&Error> {
         self.refusal.as_ref()

@@ -19,18 +19,21 @@ pub use evidence::{Evidence, Question};
 pub use explanation::{Explanation, Suggestion};
 
 impl Kernel {
-    /// Finds out whether a probe would attach, and if not, why: by opening its event, without a program, and closing it again at
-    /// once; and by what the kernel shows of its functions, and of the rights of this process.
+    /// Finds out whether a probe would attach, and if not, why: by opening its event, without a
+    /// program, and closing it again at once; and by what the kernel shows of its functions, and of
+    /// the rights of this process.
     ///
-    /// For a moment there is a real probe, which patches the kernel's text as any other; nothing of it lasts. It takes the privileges
-    /// of an attach, and as long as one and its end. While `kernel.ftrace_enabled` is 0, nothing is tried at the entry of a function,
-    /// since that harms the kernel; without `/proc` that cannot be seen. In the tracefs modes an event that is refused leaves an
-    /// entry with this crate's name in `error_log`.
+    /// For a moment there is a real probe, which patches the kernel's text as any other; nothing of
+    /// it lasts. It takes the privileges of an attach, and as long as one and its end. While
+    /// `kernel.ftrace_enabled` is 0, nothing is tried at the entry of a function, since that harms
+    /// the kernel; without `/proc` that cannot be seen. In the tracefs modes an event that is
+    /// refused leaves an entry with this crate's name in `error_log`.
     ///
-    /// Whether a certain program fits is not asked: that is [`Cause::WrongProgram`] of the attach itself.
+    /// Whether a certain program fits is not asked: that is [`Cause::WrongProgram`] of the attach
+    /// itself.
     ///
-    /// It reads the whole of `/proc/kallsyms`, up to three times. A file that is not there is a question that stays open, and
-    /// nothing is guessed in its place. Linux 4.1, as for the modes.
+    /// It reads the whole of `/proc/kallsyms`, up to three times. A file that is not there is a
+    /// question that stays open, and nothing is guessed in its place. Linux 4.1, as for the modes.
     #[must_use]
     pub fn explain(&self, func: Target<'_>, opts: &KprobeOpts) -> Explanation {
         let mut explanation = Explanation::new(opts.attach_mode);
@@ -55,8 +58,8 @@ impl Kernel {
         explanation
     }
 
-    /// Tells what the kernel shows. Gives the refusal of the trial its true cause, or without a trial
-    /// foretells one.
+    /// Tells what the kernel shows. Gives the refusal of the trial its true cause, or without a
+    /// trial foretells one.
     fn survey(
         &self,
         explanation: &mut Explanation,
@@ -110,7 +113,8 @@ impl Kernel {
         }
     }
 
-    /// Whether the PMU refuses the entry of a function that is on the path of a system call on every kernel.
+    /// Whether the PMU refuses the entry of a function that is on the path of a system call on
+    /// every kernel.
     fn refuses_every_entry(&self) -> bool {
         let at = KprobeAt::Symbol {
             module: None,
@@ -186,7 +190,8 @@ impl Case<'_> {
         Some(Error::new(Step::ResolveSymbol, errno, cause))
     }
 
-    /// The true cause, where the kernel's errno means more than one thing and its symbols tell which.
+    /// The true cause, where the kernel's errno means more than one thing and its symbols tell
+    /// which.
     fn true_cause(&self, cause: Cause) -> Cause {
         let of_place = matches!(
             cause,
@@ -220,7 +225,8 @@ impl Case<'_> {
         }
     }
 
-    /// It would not attach; what else is there to say of the cause? Answers the cause, which the rights of the process may correct.
+    /// It would not attach; what else is there to say of the cause? Answers the cause, which the
+    /// rights of the process may correct.
     fn tell_why(&self, explanation: &mut Explanation, cause: Cause) -> Cause {
         match cause {
             Cause::NotProbeable => self.tell_protection(explanation),
@@ -247,7 +253,8 @@ impl Case<'_> {
         cause
     }
 
-    /// What the lists tell of why a function may not be probed: of the one where the probe would really be.
+    /// What the lists tell of why a function may not be probed: of the one where the probe would
+    /// really be.
     fn tell_protection(&self, explanation: &mut Explanation) {
         let Self { func, opts, .. } = self;
         let address = func
@@ -287,7 +294,8 @@ impl Case<'_> {
     fn tell_if_hit(&self, explanation: &mut Explanation) {
         if explanation.mode.is_some_and(AttachMode::uses_tracefs) {
             match self.symbols {
-                // Of a module that is loaded the kernel refuses it; of what is built in it waits for a module that never comes.
+                // Of a module that is loaded the kernel refuses it; of what is built in it waits
+                // for a module that never comes.
                 Some(symbols) if symbols.functions == 0 && symbols.has_module => {
                     explanation.found(Evidence::NeverHit);
                 }
@@ -345,15 +353,15 @@ fn try_out(plan: &Plan<'_>) -> Result<(), Error> {
     plan.open_event()?.detach()
 }
 
-/// Whether a trial would do harm. With ftrace off, a probe of an entry that comes and goes makes ftrace lose count: the next one
-/// that goes meets a warning of the kernel, and after it ftrace and every probe of an entry are dead until the next boot (seen on
-/// Linux 5.10 to 6.12).
+/// Whether a trial would do harm. With ftrace off, a probe of an entry that comes and goes makes
+/// ftrace lose count: the next one that goes meets a warning of the kernel, and after it ftrace and
+/// every probe of an entry are dead until the next boot (seen on Linux 5.10 to 6.12).
 fn is_trial_harmful(func: &Target<'_>, opts: &KprobeOpts) -> bool {
     may_be_by_ftrace(func, opts) && number_in(FTRACE) == Ok(0)
 }
 
-/// Whether the kernel may place a probe by ftrace, as it does at the entry of a function, which is up to some bytes behind its
-/// symbol; not on aarch64 and arm (`KPROBES_ON_FTRACE`).
+/// Whether the kernel may place a probe by ftrace, as it does at the entry of a function, which is
+/// up to some bytes behind its symbol; not on aarch64 and arm (`KPROBES_ON_FTRACE`).
 const fn may_be_by_ftrace(func: &Target<'_>, opts: &KprobeOpts) -> bool {
     cfg!(not(any(target_arch = "aarch64", target_arch = "arm")))
         && (func.as_address().is_some() || opts.offset <= 16)
@@ -454,7 +462,8 @@ mod tests {
 
     #[test]
     fn a_place_in_no_function_is_a_bad_address() {
-        // Before Linux 5.18 an address is EINVAL, and an offset that leads out of everything is ENOENT.
+        // Before Linux 5.18 an address is EINVAL, and an offset that leads out of everything is
+        // ENOENT.
         let address = "0xffffffff81000000";
         let nowhere = Some(Place::Nowhere);
         let bad = (Cause::NotProbeable, Cause::BadAddress);

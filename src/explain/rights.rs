@@ -12,8 +12,8 @@ use crate::error::Cause;
 use crate::mount::open_read;
 use crate::text::{contains, decimal, read_small};
 
-/// The rights of this process, as far as they matter. Answers the cause: what the rights belie is the word of something else, such
-/// as a Linux security module.
+/// The rights of this process, as far as they matter. Answers the cause: what the rights belie is
+/// the word of something else, such as a Linux security module.
 pub(super) fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause {
     let level = number_in(PARANOID);
     let level = explanation.ask(Question::Paranoid, &level).copied();

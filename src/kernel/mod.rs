@@ -1,5 +1,5 @@
-//! The kernel: what it has, as far as this process may use it, found out by asking when the answer is
-//! needed.
+//! The kernel: what it has, as far as this process may use it, found out by asking when the answer
+//! is needed.
 
 mod features;
 mod pmu;
@@ -29,11 +29,11 @@ pub use pmu::{parse_pmu_type, parse_retprobe_format};
 ///
 /// It is asked when a plan needs the answer, each question at most once a `Kernel`, in the order of
 /// the table of [`AttachMode`]. A plain attach where links exist asks three: which CPU is online,
-/// where the kprobe PMU is, and whether there are perf links. It opens no file and loads no program.
-/// [`features`](Self::features) asks everything.
+/// where the kprobe PMU is, and whether there are perf links. It opens no file and loads no
+/// program. [`features`](Self::features) asks everything.
 ///
-/// To attach many probes use one `Kernel`: an attach by the PMU is then two system calls, and in the
-/// mode [`Link`](AttachMode::Link) the close of the event's own file descriptor.
+/// To attach many probes use one `Kernel`: an attach by the PMU is then two system calls, and in
+/// the mode [`Link`](AttachMode::Link) the close of the event's own file descriptor.
 ///
 /// It mounts nothing unless it is [made to](Self::with_detached_mounts).
 ///
@@ -88,8 +88,8 @@ impl Kernel {
         }
     }
 
-    /// Makes a `Kernel` that makes a [detached mount](Mount) of tracefs or sysfs where it needs one that
-    /// is not mounted. Before Linux 5.2 that forks a child process.
+    /// Makes a `Kernel` that makes a [detached mount](Mount) of tracefs or sysfs where it needs one
+    /// that is not mounted. Before Linux 5.2 that forks a child process.
     #[must_use]
     pub const fn with_detached_mounts() -> Self {
         let mut kernel = Self::new();
@@ -106,14 +106,14 @@ impl Kernel {
     }
 
     /// Asks, with a loaded program, whether there are perf links, so that neither a plan nor
-    /// [`features`](Self::features) need load a program for that. [`attach_kprobe`](Self::attach_kprobe)
-    /// asks with the program that it attaches.
+    /// [`features`](Self::features) need load a program for that.
+    /// [`attach_kprobe`](Self::attach_kprobe) asks with the program that it attaches.
     pub fn ask_with(&self, prog: impl AsFd) {
         self.perf_link(Some(prog.as_fd()));
     }
 
-    /// Makes a kernel that has these features and need not be the running one: for plans only, since
-    /// it has no tracefs directory.
+    /// Makes a kernel that has these features and need not be the running one: for plans only,
+    /// since it has no tracefs directory.
     #[must_use]
     pub fn with_features(features: Features) -> Self {
         let mut kernel = Self::new();
@@ -130,8 +130,8 @@ impl Kernel {
         kernel
     }
 
-    /// Asks the kernel everything, and returns the answers. Loads programs of two instructions for the
-    /// purpose.
+    /// Asks the kernel everything, and returns the answers. Loads programs of two instructions for
+    /// the purpose.
     ///
     /// It cannot fail: what a probe could not tell is [`Support::Unknown`] and has its errno.
     #[must_use]
@@ -155,12 +155,13 @@ impl Kernel {
         })
     }
 
-    /// Returns the tracefs that was found, or the [detached mount](Self::with_detached_mounts) of it.
-    /// It is held for as long as this value.
+    /// Returns the tracefs that was found, or the [detached mount](Self::with_detached_mounts) of
+    /// it. It is held for as long as this value.
     ///
     /// # Errors
     ///
-    /// The errno of [`Mount::find_tracefs`], or of [`Mount::tracefs`] where detached mounts are allowed.
+    /// The errno of [`Mount::find_tracefs`], or of [`Mount::tracefs`] where detached mounts are
+    /// allowed.
     pub fn tracefs(&self) -> Result<&Mount, Errno> {
         let open = || {
             if self.detached_mounts {
@@ -172,8 +173,8 @@ impl Kernel {
         self.tracefs.get_or(open).as_ref().map_err(|errno| *errno)
     }
 
-    /// Returns the sysfs that was found, or the [detached mount](Self::with_detached_mounts) of it. It
-    /// is held for as long as this value.
+    /// Returns the sysfs that was found, or the [detached mount](Self::with_detached_mounts) of it.
+    /// It is held for as long as this value.
     ///
     /// # Errors
     ///
@@ -189,8 +190,8 @@ impl Kernel {
         self.sysfs.get_or(open).as_ref().map_err(|errno| *errno)
     }
 
-    /// Removes the events that dead processes left, as [`sweep`](crate::tracefs::sweep()) does, in the
-    /// tracefs of this value.
+    /// Removes the events that dead processes left, as [`sweep`](crate::tracefs::sweep()) does, in
+    /// the tracefs of this value.
     ///
     /// # Errors
     ///
@@ -275,7 +276,8 @@ impl Kernel {
         *self.cpu.get_or(first_allowed_cpu)
     }
 
-    /// The kprobe PMU: whether it is there, its type, and the bit of `config` that makes a return probe.
+    /// The kprobe PMU: whether it is there, its type, and the bit of `config` that makes a return
+    /// probe.
     pub(crate) fn pmu(&self) -> &Pmu {
         let sysfs = || {
             let sysfs = if FILES { self.sysfs().ok() } else { None };

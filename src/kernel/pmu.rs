@@ -32,8 +32,8 @@ const TYPES: [u32; 10] = [8, 6, 7, 9, 10, 11, 12, 13, 14, 15];
 pub(super) const LOCKED_DOWN: Support = Support::no(Errno::PERM, Cause::Lockdown);
 
 impl Pmu {
-    /// Looks for the PMU among the types that it may have, and verifies the one that is found by two
-    /// refusals. What sysfs says is asked for where that comes to nothing, and verified too.
+    /// Looks for the PMU among the types that it may have, and verifies the one that is found by
+    /// two refusals. What sysfs says is asked for where that comes to nothing, and verified too.
     #[cold]
     pub(super) fn find<'a>(cpu: u32, sysfs: impl Fn() -> Option<BorrowedFd<'a>>) -> Self {
         let mut refusal = None;
@@ -106,10 +106,10 @@ impl Pmu {
     }
 }
 
-/// Asks for a return probe inside a function, by this bit of `config`. That is EINVAL, since a return
-/// probe sits at an entry: no probe comes of it. A bit that makes no return probe gives another
-/// answer. So does a kernel that is locked down (Linux 5.4, `lockdown=confidentiality`): EPERM, after
-/// it has found the function.
+/// Asks for a return probe inside a function, by this bit of `config`. That is EINVAL, since a
+/// return probe sits at an entry: no probe comes of it. A bit that makes no return probe gives
+/// another answer. So does a kernel that is locked down (Linux 5.4, `lockdown=confidentiality`):
+/// EPERM, after it has found the function.
 fn return_inside(r#type: u32, bit: u8, cpu: u32) -> Result<(), Errno> {
     // On a system call's path since the first kernels with kprobes.
     let at = KprobeAt::Symbol {

@@ -22,8 +22,8 @@ pub(super) fn perf_event(cpu: u32) -> Support {
     }
 }
 
-/// Perf links: the kernel looks at the attach type, which it may not know (EINVAL), before it looks at the perf event,
-/// which is none (EBADF). libbpf's `probe_perf_link`.
+/// Perf links: the kernel looks at the attach type, which it may not know (EINVAL), before it looks
+/// at the perf event, which is none (EBADF). libbpf's `probe_perf_link`.
 pub(super) fn perf_link(prog: Option<BorrowedFd<'_>>) -> Support {
     let answer = |prog| match sys::link_create_perf_event(prog, None, 0) {
         Err(Errno::BADF) => Support::Yes,
@@ -44,7 +44,8 @@ pub(super) fn perf_link(prog: Option<BorrowedFd<'_>>) -> Support {
     }
 }
 
-/// `kprobe.multi` and `kprobe.session`: a kernel that has them gets as far as reading the symbols, which are nowhere.
+/// `kprobe.multi` and `kprobe.session`: a kernel that has them gets as far as reading the symbols,
+/// which are nowhere.
 pub(super) fn multi(attach_type: u32) -> Support {
     let nop = match load_nop(attach_type) {
         Ok(nop) => nop,
@@ -61,8 +62,9 @@ pub(super) fn multi(attach_type: u32) -> Support {
     }
 }
 
-/// A number that no other process is likely to have: of the kernel's random source, or early in boot, where that has
-/// nothing to give yet, of what differs between processes: the id, the time, and where the stack is.
+/// A number that no other process is likely to have: of the kernel's random source, or early in
+/// boot, where that has nothing to give yet, of what differs between processes: the id, the time,
+/// and where the stack is.
 pub(super) fn random() -> u64 {
     let mut bytes = [0; 8];
     if rustix::rand::getrandom(&mut bytes, GetRandomFlags::NONBLOCK) == Ok(bytes.len()) {

@@ -11,9 +11,9 @@ use crate::sys::uapi::{
     BPF_FD_TYPE_KPROBE, BPF_FD_TYPE_KRETPROBE, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE,
 };
 
-/// What the kernel reports of an attached probe. A field is [`None`] where this kernel does not report
-/// it, or not to this process: of a link it does since Linux 6.6, and of a perf event since 4.18 for
-/// `CAP_SYS_ADMIN`.
+/// What the kernel reports of an attached probe. A field is [`None`] where this kernel does not
+/// report it, or not to this process: of a link it does since Linux 6.6, and of a perf event since
+/// 4.18 for `CAP_SYS_ADMIN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KprobeInfo {
@@ -25,8 +25,8 @@ pub struct KprobeInfo {
     pub function: Option<TargetBuf>,
     /// Bytes from the start of the function.
     pub offset: Option<u64>,
-    /// Where the probe sits; on x86 with IBT 4 bytes after the function's symbol. [`None`] also where
-    /// the kernel hides addresses (`kernel.kptr_restrict`). Linux 6.6 (commit cd3910d00505).
+    /// Where the probe sits; on x86 with IBT 4 bytes after the function's symbol. [`None`] also
+    /// where the kernel hides addresses (`kernel.kptr_restrict`). Linux 6.6 (commit cd3910d00505).
     pub address: Option<u64>,
     /// How often the probe was hit and went no further: see
     /// [`KprobeLink::missed`](crate::KprobeLink::missed).
@@ -53,8 +53,8 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// Asks the kernel about a link, or in the ioctl modes about a perf event. The name of the function
-    /// is in `name` then, NUL-terminated.
+    /// Asks the kernel about a link, or in the ioctl modes about a perf event. The name of the
+    /// function is in `name` then, NUL-terminated.
     pub(super) fn of(fd: BorrowedFd<'_>, mode: AttachMode, name: &mut [u8]) -> Result<Self, Errno> {
         let mut reported = Self::default();
         if mode.uses_link() {

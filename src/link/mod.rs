@@ -22,17 +22,19 @@ use info::Reported;
 
 pub use info::KprobeInfo;
 
-/// A program attached to a kernel function. Dropping it detaches; [`detach`](Self::detach) does too, and says whether all
-/// of it worked.
+/// A program attached to a kernel function. Dropping it detaches; [`detach`](Self::detach) does
+/// too, and says whether all of it worked.
 ///
-/// It holds one file descriptor: the link, or in the ioctl modes the perf event; and in the tracefs modes a second one,
-/// of `kprobe_events`. Detaching waits for RCU grace periods in the kernel, some ten milliseconds each.
+/// It holds one file descriptor: the link, or in the ioctl modes the perf event; and in the tracefs
+/// modes a second one, of `kprobe_events`. Detaching waits for RCU grace periods in the kernel,
+/// some ten milliseconds each.
 ///
 /// There is no way to pause it: `PERF_EVENT_IOC_DISABLE` does not stop a kprobe program.
 #[doc(alias = "bpf_link")]
 #[derive(Debug)]
 pub struct KprobeLink {
-    // The order is the order of detaching: what uses the event is closed before the event is removed (EBUSY otherwise).
+    // The order is the order of detaching: what uses the event is closed before the event is
+    // removed (EBUSY otherwise).
     fd: OwnedFd,
     event: Option<TraceEvent>,
     mode: AttachMode,
@@ -41,11 +43,11 @@ pub struct KprobeLink {
 static_assertions::const_assert!(size_of::<KprobeLink>() <= 48);
 static_assertions::assert_impl_all!(KprobeLink: Send, Sync);
 
-/// Attaches a loaded program to a kernel function: asks the kernel what this takes, plans, and attaches.
-/// To attach several, use one [`Kernel`] and [`Kernel::attach_kprobe`].
+/// Attaches a loaded program to a kernel function: asks the kernel what this takes, plans, and
+/// attaches. To attach several, use one [`Kernel`] and [`Kernel::attach_kprobe`].
 ///
-/// `prog` is a loaded program of type `BPF_PROG_TYPE_KPROBE`, whoever loaded it. Nothing is mounted: the
-/// tracefs modes take a tracefs that is.
+/// `prog` is a loaded program of type `BPF_PROG_TYPE_KPROBE`, whoever loaded it. Nothing is
+/// mounted: the tracefs modes take a tracefs that is.
 ///
 /// # Errors
 ///
@@ -84,8 +86,8 @@ impl Kernel {
         }
     }
 
-    /// Returns how often a probe was missed, as [`KprobeLink::missed`] does, with the tracefs of this
-    /// value.
+    /// Returns how often a probe was missed, as [`KprobeLink::missed`] does, with the tracefs of
+    /// this value.
     ///
     /// # Errors
     ///
@@ -104,12 +106,13 @@ impl Kernel {
 }
 
 impl Plan<'_> {
-    /// Carries the plan out for a loaded program of type `BPF_PROG_TYPE_KPROBE`. The program runs from
-    /// here on, until the link is detached or dropped.
+    /// Carries the plan out for a loaded program of type `BPF_PROG_TYPE_KPROBE`. The program runs
+    /// from here on, until the link is detached or dropped.
     ///
     /// # Errors
     ///
-    /// The kernel's refusal, with the step at which it came; what the steps before had made is undone.
+    /// The kernel's refusal, with the step at which it came; what the steps before had made is
+    /// undone.
     pub fn attach(&self, prog: impl AsFd) -> Result<KprobeLink, Error> {
         self.attach_to(prog.as_fd())
     }
@@ -209,16 +212,17 @@ impl KprobeLink {
         self.mode
     }
 
-    /// Detaches, and removes what was defined in tracefs. After it the program does not run any more; a call of the function
-    /// that was under way may still be in it.
+    /// Detaches, and removes what was defined in tracefs. After it the program does not run any
+    /// more; a call of the function that was under way may still be in it.
     ///
     /// A link that is pinned stays attached by its pin.
     ///
     /// # Errors
     ///
-    /// [`Step::RemoveEvent`], about the event: the program is detached, but its event is still defined, since something uses it: another
-    /// process, or a child that was forked with the file descriptors and has not yet become another program. When it is used
-    /// no more, [`sweep`](crate::tracefs::sweep()) removes it.
+    /// [`Step::RemoveEvent`], about the event: the program is detached, but its event is still
+    /// defined, since something uses it: another process, or a child that was forked with the file
+    /// descriptors and has not yet become another program. When it is used no more,
+    /// [`sweep`](crate::tracefs::sweep()) removes it.
     pub fn detach(self) -> Result<(), Error> {
         let Self { fd, event, mode: _ } = self;
         drop(fd);
@@ -247,11 +251,11 @@ impl KprobeLink {
         }
     }
 
-    /// Returns how often the probe was hit and went no further, because its CPU was in another probe
-    /// or, for a return probe, because as many calls as it can follow were under way: from the link
-    /// (Linux 6.7), or for a tracefs event from `kprobe_profile`, for which tracefs is
-    /// [looked for anew](Mount::find_tracefs); [`Kernel::missed`] has one. [`None`] where the kernel does
-    /// not say. What the probe handed on and the program missed is in
+    /// Returns how often the probe was hit and went no further, because its CPU was in another
+    /// probe or, for a return probe, because as many calls as it can follow were under way: from
+    /// the link (Linux 6.7), or for a tracefs event from `kprobe_profile`, for which tracefs is
+    /// [looked for anew](Mount::find_tracefs); [`Kernel::missed`] has one. [`None`] where the
+    /// kernel does not say. What the probe handed on and the program missed is in
     /// [`Program::recursion_misses`](crate::bpf::Program::recursion_misses).
     ///
     /// # Errors
@@ -279,25 +283,28 @@ impl KprobeLink {
         }
     }
 
-    /// Pins the link into a bpf file system, where it stays attached without this process, until the pin is unlinked. Of the
-    /// path at most the last directory is made, with mode 0700, as libbpf does. Linux 5.15, as for every link.
+    /// Pins the link into a bpf file system, where it stays attached without this process, until
+    /// the pin is unlinked. Of the path at most the last directory is made, with mode 0700, as
+    /// libbpf does. Linux 5.15, as for every link.
     ///
     /// # Errors
     ///
-    /// [`Step::Pin`]: the mode has no link; or the link is of a tracefs event, which nobody would remove after the pin is
-    /// gone; or the path is not in a bpf file system that is mounted, or taken. None is mounted for it: in a
-    /// detached mount the pin would be gone with the file descriptor. [`pin_at`](Self::pin_at) is for that.
+    /// [`Step::Pin`]: the mode has no link; or the link is of a tracefs event, which nobody would
+    /// remove after the pin is gone; or the path is not in a bpf file system that is mounted, or
+    /// taken. None is mounted for it: in a detached mount the pin would be gone with the file
+    /// descriptor. [`pin_at`](Self::pin_at) is for that.
     #[doc(alias = "bpf_link__pin")]
     pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
         check_pin(self.mode)?;
         pin(self.fd.as_fd(), path)
     }
 
-    /// Pins the link at a path that starts from a directory of a bpf file system, which need not be mounted anywhere:
-    /// `BPF_F_PATH_FD`. A path from the root goes by that, as with `openat(2)`.
+    /// Pins the link at a path that starts from a directory of a bpf file system, which need not be
+    /// mounted anywhere: `BPF_F_PATH_FD`. A path from the root goes by that, as with `openat(2)`.
     ///
-    /// The pins of a [`Mount`] that is mounted nowhere end with it, and so do the links, unless it is mounted meanwhile
-    /// (`move_mount(2)`) or its file descriptor handed on. Nothing is made but the pin. Linux 6.5 (commit cb8edce28073).
+    /// The pins of a [`Mount`] that is mounted nowhere end with it, and so do the links, unless it
+    /// is mounted meanwhile (`move_mount(2)`) or its file descriptor handed on. Nothing is made but
+    /// the pin. Linux 6.5 (commit cb8edce28073).
     ///
     /// # Errors
     ///
@@ -307,8 +314,8 @@ impl KprobeLink {
         pin_at(self.fd.as_fd(), dir.as_fd(), path)
     }
 
-    /// Opens a link that was pinned, by this crate or another. Dropping it does not detach: the pin does, when it is
-    /// unlinked. Linux 5.15.
+    /// Opens a link that was pinned, by this crate or another. Dropping it does not detach: the pin
+    /// does, when it is unlinked. Linux 5.15.
     ///
     /// # Errors
     ///

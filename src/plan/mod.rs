@@ -1,5 +1,5 @@
-//! What will be done: a [`Plan`] is made of a request and a kernel's answers, and holds the arguments of
-//! every system call before the first one is made.
+//! What will be done: a [`Plan`] is made of a request and a kernel's answers, and holds the
+//! arguments of every system call before the first one is made.
 
 mod select;
 mod syscall;
@@ -20,8 +20,8 @@ pub use syscall::Syscall;
 /// `PERF_TYPE_TRACEPOINT`
 pub(crate) const PERF_TYPE_TRACEPOINT: u32 = 2;
 
-/// The decision how to attach, as the system calls that will be made: see [`steps`](Self::steps) and the `Display`, which
-/// prints one to a line in the way of `strace(1)`.
+/// The decision how to attach, as the system calls that will be made: see [`steps`](Self::steps)
+/// and the `Display`, which prints one to a line in the way of `strace(1)`.
 ///
 /// ```
 /// # use kprobe_attach::{AttachMode, Kernel, KprobeOpts, Target, kernel::Features};
@@ -66,13 +66,13 @@ pub(crate) enum Bind {
 
 impl Kernel {
     /// Decides how a program would be attached, and with which system calls, without making one of
-    /// them. Asks the kernel what the decision takes; what each mode and option needs is in the table
-    /// of [`AttachMode`].
+    /// them. Asks the kernel what the decision takes; what each mode and option needs is in the
+    /// table of [`AttachMode`].
     ///
     /// # Errors
     ///
-    /// [`Step::Request`] for a request that contradicts itself or its mode; [`Step::ProbeKernel`] for
-    /// one that this kernel does not serve.
+    /// [`Step::Request`] for a request that contradicts itself or its mode; [`Step::ProbeKernel`]
+    /// for one that this kernel does not serve.
     pub fn plan<'a>(&'a self, func: Target<'a>, opts: &KprobeOpts) -> Result<Plan<'a>, Error> {
         Plan::new(self, func, opts, None)
     }

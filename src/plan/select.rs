@@ -5,7 +5,8 @@ use crate::kernel::Support;
 use crate::request::{AttachMode, Invalid, KprobeOpts, Need, Target, check_mode, check_request};
 
 /// Chooses the mode. An explicit one is checked and never replaced; else it is the first that the
-/// request and the kernel leave. `unmet` says what a mode needs and the kernel does not surely have.
+/// request and the kernel leave. `unmet` says what a mode needs and the kernel does not surely
+/// have.
 #[inline]
 pub(super) fn select(
     target: &Target<'_>,

@@ -6,13 +6,15 @@ use crate::request::Target;
 use crate::sys::PERF_EVENT_ATTR_SIZE;
 use crate::tracefs::{Definition, EventName, EventPath, ID_LEN, IdPath, Removal};
 
-/// One system call of a plan. What only the calls before it will tell (a file descriptor, an event's id) it has not.
+/// One system call of a plan. What only the calls before it will tell (a file descriptor, an
+/// event's id) it has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Syscall<'p> {
     /// Opens `kprobe_events` for appending.
     OpenKprobeEvents,
-    /// Locks the byte of `kprobe_events` that stands for the event, which tells [`sweep`](crate::tracefs::sweep()) that it has an owner.
+    /// Locks the byte of `kprobe_events` that stands for the event, which tells
+    /// [`sweep`](crate::tracefs::sweep()) that it has an owner.
     LockOwnerByte(EventName),
     /// Looks whether an event has the name already, which none should.
     LookForEvent(EventName),

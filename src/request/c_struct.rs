@@ -39,17 +39,18 @@ const_assert_eq!(ATTACH_MODE, RETPROBE + 4);
 const_assert_eq!(SIZE, if cfg!(target_arch = "x86") { 24 } else { 32 });
 
 impl KprobeOpts {
-    /// Reads the bytes of a C caller's `struct bpf_kprobe_opts`, by libbpf's rules for its first field, `sz`: it is at least
-    /// the size of itself; a field counts if `sz` reaches its end, and is its default otherwise; what lies between the last
-    /// known field and `sz` is zero.
+    /// Reads the bytes of a C caller's `struct bpf_kprobe_opts`, by libbpf's rules for its first
+    /// field, `sz`: it is at least the size of itself; a field counts if `sz` reaches its end, and
+    /// is its default otherwise; what lies between the last known field and `sz` is zero.
     ///
-    /// Where libbpf is called without a function name, `offset` is an address: such a caller's target is
-    /// [`Target::address`](crate::Target::address), with [`offset`](Self::offset) set back to 0.
+    /// Where libbpf is called without a function name, `offset` is an address: such a caller's
+    /// target is [`Target::address`](crate::Target::address), with [`offset`](Self::offset) set
+    /// back to 0.
     ///
     /// # Errors
     ///
-    /// Where libbpf says `EINVAL`: `sz` is too small, an unknown field is not zero, or the mode is none of the four. And
-    /// `sz` must not go beyond `bytes`, where libbpf would read on.
+    /// Where libbpf says `EINVAL`: `sz` is too small, an unknown field is not zero, or the mode is
+    /// none of the four. And `sz` must not go beyond `bytes`, where libbpf would read on.
     ///
     /// ```
     /// use kprobe_attach::KprobeOpts;
@@ -91,8 +92,9 @@ impl KprobeOpts {
         })
     }
 
-    /// The bytes of a `struct bpf_kprobe_opts` with these options; [`None`] for what libbpf has not: a maxactive,
-    /// [`AttachMode::LegacyLink`], the check of an offset, or on a 32-bit machine an offset that does not fit.
+    /// The bytes of a `struct bpf_kprobe_opts` with these options; [`None`] for what libbpf has
+    /// not: a maxactive, [`AttachMode::LegacyLink`], the check of an offset, or on a 32-bit machine
+    /// an offset that does not fit.
     #[must_use]
     pub fn as_c_struct(&self) -> Option<[u8; SIZE]> {
         let Self {

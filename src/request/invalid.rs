@@ -6,7 +6,8 @@ use rustix::io::Errno;
 
 use crate::text::texts;
 
-/// A rule that a request breaks. Its `Display` says which; [`allowed`](Self::allowed) says what would keep it.
+/// A rule that a request breaks. Its `Display` says which; [`allowed`](Self::allowed) says what
+/// would keep it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Invalid {
@@ -28,7 +29,8 @@ pub enum Invalid {
     OffsetOnAddress,
     /// An offset that does not fit the kernel's 32 bits.
     OffsetTooLarge,
-    /// An offset that is not within the function, where that was to be [seen to](crate::KprobeOpts::within_function).
+    /// An offset that is not within the function, where that was to be [seen
+    /// to](crate::KprobeOpts::within_function).
     OffsetBeyondFunction,
     /// An offset on a return probe.
     OffsetOnRetprobe,
@@ -184,7 +186,8 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// A place in a text that is not as it must be. With the text it can be [shown](Self::in_text), a caret under the byte.
+/// A place in a text that is not as it must be. With the text it can be [shown](Self::in_text), a
+/// caret under the byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseError {
@@ -207,7 +210,8 @@ impl ParseError {
         }
     }
 
-    /// The error in three lines: the text, a caret under the byte with what is wrong, and what is allowed.
+    /// The error in three lines: the text, a caret under the byte with what is wrong, and what is
+    /// allowed.
     ///
     /// Bytes that are not printable ASCII are shown as `?`.
     #[must_use]

@@ -11,8 +11,8 @@ use core::fmt;
 /// | [`LegacyLink`](Self::LegacyLink) | none (what `DEFAULT` can fall into) | tracefs | `BPF_LINK_CREATE` | 5.15 | yes | yes |
 /// | [`Legacy`](Self::Legacy) | `PROBE_ATTACH_MODE_LEGACY` (1) | tracefs | ioctl `SET_BPF` | 4.1 | no | yes (4.12) |
 ///
-/// libbpf's `PROBE_ATTACH_MODE_DEFAULT` (0) is no mode but the wish for the first row that the kernel and the request
-/// leave: [`KprobeOpts::attach_mode`](crate::KprobeOpts::attach_mode) unset.
+/// libbpf's `PROBE_ATTACH_MODE_DEFAULT` (0) is no mode but the wish for the first row that the
+/// kernel and the request leave: [`KprobeOpts::attach_mode`](crate::KprobeOpts::attach_mode) unset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AttachMode {
@@ -33,7 +33,8 @@ impl AttachMode {
     /// Every mode, in the order in which the default choice tries them.
     pub const ALL: [Self; 4] = [Self::Link, Self::Perf, Self::LegacyLink, Self::Legacy];
 
-    /// The name in a probe's text and in the program's output: `link`, `perf`, `legacy-link`, `legacy`.
+    /// The name in a probe's text and in the program's output: `link`, `perf`, `legacy-link`,
+    /// `legacy`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

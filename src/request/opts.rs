@@ -5,7 +5,8 @@ use super::mode::AttachMode;
 /// The largest `maxactive`: `KRETPROBE_MAXACTIVE_MAX` in `kernel/trace/trace_kprobe.c`.
 pub const MAX_MAXACTIVE: u32 = 4096;
 
-/// How a kernel function is to be probed: the fields of libbpf's `struct bpf_kprobe_opts`, and `maxactive`.
+/// How a kernel function is to be probed: the fields of libbpf's `struct bpf_kprobe_opts`, and
+/// `maxactive`.
 ///
 /// ```
 /// use kprobe_attach::{AttachMode, KprobeOpts};
@@ -17,22 +18,25 @@ pub const MAX_MAXACTIVE: u32 = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KprobeOpts {
-    /// The value that `bpf_get_attach_cookie()` gives the program; 0 is no cookie. Only a link carries one (Linux 5.15).
+    /// The value that `bpf_get_attach_cookie()` gives the program; 0 is no cookie. Only a link
+    /// carries one (Linux 5.15).
     pub bpf_cookie: u64,
-    /// Bytes from the start of the function; 0 to `u32::MAX`, and 0 on a return probe or an address.
+    /// Bytes from the start of the function; 0 to `u32::MAX`, and 0 on a return probe or an
+    /// address.
     pub offset: u64,
     /// Whether the program runs when the function returns, rather than when it is entered.
     pub retprobe: bool,
     /// The mode to use and no other; [`None`] leaves the choice to the kernel's features.
     pub attach_mode: Option<AttachMode>,
-    /// How many calls of a function may be under way at once without a return being missed, 1 to [`MAX_MAXACTIVE`];
-    /// 0 leaves it to the kernel (`max(10, 2 * CPUs)`). For return probes in the tracefs modes, Linux 4.12 (commit
-    /// 696ced4fb1d7).
+    /// How many calls of a function may be under way at once without a return being missed, 1 to
+    /// [`MAX_MAXACTIVE`]; 0 leaves it to the kernel (`max(10, 2 * CPUs)`). For return probes in the
+    /// tracefs modes, Linux 4.12 (commit 696ced4fb1d7).
     pub maxactive: u32,
     /// Whether an offset that is beyond the end of the function is refused, with `EINVAL` at
-    /// [`Step::ResolveSymbol`](crate::error::Step::ResolveSymbol): every kernel takes it, and probes another function. Off unless asked
-    /// for, since it reads the whole of `/proc/kallsyms`: what that answers is the error where it cannot be read, `EPERM` where it
-    /// hides addresses, `ENOENT` where it has no such function, and `ENODATA` where it does not show the end of one.
+    /// [`Step::ResolveSymbol`](crate::error::Step::ResolveSymbol): every kernel takes it, and
+    /// probes another function. Off unless asked for, since it reads the whole of `/proc/kallsyms`:
+    /// what that answers is the error where it cannot be read, `EPERM` where it hides addresses,
+    /// `ENOENT` where it has no such function, and `ENODATA` where it does not show the end of one.
     pub within_function: bool,
 }
 

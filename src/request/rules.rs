@@ -12,9 +12,10 @@ pub(crate) fn check_request(target: &Target<'_>, opts: &KprobeOpts) -> Result<()
         .map_or(Ok(()), |mode| check_mode(mode, opts))
 }
 
-/// Where the kernel's part of the address space begins at the lowest: that is the upper half, on 32-bit machines up to three
-/// quarters (`VMSPLIT_1G`), on arm 16 MiB more for modules, and on s390x, where it has an address space of its own, all but the low core. A 32-bit program
-/// takes addresses of a 32-bit kernel alone, which would cut off others, and probe another function.
+/// Where the kernel's part of the address space begins at the lowest: that is the upper half, on
+/// 32-bit machines up to three quarters (`VMSPLIT_1G`), on arm 16 MiB more for modules, and on
+/// s390x, where it has an address space of its own, all but the low core. A 32-bit program takes
+/// addresses of a 32-bit kernel alone, which would cut off others, and probe another function.
 const KERNEL_START: u64 = if cfg!(target_arch = "s390x") {
     0x2000
 } else if cfg!(target_arch = "arm") {
@@ -28,8 +29,8 @@ const KERNEL_START: u64 = if cfg!(target_arch = "s390x") {
 /// The rules between target and options that hold in every mode.
 const fn check_target(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Invalid> {
     if let Some(address) = target.as_address() {
-        // The last page is where the kernel keeps its error pointers: before Linux 5.18 such an "address" came back as a
-        // made-up errno.
+        // The last page is where the kernel keeps its error pointers: before Linux 5.18 such an
+        // "address" came back as a made-up errno.
         if address < KERNEL_START || address > usize::MAX as u64 - 4096 {
             return Err(Invalid::NotKernelAddress);
         }
@@ -37,7 +38,8 @@ const fn check_target(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Inva
             return Err(Invalid::OffsetOnAddress);
         }
     }
-    // `kprobe.offset` is an unsigned int: the PMU cuts off what is above, and would probe another instruction.
+    // `kprobe.offset` is an unsigned int: the PMU cuts off what is above, and would probe another
+    // instruction.
     if opts.offset > u32::MAX as u64 {
         return Err(Invalid::OffsetTooLarge);
     }

@@ -28,12 +28,13 @@ use crate::text::split;
 /// | `maxactive=N` | [`KprobeOpts::maxactive`] |
 /// | `retprobe` | [`KprobeOpts::retprobe`], as `kretprobe/` |
 ///
-/// Numbers are C's: decimal, hexadecimal after `0x`, octal after `0`. No white space anywhere, each option once.
+/// Numbers are C's: decimal, hexadecimal after `0x`, octal after `0`. No white space anywhere, each
+/// option once.
 ///
 /// # Where this differs from libbpf's section names
 ///
-/// What libbpf's `SEC("kprobe/...")` takes on purpose is taken here, and means the same. What its `sscanf()` takes by
-/// accident is refused, with the byte named:
+/// What libbpf's `SEC("kprobe/...")` takes on purpose is taken here, and means the same. What its
+/// `sscanf()` takes by accident is refused, with the byte named:
 ///
 /// | text | libbpf | here | why |
 /// |---|---|---|---|
@@ -97,7 +98,8 @@ impl<'a> Probe<'a> {
     ///
     /// # Errors
     ///
-    /// The first byte that breaks a rule, and the rule. Where the defaults break it, it is the first byte of the text.
+    /// The first byte that breaks a rule, and the rule. Where the defaults break it, it is the
+    /// first byte of the text.
     pub fn with_defaults(text: &'a [u8], defaults: &KprobeOpts) -> Result<Self, ParseError> {
         let mut given = Given::default();
         let mut opts = *defaults;
@@ -225,8 +227,8 @@ impl Key {
 }
 
 impl KprobeOpts {
-    /// Sets one option by its name in a probe's text: `offset`, `cookie`, `mode`, `maxactive`, or `retprobe` with an empty
-    /// value.
+    /// Sets one option by its name in a probe's text: `offset`, `cookie`, `mode`, `maxactive`, or
+    /// `retprobe` with an empty value.
     ///
     /// # Errors
     ///
@@ -283,7 +285,8 @@ impl Given {
         }
     }
 
-    /// The place of what breaks a rule between target and options: the later of the two that do not go together.
+    /// The place of what breaks a rule between target and options: the later of the two that do not
+    /// go together.
     fn at(&self, invalid: Invalid, place: usize) -> usize {
         match invalid {
             Invalid::OffsetOnAddress | Invalid::OffsetTooLarge => self.offset,

@@ -1,4 +1,5 @@
-//! The kernel's symbols: which addresses have a name, where a name alone stands for several functions.
+//! The kernel's symbols: which addresses have a name, where a name alone stands for several
+//! functions.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -29,7 +30,8 @@ pub struct Symbol<'a> {
 }
 
 impl<'a> Symbol<'a> {
-    /// Reads a line: address, type, name, and for a module's symbol a tab and the module in brackets.
+    /// Reads a line: address, type, name, and for a module's symbol a tab and the module in
+    /// brackets.
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let mut words = words(line);
@@ -65,7 +67,8 @@ impl<'a> Symbol<'a> {
         }
     }
 
-    /// Whether a target of this name means the symbol: a function of the target's name, and of its module if it has one.
+    /// Whether a target of this name means the symbol: a function of the target's name, and of its
+    /// module if it has one.
     #[must_use]
     pub fn is(&self, target: &Target<'_>) -> bool {
         self.is_function()
@@ -91,13 +94,14 @@ impl fmt::Display for Symbol<'_> {
     }
 }
 
-/// Calls `each` with the address of every function that a target's name stands for, as `/proc/kallsyms` has them. Each is a
-/// [`Target::address`], to which a program can be attached in every mode if the kernel allows probes there.
+/// Calls `each` with the address of every function that a target's name stands for, as
+/// `/proc/kallsyms` has them. Each is a [`Target::address`], to which a program can be attached in
+/// every mode if the kernel allows probes there.
 ///
 /// # Errors
 ///
-/// [`Step::ResolveSymbol`]: `ENOENT` where no function has the name, with [`Cause::BadAddress`] for a target that is an
-/// address; `EPERM` where the kernel hides addresses; or what the file answers.
+/// [`Step::ResolveSymbol`]: `ENOENT` where no function has the name, with [`Cause::BadAddress`] for
+/// a target that is an address; `EPERM` where the kernel hides addresses; or what the file answers.
 ///
 /// ```no_run
 /// use kprobe_attach::{Kernel, KprobeOpts, Target, symbols};
@@ -155,7 +159,8 @@ pub(crate) fn for_each_symbol(each: &mut dyn FnMut(&Symbol<'_>)) -> Result<(), E
     })
 }
 
-/// Where the kernel's own code is, without that of modules, as far as the symbols that bound it have been seen.
+/// Where the kernel's own code is, without that of modules, as far as the symbols that bound it
+/// have been seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Code {
     /// `_etext`; 0 where the kernel hides addresses.
@@ -187,8 +192,8 @@ pub(crate) enum Place {
     Untold,
 }
 
-/// Finds the function at an address: the last that begins there or before, up to the next symbol. Puts
-/// it into `function`. No address is behind all addresses.
+/// Finds the function at an address: the last that begins there or before, up to the next symbol.
+/// Puts it into `function`. No address is behind all addresses.
 pub(crate) fn place_of(
     address: Option<u64>,
     function: &mut Option<TargetBuf>,

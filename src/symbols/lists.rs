@@ -1,5 +1,5 @@
-//! The lists of what may be probed: `kprobes/blacklist` of debugfs, and `available_filter_functions`
-//! of tracefs.
+//! The lists of what may be probed: `kprobes/blacklist` of debugfs, and
+//! `available_filter_functions` of tracefs.
 
 use core::ffi::CStr;
 
@@ -36,7 +36,8 @@ fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &[u8])> {
     Some((hex(start)?..hex(end)?, words.next()?))
 }
 
-/// Whether ftrace can trace a function, by `available_filter_functions`; what it cannot the kernel lets nobody probe.
+/// Whether ftrace can trace a function, by `available_filter_functions`; what it cannot the kernel
+/// lets nobody probe.
 pub(crate) fn is_traceable(tracefs: Option<BorrowedFd<'_>>, target: &Target<'_>) -> Result<bool> {
     let file = open_read(tracefs.ok_or(Errno::NOENT)?, FILTER)?;
     let mut found = false;

@@ -70,8 +70,8 @@ impl Symbols {
     }
 }
 
-/// Finds where a probe would really be: at an address, or at an offset from the start of a function. Puts
-/// the function that is there into `function`.
+/// Finds where a probe would really be: at an address, or at an offset from the start of a
+/// function. Puts the function that is there into `function`.
 pub(crate) fn place(
     target: &Target<'_>,
     opts: &KprobeOpts,

@@ -61,7 +61,8 @@ impl Meant {
     }
 }
 
-/// Whether a function is the entry of a system call on this machine: `SYSCALL_DEFINE` in `arch/*/include/asm/syscall_wrapper.h`.
+/// Whether a function is the entry of a system call on this machine: `SYSCALL_DEFINE` in
+/// `arch/*/include/asm/syscall_wrapper.h`.
 fn is_syscall(function: &str, call: &str) -> bool {
     const PREFIX: &str = if cfg!(target_arch = "x86_64") {
         "__x64_sys_"
@@ -79,8 +80,8 @@ fn is_syscall(function: &str, call: &str) -> bool {
     !call.is_empty() && function.strip_prefix(PREFIX) == Some(call)
 }
 
-/// How far a name is from the one that was asked for: 0 for what the compiler makes of it (`foo.isra.0`), else the slips of a typist.
-/// [`None`] for a name that is not like it, or is it.
+/// How far a name is from the one that was asked for: 0 for what the compiler makes of it
+/// (`foo.isra.0`), else the slips of a typist. [`None`] for a name that is not like it, or is it.
 fn likeness(wanted: &[u8], name: &[u8]) -> Option<u32> {
     match name.strip_prefix(wanted) {
         Some([]) => return None,
@@ -98,8 +99,8 @@ fn likeness(wanted: &[u8], name: &[u8]) -> Option<u32> {
 /// The longest name that is compared.
 const MAX_COMPARED: usize = 63;
 
-/// How many letters are missing, too many, wrong, or in each other's place ("optimal string alignment"); [`None`] if that is surely
-/// more than 2.
+/// How many letters are missing, too many, wrong, or in each other's place ("optimal string
+/// alignment"); [`None`] if that is surely more than 2.
 fn slips(a: &[u8], b: &[u8]) -> Option<u32> {
     if a.len().abs_diff(b.len()) > 2 || a.len() > MAX_COMPARED || b.len() > MAX_COMPARED {
         return None;

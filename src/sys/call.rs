@@ -9,8 +9,8 @@ use rustix::io::{Errno, Result};
 
 use super::arch;
 
-/// The kernel's answer as a `Result`: it keeps -4095..=-1 for errnos (`MAX_ERRNO`, include/linux/err.h), and nothing asked
-/// of it here answers below that.
+/// The kernel's answer as a `Result`: it keeps -4095..=-1 for errnos (`MAX_ERRNO`,
+/// include/linux/err.h), and nothing asked of it here answers below that.
 pub(super) fn result(answer: isize) -> Result<usize> {
     usize::try_from(answer).map_err(|_| {
         let errno = i32::try_from(answer.unsigned_abs()).ok();
@@ -41,12 +41,14 @@ pub(super) fn address<T: ?Sized>(value: &T) -> u64 {
     ptr::from_ref(value).cast::<u8>().expose_provenance() as u64
 }
 
-/// The address of a buffer for the kernel to fill, as the u64 of an attribute; it must stay borrowed during the call.
+/// The address of a buffer for the kernel to fill, as the u64 of an attribute; it must stay
+/// borrowed during the call.
 pub(super) fn address_mut<T: ?Sized>(value: &mut T) -> u64 {
     ptr::from_mut(value).cast::<u8>().expose_provenance() as u64
 }
 
-/// The length of a buffer as the u32 of an attribute; what is longer than 4 GiB is used up to there.
+/// The length of a buffer as the u32 of an attribute; what is longer than 4 GiB is used up to
+/// there.
 pub(super) fn len_u32(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
@@ -55,11 +57,12 @@ pub(super) fn len_u32(bytes: &[u8]) -> u32 {
 ///
 /// # Safety
 ///
-/// `attr` must be the attribute of `cmd`, with every address in it valid for what the command does there.
+/// `attr` must be the attribute of `cmd`, with every address in it valid for what the command does
+/// there.
 pub(super) unsafe fn bpf<T>(cmd: u32, attr: &mut T) -> Result<usize> {
     let attr_address = ptr::from_mut(attr).expose_provenance();
-    // SAFETY: attr points to size_of::<T>() bytes of attribute, writable for the commands that answer in place; the caller
-    // answers for the addresses in it.
+    // SAFETY: attr points to size_of::<T>() bytes of attribute, writable for the commands that
+    // answer in place; the caller answers for the addresses in it.
     result(unsafe { arch::syscall5(__NR_bpf, [cmd as usize, attr_address, size_of::<T>(), 0, 0]) })
 }
 

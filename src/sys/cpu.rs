@@ -1,4 +1,5 @@
-//! `sched_getaffinity(2)`. rustix has it for sets of at most 1,024 CPUs, which a larger kernel refuses.
+//! `sched_getaffinity(2)`. rustix has it for sets of at most 1,024 CPUs, which a larger kernel
+//! refuses.
 
 use core::mem::size_of_val;
 use core::ptr;
@@ -8,7 +9,8 @@ use linux_raw_sys::general::__NR_sched_getaffinity;
 use super::arch;
 use super::call::result;
 
-/// Returns the first CPU that this thread may run on, which is online; 0 where the kernel does not say.
+/// Returns the first CPU that this thread may run on, which is online; 0 where the kernel does not
+/// say.
 pub(crate) fn first_allowed_cpu() -> u32 {
     // As many CPUs as a kernel can be built for (NR_CPUS).
     let mut set = [0_usize; 8192 / usize::BITS as usize];

@@ -12,7 +12,8 @@ use super::uapi::{
     LinkCreatePerfEvent, LinkInfoPerfKprobe, LinkUpdate,
 };
 
-/// `BPF_LINK_CREATE` of a perf event. Without one, target -1 asks whether the kernel has perf links: EBADF is yes.
+/// `BPF_LINK_CREATE` of a perf event. Without one, target -1 asks whether the kernel has perf
+/// links: EBADF is yes.
 pub(crate) fn link_create_perf_event(
     prog: BorrowedFd<'_>,
     perf_event: Option<BorrowedFd<'_>>,
@@ -29,8 +30,9 @@ pub(crate) fn link_create_perf_event(
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
 
-/// `BPF_LINK_CREATE` of no program: EBADF to everyone; EPERM from an older kernel (5.10, no longer 6.1) without `CAP_BPF`, where
-/// `unprivileged_bpf_disabled` is set, as Debian has it; any other answer is not the kernel's.
+/// `BPF_LINK_CREATE` of no program: EBADF to everyone; EPERM from an older kernel (5.10, no longer
+/// 6.1) without `CAP_BPF`, where `unprivileged_bpf_disabled` is set, as Debian has it; any other
+/// answer is not the kernel's.
 pub(crate) fn link_create_nothing() -> Result<OwnedFd> {
     let mut attr = LinkCreatePerfEvent {
         prog_fd: u32::MAX,
@@ -42,8 +44,8 @@ pub(crate) fn link_create_nothing() -> Result<OwnedFd> {
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
 
-/// `BPF_LINK_CREATE` of a `kprobe.multi` or `kprobe.session` link to one symbol at an invalid address: EFAULT where the
-/// kernel has them.
+/// `BPF_LINK_CREATE` of a `kprobe.multi` or `kprobe.session` link to one symbol at an invalid
+/// address: EFAULT where the kernel has them.
 pub(crate) fn link_create_multi_bad_address(
     prog: BorrowedFd<'_>,
     attach_type: u32,
@@ -55,12 +57,13 @@ pub(crate) fn link_create_multi_bad_address(
         syms: 1,
         ..LinkCreateKprobeMulti::default()
     };
-    // SAFETY: the attribute of this command, which opens a file descriptor; its one address is only read, by
-    // copy_from_user(), which refuses it.
+    // SAFETY: the attribute of this command, which opens a file descriptor; its one address is only
+    // read, by copy_from_user(), which refuses it.
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
 
-/// Whether a file descriptor is a link: it is asked to take program -1, which is looked at last. Linux 5.7.
+/// Whether a file descriptor is a link: it is asked to take program -1, which is looked at last.
+/// Linux 5.7.
 pub(crate) fn is_link(fd: BorrowedFd<'_>) -> bool {
     let mut attr = LinkUpdate {
         link_fd: fd_u32(fd),
@@ -92,8 +95,9 @@ pub(crate) struct LinkInfo {
 /// A cookie that nobody uses, to see whether the kernel wrote one over it.
 const NO_COOKIE: u64 = u64::MAX;
 
-/// `BPF_OBJ_GET_INFO_BY_FD` of a link: first the fields that every kernel has, then, where the first answer says that the
-/// kernel has them, those of a kprobe, with the name of its function in `name`, NUL-terminated.
+/// `BPF_OBJ_GET_INFO_BY_FD` of a link: first the fields that every kernel has, then, where the
+/// first answer says that the kernel has them, those of a kprobe, with the name of its function in
+/// `name`, NUL-terminated.
 pub(crate) fn link_info(link: BorrowedFd<'_>, name: &mut [u8]) -> Result<LinkInfo> {
     let mut raw = LinkInfoPerfKprobe::default();
     let len = size_of_val(&raw);
@@ -119,11 +123,13 @@ pub(crate) fn link_info(link: BorrowedFd<'_>, name: &mut [u8]) -> Result<LinkInf
         name_len: len_u32(name),
         ..LinkInfoPerfKprobe::default()
     };
-    // A struct of the full length is no proof of the last field: uprobe_multi made it as long in Linux 6.8.
+    // A struct of the full length is no proof of the last field: uprobe_multi made it as long in
+    // Linux 6.8.
     if known >= len {
         asked.cookie = NO_COOKIE;
     }
-    // SAFETY: the one address in the struct is that of `name`, borrowed mutably, with its length beside it.
+    // SAFETY: the one address in the struct is that of `name`, borrowed mutably, with its length
+    // beside it.
     unsafe { obj_get_info(link, &mut asked, known) }?;
     info.offset = asked.offset;
     info.address = asked.addr;

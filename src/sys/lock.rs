@@ -10,7 +10,8 @@ use super::arch;
 use super::call::{fd_u32, result};
 use super::uapi::{self, F_UNLCK, F_WRLCK, Flock};
 
-/// `fcntl(2)` about a lock on one byte of a file, which belongs to the open file description. Linux 3.15.
+/// `fcntl(2)` about a lock on one byte of a file, which belongs to the open file description. Linux
+/// 3.15.
 ///
 /// The byte need not be there, for a lock is on a number; it must be below 2^63.
 ///
@@ -26,13 +27,14 @@ unsafe fn fcntl_lock(file: BorrowedFd<'_>, command: u32, l_type: i16, byte: u64)
     };
     let address = ptr::from_mut(&mut lock).expose_provenance();
     let args = [fd_u32(file) as usize, command as usize, address, 0, 0];
-    // SAFETY: for both commands the argument is a struct flock, which is read, and by the asking one written to.
+    // SAFETY: for both commands the argument is a struct flock, which is read, and by the asking
+    // one written to.
     result(unsafe { arch::syscall5(uapi::NR_FCNTL, args) })?;
     Ok(lock)
 }
 
-/// Locks a byte of a file that is open for writing, until the file is closed in the last process that holds it, and be it by a
-/// SIGKILL. `EAGAIN`: another open file description has the lock.
+/// Locks a byte of a file that is open for writing, until the file is closed in the last process
+/// that holds it, and be it by a SIGKILL. `EAGAIN`: another open file description has the lock.
 pub(crate) fn lock_byte(file: BorrowedFd<'_>, byte: u64) -> Result<()> {
     // SAFETY: it is one of the commands.
     unsafe { fcntl_lock(file, F_OFD_SETLK, F_WRLCK, byte) }.map(drop)

@@ -12,7 +12,8 @@ use super::uapi::{
     MapElem, MapInfo,
 };
 
-/// A `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values. The calls below rely on that, so only this file makes one.
+/// A `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values. The calls below rely on that, so only this
+/// file makes one.
 #[derive(Debug)]
 pub(crate) struct ArrayFd(OwnedFd);
 
@@ -32,7 +33,8 @@ impl ArrayFd {
             max_entries: entries,
             map_flags: 0,
         };
-        // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
+        // SAFETY: the attribute of this command, which opens a file descriptor, with no address in
+        // it.
         unsafe { bpf_fd(BPF_MAP_CREATE, &mut attr) }.map(Self)
     }
 
@@ -40,7 +42,8 @@ impl ArrayFd {
     pub(crate) fn of_map(fd: OwnedFd) -> Result<Self> {
         let mut info = MapInfo::default();
         let len = size_of_val(&info);
-        // SAFETY: the struct is all zeros, so the kernel has no address to write to, whatever kind of object it is.
+        // SAFETY: the struct is all zeros, so the kernel has no address to write to, whatever kind
+        // of object it is.
         unsafe { obj_get_info(fd.as_fd(), &mut info, len) }?;
         let MapInfo {
             r#type,
@@ -63,7 +66,8 @@ impl ArrayFd {
             value: address(&value),
             ..MapElem::default()
         };
-        // SAFETY: the attribute of this command. The keys of an `ArrayFd` are the u32, and its values the u64, that are read.
+        // SAFETY: the attribute of this command. The keys of an `ArrayFd` are the u32, and its
+        // values the u64, that are read.
         unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
     }
 
@@ -76,8 +80,9 @@ impl ArrayFd {
             value: address_mut(&mut value),
             ..MapElem::default()
         };
-        // SAFETY: the attribute of this command. An `ArrayFd` is made by `create` and `of_map` alone, so its keys are the u32
-        // that is read and its values the u64 that is written; and the command refuses what is no map.
+        // SAFETY: the attribute of this command. An `ArrayFd` is made by `create` and `of_map`
+        // alone, so its keys are the u32 that is read and its values the u64 that is written; and
+        // the command refuses what is no map.
         unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
         Ok(value)
     }

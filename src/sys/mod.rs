@@ -1,16 +1,20 @@
-//! The one unsafe room of the library: `bpf(2)`, `perf_event_open(2)` and the one `ioctl` between them, made by hand; of
-//! `fcntl(2)` the locks that rustix leaves out; and a child process that mounts.
+//! The one unsafe room of the library: `bpf(2)`, `perf_event_open(2)` and the one `ioctl` between
+//! them, made by hand; of `fcntl(2)` the locks that rustix leaves out; and a child process that
+//! mounts.
 //!
-//! Outward everything is safe: file descriptors are borrowed or owned, strings are `&CStr`, buffers are slices.
+//! Outward everything is safe: file descriptors are borrowed or owned, strings are `&CStr`, buffers
+//! are slices.
 //!
 //! # Safety
 //!
-//! These system calls take one struct, which in the first two may hold addresses. They are sound here because
+//! These system calls take one struct, which in the first two may hold addresses. They are sound
+//! here because
 //!
-//! * each struct is `#[repr(C)]`, has no padding that is not a field, and its size and the offset of every field are
-//!   asserted against the kernel's ([`uapi`]);
-//! * an address in a struct is made, in the function that makes the call, from a reference that outlives the call, and the
-//!   length beside it is that of the same slice (addresses of the two probes are invalid on purpose, and only read);
+//! * each struct is `#[repr(C)]`, has no padding that is not a field, and its size and the offset
+//!   of every field are asserted against the kernel's ([`uapi`]);
+//! * an address in a struct is made, in the function that makes the call, from a reference that
+//!   outlives the call, and the length beside it is that of the same slice (addresses of the two
+//!   probes are invalid on purpose, and only read);
 //! * the kernel writes only where these functions hold a `&mut`;
 //! * a file descriptor in an answer is new, open, and nobody else's, so an [`OwnedFd`] may own it.
 

@@ -41,11 +41,13 @@ pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd> {
         pathname: address(path),
         ..Obj::default()
     };
-    // SAFETY: the attribute of this command, which opens a file descriptor; the path is read up to its NUL.
+    // SAFETY: the attribute of this command, which opens a file descriptor; the path is read up to
+    // its NUL.
     unsafe { bpf_fd(BPF_OBJ_GET, &mut attr) }
 }
 
-/// `BPF_OBJ_GET_INFO_BY_FD` into `info`, of which the kernel is shown `len` bytes; answers how many it knows.
+/// `BPF_OBJ_GET_INFO_BY_FD` into `info`, of which the kernel is shown `len` bytes; answers how many
+/// it knows.
 ///
 /// # Safety
 ///
@@ -60,8 +62,8 @@ pub(super) unsafe fn obj_get_info<T>(
         info_len: u32::try_from(len.min(size_of::<T>())).map_err(|_| Errno::INVAL)?,
         info: address_mut(info),
     };
-    // SAFETY: the attribute of this command; info is writable for info_len bytes, and the caller answers for the addresses
-    // in it.
+    // SAFETY: the attribute of this command; info is writable for info_len bytes, and the caller
+    // answers for the addresses in it.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     Ok(attr.info_len as usize)
 }

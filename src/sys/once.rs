@@ -64,8 +64,8 @@ impl<T> Once<T> {
     /// Keeps this value, or the one that another thread has kept meanwhile.
     fn keep(&self, value: T) -> &T {
         if claim(&self.state) {
-            // SAFETY: only the thread that takes the state from EMPTY to MOVING comes here, and nobody
-            // reads before READY.
+            // SAFETY: only the thread that takes the state from EMPTY to MOVING comes here, and
+            // nobody reads before READY.
             unsafe { (*self.value.get()).write(value) };
             self.state.store(READY, Ordering::Release);
         }

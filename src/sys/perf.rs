@@ -1,4 +1,5 @@
-//! `perf_event_open(2)`, the one ioctl that binds a program to a perf event, and what the kernel reports of an event.
+//! `perf_event_open(2)`, the one ioctl that binds a program to a perf event, and what the kernel
+//! reports of an event.
 
 use core::mem::{MaybeUninit, size_of};
 use core::ptr;
@@ -17,8 +18,8 @@ use super::uapi::{
 /// Where a kprobe goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum KprobeAt<'a> {
-    /// `kprobe_func`, which is `module:function` where there is a module, and `probe_offset`, of which
-    /// the kernel keeps 32 bits: callers see to it that there are no more.
+    /// `kprobe_func`, which is `module:function` where there is a module, and `probe_offset`, of
+    /// which the kernel keeps 32 bits: callers see to it that there are no more.
     Symbol {
         module: Option<&'a [u8]>,
         function: &'a [u8],
@@ -135,8 +136,9 @@ fn perf_event_open(
         config2,
         ..PerfEventAttr::default()
     };
-    // SAFETY: config1 is read by the probe PMUs alone, as the address of a string, and by them only with
-    // the checks of strndup_user(); a string that it is the address of outlives the call, up to its NUL.
+    // SAFETY: config1 is read by the probe PMUs alone, as the address of a string, and by them only
+    // with the checks of strndup_user(); a string that it is the address of outlives the call, up
+    // to its NUL.
     unsafe { perf_event_open_attr(Some(&attr), EVERY_PROCESS, cpu as usize) }
 }
 
@@ -155,8 +157,8 @@ unsafe fn perf_event_open_attr(
 ) -> Result<OwnedFd> {
     let attr = attr.map_or(ptr::null(), ptr::from_ref);
     let no_group = usize::MAX; // group_fd -1
-    // SAFETY: attr is a perf_event_attr of the size it names, or at no address, which is EFAULT; the caller answers for the
-    // addresses in it.
+    // SAFETY: attr is a perf_event_attr of the size it names, or at no address, which is EFAULT;
+    // the caller answers for the addresses in it.
     let fd = result(unsafe {
         arch::syscall5(
             __NR_perf_event_open,
@@ -173,14 +175,16 @@ unsafe fn perf_event_open_attr(
     unsafe { owned(fd) }
 }
 
-/// Opens no event: EFAULT, which the kernel says before it looks at permissions. Any other answer is not the kernel's.
+/// Opens no event: EFAULT, which the kernel says before it looks at permissions. Any other answer
+/// is not the kernel's.
 pub(crate) fn perf_event_open_nothing() -> Result<OwnedFd> {
     // SAFETY: there is no attribute.
     unsafe { perf_event_open_attr(None, 0, 0) }
 }
 
-/// Opens an event, disabled, on this thread alone and only while it is in user space: the kernel asks for no capability, and
-/// the patched kernels of Debian and others for `CAP_SYS_ADMIN` if `perf_event_paranoid` is 3 or above.
+/// Opens an event, disabled, on this thread alone and only while it is in user space: the kernel
+/// asks for no capability, and the patched kernels of Debian and others for `CAP_SYS_ADMIN` if
+/// `perf_event_paranoid` is 3 or above.
 pub(crate) fn perf_event_open_own(r#type: u32, config: u64) -> Result<OwnedFd> {
     let attr = PerfEventAttr {
         r#type,
@@ -196,12 +200,13 @@ pub(crate) fn perf_event_open_own(r#type: u32, config: u64) -> Result<OwnedFd> {
 
 /// `ioctl(perf_event, PERF_EVENT_IOC_SET_BPF, prog)`
 pub(crate) fn perf_event_set_bpf(perf_event: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: the argument is a file descriptor by value; an fd is never negative, so the cast keeps it.
+    // SAFETY: the argument is a file descriptor by value; an fd is never negative, so the cast
+    // keeps it.
     let set_bpf = unsafe {
         rustix::ioctl::IntegerSetter::<PERF_EVENT_IOC_SET_BPF>::new_usize(fd_u32(prog) as usize)
     };
-    // SAFETY: of a perf event the ioctl reads the integer and no memory; on any other file the driver sees an unknown
-    // request number of the perf range.
+    // SAFETY: of a perf event the ioctl reads the integer and no memory; on any other file the
+    // driver sees an unknown request number of the perf range.
     unsafe { rustix::ioctl::ioctl(perf_event, set_bpf) }
 }
 
@@ -217,7 +222,8 @@ pub(crate) struct TaskFd {
     pub(crate) probe_addr: u64,
 }
 
-/// `BPF_TASK_FD_QUERY` of an own perf event, with the name of its function in `name`, NUL-terminated.
+/// `BPF_TASK_FD_QUERY` of an own perf event, with the name of its function in `name`,
+/// NUL-terminated.
 pub(crate) fn task_fd_query(perf_event: BorrowedFd<'_>, name: &mut [u8]) -> Result<TaskFd> {
     let mut attr = TaskFdQuery {
         pid: rustix::thread::gettid().as_raw_pid().unsigned_abs(),
@@ -226,7 +232,8 @@ pub(crate) fn task_fd_query(perf_event: BorrowedFd<'_>, name: &mut [u8]) -> Resu
         buf: address_mut(name),
         ..TaskFdQuery::default()
     };
-    // SAFETY: the attribute of this command; its one address is that of `name`, borrowed mutably, with its length beside it.
+    // SAFETY: the attribute of this command; its one address is that of `name`, borrowed mutably,
+    // with its length beside it.
     unsafe { bpf(BPF_TASK_FD_QUERY, &mut attr) }?;
     Ok(TaskFd {
         prog_id: attr.prog_id,

@@ -81,8 +81,9 @@ pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        // SAFETY: the attribute of this command, which opens a file descriptor: insns and license are read within their
-        // lengths (the license ends with a NUL), and the log, borrowed mutably, is written within log_size.
+        // SAFETY: the attribute of this command, which opens a file descriptor: insns and license
+        // are read within their lengths (the license ends with a NUL), and the log, borrowed
+        // mutably, is written within log_size.
         match unsafe { bpf_fd(BPF_PROG_LOAD, &mut attr) } {
             // The verifier met a pending signal (Linux 5.0, commit c3494801cd17).
             Err(Errno::AGAIN) if attempts < PROG_LOAD_ATTEMPTS => {}
@@ -91,7 +92,8 @@ pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
     }
 }
 
-/// `BPF_BTF_LOAD` of no type information: EPERM without `CAP_BPF`, which is looked at first, and EINVAL with it.
+/// `BPF_BTF_LOAD` of no type information: EPERM without `CAP_BPF`, which is looked at first, and
+/// EINVAL with it.
 pub(crate) fn btf_load_nothing() -> Result<usize> {
     let mut attr = BtfLoad::default();
     // SAFETY: the attribute of this command, with a length of 0 beside its address.
@@ -119,8 +121,8 @@ pub(crate) struct ProgInfo {
 pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> Result<ProgInfo> {
     let mut raw = uapi::ProgInfo::default();
     let len = size_of_val(&raw);
-    // SAFETY: whatever kind of object it is, every address in its info is zero, and so is the length beside it: the kernel
-    // writes nowhere else.
+    // SAFETY: whatever kind of object it is, every address in its info is zero, and so is the
+    // length beside it: the kernel writes nowhere else.
     let known = unsafe { obj_get_info(prog, &mut raw, len) }?;
     Ok(ProgInfo {
         prog_type: raw.r#type,
@@ -129,8 +131,8 @@ pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> Result<ProgInfo> {
     })
 }
 
-/// Whether a file descriptor is a program, as far as this kernel can tell: it is asked to bind map -1 to it, which it looks
-/// at last. Linux 5.10 (commit ef15314aa5de).
+/// Whether a file descriptor is a program, as far as this kernel can tell: it is asked to bind map
+/// -1 to it, which it looks at last. Linux 5.10 (commit ef15314aa5de).
 pub(crate) fn is_prog(fd: BorrowedFd<'_>) -> bool {
     let answer = |prog_fd| {
         let mut attr = ProgBindMap {

@@ -1,9 +1,10 @@
-//! The bytes of `bpf(2)` and `perf_event_open(2)`: one struct for each command and union arm, exactly as long as its last
-//! field that is used. Sources: `include/uapi/linux/bpf.h`, `include/uapi/linux/perf_event.h`.
+//! The bytes of `bpf(2)` and `perf_event_open(2)`: one struct for each command and union arm,
+//! exactly as long as its last field that is used. Sources: `include/uapi/linux/bpf.h`,
+//! `include/uapi/linux/perf_event.h`.
 //!
-//! A kernel takes a shorter attribute than its own (the rest counts as zero), and a longer one whose unknown tail is zero;
-//! so each struct ends where this crate's need of it ends, and works on every kernel that knows the command.
-//! Pointers are `u64` on every architecture.
+//! A kernel takes a shorter attribute than its own (the rest counts as zero), and a longer one
+//! whose unknown tail is zero; so each struct ends where this crate's need of it ends, and works on
+//! every kernel that knows the command. Pointers are `u64` on every architecture.
 
 use core::mem::{offset_of, size_of};
 use static_assertions::const_assert_eq;
@@ -95,8 +96,8 @@ pub(super) const F_UNLCK: i16 = 2;
 const_assert_eq!(F_WRLCK as u32, linux_raw_sys::general::F_WRLCK);
 const_assert_eq!(F_UNLCK as u32, linux_raw_sys::general::F_UNLCK);
 
-/// One of the bit-fields in the u64 at offset 40 of `perf_event_attr`: C puts the first at the lowest bit on a little endian
-/// machine and at the highest on a big endian one.
+/// One of the bit-fields in the u64 at offset 40 of `perf_event_attr`: C puts the first at the
+/// lowest bit on a little endian machine and at the highest on a big endian one.
 const fn perf_attr_bit(index: u32, big_endian: bool) -> u64 {
     if big_endian {
         1 << (63 - index)
@@ -106,8 +107,8 @@ const fn perf_attr_bit(index: u32, big_endian: bool) -> u64 {
 }
 pub(super) const PERF_ATTR_DISABLED: u64 = perf_attr_bit(0, cfg!(target_endian = "big"));
 pub(super) const PERF_ATTR_EXCLUDE_KERNEL: u64 = perf_attr_bit(5, cfg!(target_endian = "big"));
-// The byte at offset 40 (little endian) or the first byte of the big endian word: the same bit of `*(u8 *)(attr + 40)`'s
-// word in either byte order.
+// The byte at offset 40 (little endian) or the first byte of the big endian word: the same bit of
+// `*(u8 *)(attr + 40)`'s word in either byte order.
 const_assert_eq!(perf_attr_bit(0, false).to_le_bytes()[0], 0x01);
 const_assert_eq!(perf_attr_bit(0, true).to_be_bytes()[0], 0x80);
 

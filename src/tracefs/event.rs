@@ -1,7 +1,7 @@
 //! A kprobe event in tracefs: its name, and the grammar of the files about it.
 //!
-//! All of it takes bytes; opening files is left to others. Source of the grammar: `Documentation/trace/kprobetrace.rst` and
-//! `kernel/trace/trace_kprobe.c`.
+//! All of it takes bytes; opening files is left to others. Source of the grammar:
+//! `Documentation/trace/kprobetrace.rst` and `kernel/trace/trace_kprobe.c`.
 
 use core::fmt;
 
@@ -19,8 +19,8 @@ const GROUP_PREFIX: &str = "kprobe_attach_";
 /// The name of an event of this crate's, not used twice by a [`Kernel`](crate::Kernel) that is not
 /// shared over `fork(2)`: a group with a random part for each `Kernel`, and in it a number.
 ///
-/// The number and half of the random part are in the event's name too, since `kprobe_profile` leaves
-/// out the group.
+/// The number and half of the random part are in the event's name too, since `kprobe_profile`
+/// leaves out the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventName {
     group: u64,
@@ -61,8 +61,8 @@ impl EventName {
     }
 }
 
-/// A number for every event of ours, another one for every other of its group and, as good as surely, of all groups. Below
-/// 2^63, as is every offset in a file.
+/// A number for every event of ours, another one for every other of its group and, as good as
+/// surely, of all groups. Below 2^63, as is every offset in a file.
 const fn owner_byte(group: u64, number: u32) -> u64 {
     (group ^ number as u64) & u64::MAX >> 1
 }
@@ -132,7 +132,8 @@ fn show(
     f.write_str(text.as_str())
 }
 
-/// A line of `kprobe_events` as the kernel lists it: an entry or return probe's event. Its `Display` is the line.
+/// A line of `kprobe_events` as the kernel lists it: an entry or return probe's event. Its
+/// `Display` is the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventLine<'a> {
@@ -176,8 +177,8 @@ impl<'a> EventLine<'a> {
         })
     }
 
-    /// Whether the event was defined by this crate, in this process or another: its group is `kprobe_attach_` and 16
-    /// hexadecimal digits.
+    /// Whether the event was defined by this crate, in this process or another: its group is
+    /// `kprobe_attach_` and 16 hexadecimal digits.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.random().is_some()
@@ -190,8 +191,8 @@ impl<'a> EventLine<'a> {
         hexadecimal(digits).filter(|_| as_written)
     }
 
-    /// The byte of `kprobe_events` that the owner of an event of ours has locked; [`None`] for an event whose name this crate
-    /// does not give.
+    /// The byte of `kprobe_events` that the owner of an event of ours has locked; [`None`] for an
+    /// event whose name this crate does not give.
     pub(crate) fn owner_byte(&self) -> Option<u64> {
         let number = self.event.bytes().rposition(|byte| byte == b'_')? + 1;
         let number = decimal(self.event.as_bytes().get(number..)?)?;
@@ -263,8 +264,8 @@ impl fmt::Display for IdPath<'_> {
     }
 }
 
-/// The line that removes an event, by its group and name. Without the group it would remove the name
-/// from every group.
+/// The line that removes an event, by its group and name. Without the group it would remove the
+/// name from every group.
 pub(crate) struct Removal<'a>(pub(crate) &'a EventName);
 
 impl Removal<'_> {
@@ -298,8 +299,8 @@ pub(crate) fn error_log_line(line: &[u8]) -> Option<ErrorLogLine<'_>> {
     Some(ErrorLogLine::Error(text))
 }
 
-/// The errno that a text of `error_log` stands for: those of `ERRORS` in `kernel/trace/trace_probe.h` that tell more than
-/// EINVAL does.
+/// The errno that a text of `error_log` stands for: those of `ERRORS` in
+/// `kernel/trace/trace_probe.h` that tell more than EINVAL does.
 pub(crate) fn error_log_errno(text: &[u8]) -> Option<Errno> {
     const ERRORS: [(&str, Errno); 5] = [
         ("Invalid probed address or symbol", Errno::NOENT),

@@ -18,7 +18,8 @@ use crate::request::AttachMode;
 use crate::sys;
 use crate::text::{Buf, LINE_LEN, contains, for_each_line};
 
-/// Opens `kprobe_events` for one line at a time. Never with `O_TRUNC`: that deletes every event of the machine.
+/// Opens `kprobe_events` for one line at a time. Never with `O_TRUNC`: that deletes every event of
+/// the machine.
 const KPROBE_EVENTS_FLAGS: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::CLOEXEC);
 
 pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
@@ -30,11 +31,13 @@ pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
     )
 }
 
-/// An event in `kprobe_events`, removed when dropped. What uses it must be closed before, or the kernel says `EBUSY`.
+/// An event in `kprobe_events`, removed when dropped. What uses it must be closed before, or the
+/// kernel says `EBUSY`.
 #[derive(Debug)]
 pub(crate) struct TraceEvent {
-    /// Kept open, and locked at the event's [`owner_byte`](EventName::owner_byte): to remove an event must not fail for want of
-    /// a file descriptor, and whoever sweeps must see that the event has an owner.
+    /// Kept open, and locked at the event's [`owner_byte`](EventName::owner_byte): to remove an
+    /// event must not fail for want of a file descriptor, and whoever sweeps must see that the
+    /// event has an owner.
     kprobe_events: OwnedFd,
     name: EventName,
     defined: bool,
@@ -43,8 +46,8 @@ pub(crate) struct TraceEvent {
 impl TraceEvent {
     /// Defines the event by one write: the kernel cannot take a line in pieces.
     ///
-    /// The lock comes first, so that there is no moment at which the event is there and nobody's, although the kernel would
-    /// let it be removed until a perf event is opened on it.
+    /// The lock comes first, so that there is no moment at which the event is there and nobody's,
+    /// although the kernel would let it be removed until a perf event is opened on it.
     pub(crate) fn define(
         tracefs: BorrowedFd<'_>,
         definition: &Definition<'_>,
@@ -73,8 +76,8 @@ impl TraceEvent {
         Ok(event)
     }
 
-    /// Looks whether the name is free: the kernel adds what is defined under a name that is taken to the event that has it
-    /// (Linux 5.5, commit ca89bc071d5e), and would remove both.
+    /// Looks whether the name is free: the kernel adds what is defined under a name that is taken
+    /// to the event that has it (Linux 5.5, commit ca89bc071d5e), and would remove both.
     fn is_new(&self, tracefs: BorrowedFd<'_>) -> Result<()> {
         let path = text(&|path| EventPath(&self.name).put(path))?;
         // Not access(2), which asks for the real user and forgets the capabilities.
@@ -103,8 +106,9 @@ impl TraceEvent {
         })
     }
 
-    /// Writes the removal, again after a pause if it fails: a child that another thread has forked uses the event until it
-    /// becomes another program, and a kernel that has no memory now may have some soon.
+    /// Writes the removal, again after a pause if it fails: a child that another thread has forked
+    /// uses the event until it becomes another program, and a kernel that has no memory now may
+    /// have some soon.
     fn write_removal(&self) -> Result<()> {
         let mut pauses = 0;
         loop {

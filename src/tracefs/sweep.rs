@@ -1,7 +1,7 @@
 //! Removing the events that dead processes left in tracefs.
 //!
-//! The kernel takes back what a dead process had open, the perf event and the program with it, but not a definition in
-//! `kprobe_events`: that stays, disarmed, until somebody removes it.
+//! The kernel takes back what a dead process had open, the perf event and the program with it, but
+//! not a definition in `kprobe_events`: that stays, disarmed, until somebody removes it.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -14,37 +14,43 @@ use crate::mount::{Mount, open_read};
 use crate::sys::{is_byte_locked, lock_byte, unlock_byte};
 use crate::text::{LINE_LEN, for_each_line};
 
-/// How many events of this crate's a sweep has met; one with several probes, which this crate does not make, more than once.
+/// How many events of this crate's a sweep has met; one with several probes, which this crate does
+/// not make, more than once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Swept {
-    /// Those that nobody owned or used, and that are removed now; of a [dry run](sweep_dry_run), those that would be.
+    /// Those that nobody owned or used, and that are removed now; of a [dry run](sweep_dry_run),
+    /// those that would be.
     pub removed: usize,
     /// Those that have an owner, or that something else uses.
     pub in_use: usize,
 }
 
-/// Removes the trace events that processes of this crate's have defined and not removed, because they were killed; calls
-/// `each` with every event that it has removed.
+/// Removes the trace events that processes of this crate's have defined and not removed, because
+/// they were killed; calls `each` with every event that it has removed.
 ///
-/// Only events in a group of this crate's are looked at ([`EventLine::is_ours`]), and of those none that has an owner is removed,
-/// whatever else happens at the same time. Before a process defines an event, it locks a byte of `kprobe_events` that stands
-/// for the event, and it keeps the lock until the event is removed. The lock belongs to the open file (`F_OFD_SETLK` of
-/// `fcntl(2)`): the kernel drops it when the process dies, and shows it to every process, whatever namespaces the two are in. No
-/// process id is asked for. A sweep takes that lock itself for as long as it removes the event.
+/// Only events in a group of this crate's are looked at ([`EventLine::is_ours`]), and of those none
+/// that has an owner is removed, whatever else happens at the same time. Before a process defines
+/// an event, it locks a byte of `kprobe_events` that stands for the event, and it keeps the lock
+/// until the event is removed. The lock belongs to the open file (`F_OFD_SETLK` of `fcntl(2)`): the
+/// kernel drops it when the process dies, and shows it to every process, whatever namespaces the
+/// two are in. No process id is asked for. A sweep takes that lock itself for as long as it removes
+/// the event.
 ///
-/// An event that nobody owns, but something uses (`enable` of tracefs, perf, a perf event that was passed on), the kernel refuses
-/// to remove, with `EBUSY`; it counts as in use.
+/// An event that nobody owns, but something uses (`enable` of tracefs, perf, a perf event that was
+/// passed on), the kernel refuses to remove, with `EBUSY`; it counts as in use.
 ///
-/// It looks for a tracefs that is mounted; [`Kernel::sweep`](crate::Kernel::sweep) uses that of a `Kernel`.
+/// It looks for a tracefs that is mounted; [`Kernel::sweep`](crate::Kernel::sweep) uses that of a
+/// `Kernel`.
 ///
-/// Sweeping and attaching do not wait for each other. Several may sweep at once: what one is about to remove is in use to another.
-/// What is defined or removed by others meanwhile may be passed over; the next sweep sees it.
+/// Sweeping and attaching do not wait for each other. Several may sweep at once: what one is about
+/// to remove is in use to another. What is defined or removed by others meanwhile may be passed
+/// over; the next sweep sees it.
 ///
 /// # Errors
 ///
-/// [`Step::RemoveEvent`]: no tracefs is mounted, or its `kprobe_events` may not be written; or the first removal that failed,
-/// after all the others have been tried.
+/// [`Step::RemoveEvent`]: no tracefs is mounted, or its `kprobe_events` may not be written; or the
+/// first removal that failed, after all the others have been tried.
 ///
 /// # Minimum kernel
 ///
@@ -93,7 +99,8 @@ pub(crate) fn sweep_in(
                 Err(errno) => failure = failure.or(Some(errno)),
             }
         })?;
-        // What is read after a removal has moved up, so that some of it is passed over: once more, then.
+        // What is read after a removal has moved up, so that some of it is passed over: once more,
+        // then.
         if removed == before || dry_run {
             return match failure {
                 Some(errno) => Err(failed(errno, remove_cause(errno))),
@@ -126,8 +133,9 @@ fn remove_ownerless(kprobe_events: &OwnedFd, event: &EventLine<'_>) -> rustix::i
     removed
 }
 
-/// Calls `each` with every event that [`sweep`] would try to remove, and removes none. It needs no more than to read
-/// `kprobe_events`, and does not see whether something else than an owner uses an event.
+/// Calls `each` with every event that [`sweep`] would try to remove, and removes none. It needs no
+/// more than to read `kprobe_events`, and does not see whether something else than an owner uses an
+/// event.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! The system call instruction amid live values in every class of registers: what it changes it declares, or one of them is
-//! lost. It takes no privilege.
+//! The system call instruction amid live values in every class of registers: what it changes it
+//! declares, or one of them is lost. It takes no privilege.
 
 #![allow(unsafe_code)]
 
@@ -12,8 +12,8 @@ use std::hint::black_box;
 )]
 mod arch;
 
-/// Makes more values than there are registers of their class, which the compiler does not know and so has to keep; calls; and
-/// looks at each. Those that have no register are on the stack.
+/// Makes more values than there are registers of their class, which the compiler does not know and
+/// so has to keep; calls; and looks at each. Those that have no register are on the stack.
 macro_rules! amid_live_values {
     ($make:expr, $call:expr) => {
         amid_live_values!($make, $call;
@@ -28,7 +28,8 @@ macro_rules! amid_live_values {
     }};
 }
 
-/// The answers of a system call that works, one that fails, and one that gives the CPU to somebody else meanwhile.
+/// The answers of a system call that works, one that fails, and one that gives the CPU to somebody
+/// else meanwhile.
 macro_rules! amid {
     ($make:expr) => {{
         let nanoseconds = [0_u64, 1_000_000];

@@ -259,7 +259,8 @@ pub(crate) fn busybox(command: &str) {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_function_of_a_module_is_attached_by_its_module() {
     if std::env::var("KPROBE_ATTACH_MODULES").unwrap().is_empty() {
-        // Of a kernel that it has replaced, Debian keeps the image and not the modules; these it has in one package.
+        // Of a kernel that it has replaced, Debian keeps the image and not the modules; these it
+        // has in one package.
         assert!(![(5, 10), (6, 1), (6, 12)].contains(&super::version()));
         println!("not run here: there are no modules of this kernel");
         return;
@@ -394,7 +395,8 @@ fn a_thread_that_may_not_run_on_cpu_0_opens_events_on_one_of_its_own() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn cpu_0_offline_is_no_obstacle() {
     const ONLINE: &str = "/sys/devices/system/cpu/cpu0/online";
-    // x86 lost the offlining of CPU 0 in Linux 6.5 (commit e59e74dc48a3); before, the machine is booted with cpu0_hotplug.
+    // x86 lost the offlining of CPU 0 in Linux 6.5 (commit e59e74dc48a3); before, the machine is
+    // booted with cpu0_hotplug.
     let may =
         super::version() < (6, 5) || cfg!(not(any(target_arch = "x86_64", target_arch = "x86")));
     if !may {

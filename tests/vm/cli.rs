@@ -751,7 +751,8 @@ fn a_hostile_name_reaches_no_system_call_in_any_mode() {
     }
 }
 
-/// A system call as both have it: numbers that only the kernel knows, or that are the process's own, left out.
+/// A system call as both have it: numbers that only the kernel knows, or that are the process's
+/// own, left out.
 pub(crate) fn normal(call: &str) -> String {
     let (call, answer) = call.rsplit_once(" = ").unwrap_or((call, ""));
     let mut call = call.trim_end().to_owned();

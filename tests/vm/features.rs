@@ -28,7 +28,8 @@ fn the_probed_modes_are_the_promised_ones() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn multi_and_session_links_are_found_where_the_kernel_has_them() {
     let features = Kernel::new().features();
-    // They take CONFIG_FPROBE, which Debian's 6.1 is built without; elsewhere than on x86 it came in Linux 6.14.
+    // They take CONFIG_FPROBE, which Debian's 6.1 is built without; elsewhere than on x86 it came
+    // in Linux 6.14.
     let since = if cfg!(target_arch = "x86_64") {
         (6, 12)
     } else {
@@ -106,13 +107,15 @@ fn what_sysfs_says_of_the_pmu_is_no_more_than_a_cross_check() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_tracefs_the_pmu_modes_are_left() {
-    // Without CAP_SYS_ADMIN there is no detached mount; the other capabilities stay, and Debian's level 3 would want it.
+    // Without CAP_SYS_ADMIN there is no detached mount; the other capabilities stay, and Debian's
+    // level 3 would want it.
     let _paranoid = Switch::paranoid("2");
     with_own_mounts(|| {
         unmount("/sys/kernel/tracing");
         unmount("/sys/kernel/debug");
         if kernel_name() == "5.10" {
-            // Loading takes no more than CAP_BPF and CAP_PERFMON, but the memory lock limit is charged.
+            // Loading takes no more than CAP_BPF and CAP_PERFMON, but the memory lock limit is
+            // charged.
             assert_eq!(promised(), [AttachMode::Perf, AttachMode::Legacy]);
         }
         drop_capabilities(CapabilitySet::SYS_ADMIN);
@@ -242,7 +245,8 @@ fn an_answer_that_a_filter_hides_is_unknown_and_named() {
     });
 }
 
-/// Runs a test in a thread where a system call, or those of them with this first argument, is answered by an errno.
+/// Runs a test in a thread where a system call, or those of them with this first argument, is
+/// answered by an errno.
 pub(crate) fn with_filter<T: Send>(
     syscall: libc::c_long,
     first_argument: Option<u32>,

@@ -1,5 +1,6 @@
-//! Every system call of the library fails in turn, with each errno that it may fail with, on a real kernel: once, and once
-//! with all that follow. Whatever fails, the error names step and errno, and nothing is left behind.
+//! Every system call of the library fails in turn, with each errno that it may fail with, on a real
+//! kernel: once, and once with all that follow. Whatever fails, the error names step and errno, and
+//! nothing is left behind.
 
 use std::cell::Cell;
 use std::fs;
@@ -147,7 +148,8 @@ struct Matrix<'a> {
 }
 
 impl Matrix<'_> {
-    /// Of a section, every system call fails in turn: what `prepare` makes is handed to it, and what it answers is judged.
+    /// Of a section, every system call fails in turn: what `prepare` makes is handed to it, and
+    /// what it answers is judged.
     fn fail_each<P, R>(
         &self,
         name: &str,
@@ -296,7 +298,8 @@ fn cycle(matrix: &Matrix<'_>, kernel: &Kernel, counter: &Counter, mode: AttachMo
         KprobeLink::detach,
         |injected, detached| {
             match injected {
-                // The program is detached whatever fails, and a removal that fails once is tried again.
+                // The program is detached whatever fails, and a removal that fails once is tried
+                // again.
                 Some(injected) if injected.failure.and_all_after && mode.uses_tracefs() => {
                     let write_fails =
                         injected.number != libc::SYS_close || injected.failure.at == 0;
@@ -389,7 +392,8 @@ fn asks(matrix: &Matrix<'_>, counter: &Counter) {
         };
         let injected = injected.unwrap();
         let lacks = (error.step(), error.errno()) == (Step::ProbeKernel, Errno::OPNOTSUPP);
-        // EBADF is how a kernel says that it has links, and E2BIG how the kprobe PMU says that it is it.
+        // EBADF is how a kernel says that it has links, and E2BIG how the kprobe PMU says that it
+        // is it.
         let binds = matches!(error.step(), Step::LinkCreate | Step::SetBpf);
         let misled = match injected.failure.errno {
             Errno::BADF => error.step() == Step::LinkCreate,

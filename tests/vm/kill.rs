@@ -1,5 +1,5 @@
-//! A process is killed before and during every system call of an attach and a detach, and after the last: what it leaves can
-//! be swept, and in the modes of the PMU there is nothing to sweep.
+//! A process is killed before and during every system call of an attach and a detach, and after the
+//! last: what it leaves can be swept, and in the modes of the PMU there is nothing to sweep.
 
 use std::fs;
 use std::sync::atomic::Ordering;

@@ -195,7 +195,8 @@ fn a_pin_that_fails_leaves_no_directory() {
         clean(|| {
             let counter = Counter::new();
             let link = counter.attach(&kernel, function(), &KprobeOpts::new().attach_mode(mode));
-            // Not a bpf file system; two directories to make; and a mode that cannot be pinned at all.
+            // Not a bpf file system; two directories to make; and a mode that cannot be pinned at
+            // all.
             for (path, errno) in [
                 ("/tmp/made/pin", Errno::INVAL),
                 ("/tmp/pin", Errno::INVAL),

@@ -1,8 +1,8 @@
-//! What is promised, on a real kernel: `ci/run.sh vm` runs these as root in virtual machines, for every kernel of
-//! `ci/kernels.txt`, and fails if one of them did not run.
+//! What is promised, on a real kernel: `ci/run.sh vm` runs these as root in virtual machines, for
+//! every kernel of `ci/kernels.txt`, and fails if one of them did not run.
 //!
-//! They need a kernel with kprobes, root, and nobody else who makes directories or unlinks files meanwhile, so on any other
-//! machine they are reported as ignored.
+//! They need a kernel with kprobes, root, and nobody else who makes directories or unlinks files
+//! meanwhile, so on any other machine they are reported as ignored.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -39,7 +39,8 @@ use kprobe_attach::bpf::insn::Insn;
 use kprobe_attach::bpf::{Array, Load, Program, insn};
 use kprobe_attach::{AttachMode, Kernel, KprobeLink, KprobeOpts, Target};
 
-/// A function on the path of a system call that nobody else calls in the machine: it runs once for each [`unlink`].
+/// A function on the path of a system call that nobody else calls in the machine: it runs once for
+/// each [`unlink`].
 const FUNCTION: &str = "vfs_unlink";
 
 /// Another such: it runs once for each [`mkdir`].
@@ -184,7 +185,8 @@ fn counting_by_cookie(counters: &Array) -> Program {
     counting_at(counters, &key, low_half)
 }
 
-/// Loads `counters[key] += 1`, where `key` is instructions that put the u32 on the stack, at this place.
+/// Loads `counters[key] += 1`, where `key` is instructions that put the u32 on the stack, at this
+/// place.
 fn counting_at(counters: &Array, key: &[Insn<'_>], at: i32) -> Program {
     const MAP_LOOKUP_ELEM: i32 = 1;
     let [map, map_end] = insn::load_map(insn::R1, counters);
@@ -229,8 +231,8 @@ impl Counter {
         self.counters.get(0).unwrap()
     }
 
-    /// The hits, and those that the kernel kept from the program: for tests beside whose function others are in system calls on
-    /// maps, which a kernel of today may preempt.
+    /// The hits, and those that the kernel kept from the program: for tests beside whose function
+    /// others are in system calls on maps, which a kernel of today may preempt.
     fn hits_or_misses(&self) -> u64 {
         let missed = self.program.recursion_misses().unwrap();
         self.hits() + missed.unwrap_or_default()
@@ -285,7 +287,8 @@ fn wait_until(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A figure for the one who reads the log of the machine; what a test that passes prints otherwise is not shown.
+/// A figure for the one who reads the log of the machine; what a test that passes prints otherwise
+/// is not shown.
 fn report(text: std::fmt::Arguments<'_>) {
     let line = format!("\nmeasured: {text}\n");
     std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()).unwrap();

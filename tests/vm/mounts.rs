@@ -241,7 +241,8 @@ fn with_nothing_mounted_and_no_fsopen_a_private_namespace_does() {
                     assert_eq!(open().unwrap().path(), None);
                 }
                 every_promised_mode_fires();
-                // The child that mounted it is gone, and nobody's who waits for children of any kind.
+                // The child that mounted it is gone, and nobody's who waits for children of any
+                // kind.
                 let options = rustix::process::WaitOptions::from_bits_retain(0x4000_0000); // __WALL
                 let child = rustix::process::waitpid(None, options);
                 assert_eq!(child.err(), Some(Errno::CHILD));
@@ -449,7 +450,8 @@ fn a_pin_in_a_file_system_out_of_sight_is_made_where_asked_and_ends_with_it() {
             let kernel = Kernel::new();
             let counter = Counter::new();
             let link = counter.attach(&kernel, function(), &KprobeOpts::new());
-            // The second would need a directory, which sysfs does not let anybody make; the third could have one.
+            // The second would need a directory, which sysfs does not let anybody make; the third
+            // could have one.
             for path in [
                 "/sys/fs/bpf/probe",
                 "/sys/fs/bpf/dir/probe",

@@ -1,5 +1,6 @@
-//! Where there is not enough of something, or somebody is in the way: what cannot be had is said, nothing is left, and nothing of
-//! another's is touched. File descriptors and locked memory are in `errors`.
+//! Where there is not enough of something, or somebody is in the way: what cannot be had is said,
+//! nothing is left, and nothing of another's is touched. File descriptors and locked memory are in
+//! `errors`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +31,8 @@ fn name_of(plan: &Plan<'_>) -> String {
 fn a_name_that_is_taken_is_refused_and_its_event_left_alone() {
     let kernel = asked();
     for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
-        // The very probe, one at another function, which the kernel would add to the event, and one of another kind.
+        // The very probe, one at another function, which the kernel would add to the event, and one
+        // of another kind.
         for (kind, function_of_other) in [("p", FUNCTION), ("p", "vfs_read"), ("r", FUNCTION)] {
             let counter = Counter::new();
             let opts = KprobeOpts::new().attach_mode(mode);
@@ -60,7 +62,8 @@ fn a_group_that_somebody_else_uses_is_shared_and_only_the_own_event_removed() {
         let plan = kernel.plan(function(), &opts).unwrap();
         let name = name_of(&plan);
         let (group, event) = name.split_once('/').unwrap();
-        // In our group, and of our name in another: each would go with a removal that named less than all.
+        // In our group, and of our name in another: each would go with a removal that named less
+        // than all.
         let others = [format!("{group}/other"), format!("other/{event}")];
         for other in &others {
             define(&format!("p:{other} vfs_read"));

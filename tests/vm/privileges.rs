@@ -1,4 +1,5 @@
-//! What a process may do with which privileges, and what the errors say of the rest: the table "Privileges" of `README.md`.
+//! What a process may do with which privileges, and what the errors say of the rest: the table
+//! "Privileges" of `README.md`.
 
 use std::fs;
 use std::process::Command;
@@ -20,7 +21,8 @@ use super::{
 /// That something works, or at which step it fails, with which errno and cause.
 type Answer = Result<(), (Step, Errno, Cause)>;
 
-/// The answers of the four modes in their order, and of the choice that is made when none is asked for.
+/// The answers of the four modes in their order, and of the choice that is made when none is asked
+/// for.
 type Answers = [Answer; 5];
 
 const WORKS: Answers = [Ok(()); 5];
@@ -80,8 +82,8 @@ fn attached(kernel: &Kernel, program: impl AsFd) -> Answers {
 /// Runs a test as the privileges of a situation leave it.
 type Situation<'s> = &'s dyn Fn(&(dyn Fn() + Sync));
 
-/// Holds what a situation leaves against the table: loading a program; attaching one that somebody else has loaded; and if it
-/// may load, attaching its own, which must be the same.
+/// Holds what a situation leaves against the table: loading a program; attaching one that somebody
+/// else has loaded; and if it may load, attaching its own, which must be the same.
 fn hold(name: &str, situation: Situation<'_>, load: Answer, modes: Answers) {
     let handed = Counter::new();
     let modes = here(modes);
@@ -212,7 +214,8 @@ fn at_level_3_of_paranoia_cap_sys_admin_alone_attaches() {
 fn the_capabilities_of_a_user_namespace_do_not_count() {
     const NAME: &str = "privileges::the_capabilities_of_a_user_namespace_do_not_count";
     const HANDED: &str = "KPROBE_ATTACH_TEST_HANDED";
-    // A process with threads cannot enter one. So this is run once more in another that has, with the program handed over.
+    // A process with threads cannot enter one. So this is run once more in another that has, with
+    // the program handed over.
     if let Ok(handed) = std::env::var(HANDED) {
         let this = process::pidfd_open(process::getpid(), PidfdFlags::empty()).unwrap();
         let handed = handed.parse().unwrap();
@@ -377,7 +380,8 @@ fn lockdown() -> String {
     level.split_once(']').unwrap().0.to_owned()
 }
 
-/// What runs on a machine of its own, that was booted with `lockdown=integrity`: `ci/init` knows it by the module's name.
+/// What runs on a machine of its own, that was booted with `lockdown=integrity`: `ci/init` knows it
+/// by the module's name.
 mod lockdown_integrity {
     use super::{WORKS, clean, hold, lockdown};
 

@@ -14,8 +14,9 @@ pub(crate) struct Child {
 impl Child {
     pub(crate) fn fork(run: impl FnOnce()) -> Self {
         #[allow(unsafe_code, reason = "no library forks without exec")]
-        // SAFETY: the child has a copy of this thread alone, and of locks. No other thread of the tests runs just now that could
-        // hold one (ci/init lets them run one by one), and malloc's the C library puts in order at a fork.
+        // SAFETY: the child has a copy of this thread alone, and of locks. No other thread of the
+        // tests runs just now that could hold one (ci/init lets them run one by one), and malloc's
+        // the C library puts in order at a fork.
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0, "{}", std::io::Error::last_os_error());
         let Some(pid) = Pid::from_raw(pid) else {

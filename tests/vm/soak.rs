@@ -1,4 +1,5 @@
-//! The same over and over, and all at once: `ci/run.sh soak` does it for as long as anybody likes, `ci/run.sh vm` for a moment.
+//! The same over and over, and all at once: `ci/run.sh soak` does it for as long as anybody likes,
+//! `ci/run.sh vm` for a moment.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +28,8 @@ struct Size {
     fds: usize,
     /// Of this process, its own memory, in KiB.
     process: u64,
-    /// Of the kernel, what it cannot give back: slabs, memory for each CPU, page tables and stacks, in KiB.
+    /// Of the kernel, what it cannot give back: slabs, memory for each CPU, page tables and stacks,
+    /// in KiB.
     kernel: u64,
 }
 

@@ -1,4 +1,5 @@
-//! The system calls of a thread, decided one by one from outside: seccomp user notifications (`seccomp_unotify(2)`).
+//! The system calls of a thread, decided one by one from outside: seccomp user notifications
+//! (`seccomp_unotify(2)`).
 
 use std::sync::{Mutex, mpsc};
 
@@ -51,7 +52,8 @@ pub(crate) struct Call {
 pub(crate) enum Verdict {
     /// The kernel makes it.
     Continue,
-    /// It answers this errno. A close(2) has closed all the same, as ever on Linux; nothing else is made.
+    /// It answers this errno. A close(2) has closed all the same, as ever on Linux; nothing else is
+    /// made.
     Fail(Errno),
     /// The caller's process is killed, before the system call is made, or while it is.
     Kill(Pid, When),
@@ -64,7 +66,8 @@ pub(crate) enum When {
     During,
 }
 
-/// From here on the system calls of this thread, but for [`RUNTIME`], wait for [`supervise`] on what is returned.
+/// From here on the system calls of this thread, but for [`RUNTIME`], wait for [`supervise`] on
+/// what is returned.
 pub(crate) fn listen() -> OwnedFd {
     let step = |code, jt, k| sock_filter {
         code: u16::try_from(code).unwrap(),
@@ -107,8 +110,8 @@ pub(crate) fn listen() -> OwnedFd {
     }
 }
 
-/// Decides the system calls of every thread that a listener listens to, until there is none left or one is killed, or their
-/// process ends, where it is another one.
+/// Decides the system calls of every thread that a listener listens to, until there is none left or
+/// one is killed, or their process ends, where it is another one.
 pub(crate) fn supervise(
     listener: &OwnedFd,
     process: Option<&OwnedFd>,
@@ -164,8 +167,8 @@ pub(crate) fn supervise(
                 );
                 if call.number == libc::SYS_close {
                     #[allow(unsafe_code, reason = "see above")]
-                    // SAFETY: in the name of the caller, who shares the file descriptors with this thread, and gives this one
-                    // up whatever the answer is.
+                    // SAFETY: in the name of the caller, who shares the file descriptors with this
+                    // thread, and gives this one up whatever the answer is.
                     unsafe {
                         libc::close(i32::try_from(call.first_argument).unwrap())
                     };
@@ -180,7 +183,8 @@ pub(crate) fn supervise(
             flags: u32::try_from(flags).unwrap(),
         };
         #[allow(unsafe_code, reason = "see above")]
-        // SAFETY: the ioctl of this fd, which reads the struct. It fails if the caller has died, and then nobody waits.
+        // SAFETY: the ioctl of this fd, which reads the struct. It fails if the caller has died,
+        // and then nobody waits.
         unsafe {
             libc::ioctl(
                 listener.as_raw_fd(),

@@ -62,7 +62,8 @@ pub(crate) fn ours() -> Vec<String> {
     events.lines().filter(ours).map(str::to_owned).collect()
 }
 
-/// A program that has attached one probe, and is killed when it is dropped, with the one that started it.
+/// A program that has attached one probe, and is killed when it is dropped, with the one that
+/// started it.
 struct Holding(std::process::Child);
 
 impl Holding {

@@ -1,4 +1,5 @@
-//! Why: in every situation each mode names the true cause, and `explain` proves it. The table of the README, row by row.
+//! Why: in every situation each mode names the true cause, and `explain` proves it. The table of
+//! the README, row by row.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -250,7 +251,8 @@ fn what_the_kernel_protects_is_told_apart_by_its_lists() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_offset_is_on_an_instruction_of_the_function_or_the_cause_says_so() {
-    // Elsewhere it is an address that no instruction can have, which the errno does not tell from other refusals.
+    // Elsewhere it is an address that no instruction can have, which the errno does not tell from
+    // other refusals.
     let cause = if cfg!(any(
         target_arch = "x86_64",
         target_arch = "x86",
@@ -361,7 +363,8 @@ fn an_address_in_no_function_is_bad_and_an_absent_module_is_named() {
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_loaded_module_without_the_function_is_no_missing_module() {
     if std::env::var("KPROBE_ATTACH_MODULES").unwrap().is_empty() {
-        // Of a kernel that it has replaced, Debian keeps the image and not the modules; these it has in one package.
+        // Of a kernel that it has replaced, Debian keeps the image and not the modules; these it
+        // has in one package.
         assert!(![(5, 10), (6, 1), (6, 12)].contains(&version()));
         println!("not run here: there are no modules of this kernel");
         return;
@@ -559,7 +562,8 @@ fn without_a_kprobe_pmu_the_tracefs_modes_are_left() {
         let listener = receive.recv().unwrap();
         supervise(&listener, None, |call| {
             #[allow(unsafe_code, reason = "an independent witness of perf_event_open(2)")]
-            // SAFETY: the address of an attribute, of a thread of this process that waits; or 0, which is not read.
+            // SAFETY: the address of an attribute, of a thread of this process that waits; or 0,
+            // which is not read.
             let is_kprobe = call.number == libc::SYS_perf_event_open
                 && call.first_argument != 0
                 && unsafe {

@@ -1,4 +1,5 @@
-//! A kernel that is locked down, which no kernel comes back from: the last module by name, so that its test runs last.
+//! A kernel that is locked down, which no kernel comes back from: the last module by name, so that
+//! its test runs last.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Link arguments of the program, and of nothing else: static, at a fixed address, with its own entry point.
+//! Link arguments of the program, and of nothing else: static, at a fixed address, with its own
+//! entry point.
 
 fn main() {
     println!("cargo::rerun-if-changed=src/bin/kprobe-attach/build.rs");
@@ -18,8 +19,8 @@ fn main() {
     for option in options.iter().chain(driver) {
         println!("cargo::rustc-link-arg-bin=kprobe-attach={option}");
     }
-    // A smaller program, and no more than that: only where the linker is sure to take it, as GNU ld and lld do. Drivers and bare
-    // linkers take the option alike.
+    // A smaller program, and no more than that: only where the linker is sure to take it, as GNU ld
+    // and lld do. Drivers and bare linkers take the option alike.
     let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     let other = ["mold", "wild", "gold"];
     if !other

@@ -1,6 +1,7 @@
 //! `kprobe-attach`: BPF programs attached to kernel functions, from a static program without libc.
 //!
-//! What it does is the library's; what is here is the command line, holding the probes, and printing.
+//! What it does is the library's; what is here is the command line, holding the probes, and
+//! printing.
 
 #![no_std]
 #![no_main]

@@ -9,9 +9,9 @@
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel keeps every register but x0 and, of SVE, the predicates and what a vector register has beyond 128
-    // bits (Documentation/arch/arm64/sve.rst), all declared; it changes only the memory that the arguments point to, for
-    // which the caller answers.
+    // SAFETY: the kernel keeps every register but x0 and, of SVE, the predicates and what a vector
+    // register has beyond 128 bits (Documentation/arch/arm64/sve.rst), all declared; it changes
+    // only the memory that the arguments point to, for which the caller answers.
     unsafe {
         core::arch::asm!(
             "svc 0",

@@ -1,4 +1,5 @@
-//! What differs between architectures in a system call: the instruction, and the order of `clone(2)`'s arguments.
+//! What differs between architectures in a system call: the instruction, and the order of
+//! `clone(2)`'s arguments.
 //!
 //! # Safety
 //!
@@ -15,8 +16,8 @@ mod instruction;
 
 pub(crate) use instruction::syscall5;
 
-/// The arguments of a `clone(2)` with flags and nothing else, which is a `fork(2)`: with no new stack the child has a copy of
-/// everything that the flags do not share.
+/// The arguments of a `clone(2)` with flags and nothing else, which is a `fork(2)`: with no new
+/// stack the child has a copy of everything that the flags do not share.
 pub(crate) const fn clone_args(flags: u32) -> [usize; 5] {
     let (flags, no_stack) = (flags as usize, 0);
     if cfg!(target_arch = "s390x") {

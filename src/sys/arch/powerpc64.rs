@@ -1,5 +1,5 @@
-//! The system call instruction of 64-bit PowerPC (`Documentation/arch/powerpc/syscall64-abi.rst`). Every processor has this one,
-//! not every one has its successor `scv`.
+//! The system call instruction of 64-bit PowerPC (`Documentation/arch/powerpc/syscall64-abi.rst`).
+//! Every processor has this one, not every one has its successor `scv`.
 //!
 //! # Safety
 //!
@@ -10,10 +10,11 @@
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel changes what a function may but for the link register, cr1, cr5 to cr7, and the registers of floating point
-    // and vectors, which it keeps: so it is r0, r3 to r12, cr0, ctr and xer, all declared. It changes only the memory that the
-    // arguments point to, for which the caller answers. A failed call is told by the summary overflow bit in cr0, with the
-    // errno in r3.
+    // SAFETY: the kernel changes what a function may but for the link register, cr1, cr5 to cr7,
+    // and the registers of floating point and vectors, which it keeps: so it is r0, r3 to r12, cr0,
+    // ctr and xer, all declared. It changes only the memory that the arguments point to, for which
+    // the caller answers. A failed call is told by the summary overflow bit in cr0, with the errno
+    // in r3.
     unsafe {
         core::arch::asm!(
             "sc",

@@ -9,8 +9,9 @@
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel keeps every register but r2, which is declared, and the condition code; it changes only the memory that
-    // the arguments point to, for which the caller answers. The number is in r1 where that of the instruction is 0.
+    // SAFETY: the kernel keeps every register but r2, which is declared, and the condition code; it
+    // changes only the memory that the arguments point to, for which the caller answers. The number
+    // is in r1 where that of the instruction is 0.
     unsafe {
         core::arch::asm!(
             "svc 0",

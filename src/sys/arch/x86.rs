@@ -9,10 +9,11 @@
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel keeps every register but eax, which is declared, and the flags. esi, which the compiler keeps for itself, is
-    // exchanged with a register that is written to as far as the compiler knows, and so is none of the others (two inputs of the same
-    // value may share one); afterwards both are as they were. The kernel changes only the memory that the arguments point to, for
-    // which the caller answers; the stack stays as it is.
+    // SAFETY: the kernel keeps every register but eax, which is declared, and the flags. esi, which
+    // the compiler keeps for itself, is exchanged with a register that is written to as far as the
+    // compiler knows, and so is none of the others (two inputs of the same value may share one);
+    // afterwards both are as they were. The kernel changes only the memory that the arguments point
+    // to, for which the caller answers; the stack stays as it is.
     unsafe {
         core::arch::asm!(
             "xchg esi, {a3}",

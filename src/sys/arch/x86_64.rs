@@ -9,8 +9,9 @@
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the instruction changes rax, rcx and r11, all declared, and the memory that the arguments point to,
-    // for which the caller answers; the stack and its red zone stay as they are.
+    // SAFETY: the instruction changes rax, rcx and r11, all declared, and the memory that the
+    // arguments point to, for which the caller answers; the stack and its red zone stay as they
+    // are.
     unsafe {
         core::arch::asm!(
             "syscall",

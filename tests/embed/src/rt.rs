@@ -1,5 +1,6 @@
-//! What a C library would bring: the entry, the exit, and the memory functions that the compiler calls. For x86-64; the program of
-//! this crate has the same for every architecture in its own `rt.rs`.
+//! What a C library would bring: the entry, the exit, and the memory functions that the compiler
+//! calls. For x86-64; the program of this crate has the same for every architecture in its own
+//! `rt.rs`.
 
 use core::ffi::c_int;
 
@@ -37,7 +38,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     exit(101)
 }
 
-/// The prebuilt core refers to these two where it was not optimised; nothing unwinds with `panic = "abort"`.
+/// The prebuilt core refers to these two where it was not optimised; nothing unwinds with
+/// `panic = "abort"`.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 

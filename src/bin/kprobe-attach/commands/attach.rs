@@ -10,7 +10,8 @@ use crate::out::Output;
 use crate::rt::Start;
 use crate::session::{self, Hold, Session, Source, announce, pin_all, print_all};
 
-/// Attaches the program to every probe, and holds or pins the links. Answers the exit status of the command.
+/// Attaches the program to every probe, and holds or pins the links. Answers the exit status of the
+/// command.
 ///
 /// # Errors
 ///

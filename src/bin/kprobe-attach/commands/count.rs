@@ -21,7 +21,8 @@ const OF_COUNTER: u64 = 2;
 /// How often a table on a terminal is drawn anew.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// Counts the hits of every probe, and prints them, or leaves counters pinned. Answers the exit status of the command.
+/// Counts the hits of every probe, and prints them, or leaves counters pinned. Answers the exit
+/// status of the command.
 ///
 /// # Errors
 ///
@@ -48,7 +49,8 @@ pub(crate) fn run(
     }
     announce(args);
 
-    // A command's own output would be drawn over; and what wraps or scrolls away is not reached by moving the cursor up.
+    // A command's own output would be drawn over; and what wraps or scrolls away is not reached by
+    // moving the cursor up.
     let probes = args.probe_count;
     let rows = probes + 2;
     out.stay_live(!args.report.json && args.run.is_none() && out.fits(rows, column(args) + ROW));

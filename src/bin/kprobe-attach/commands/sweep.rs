@@ -1,4 +1,5 @@
-//! `kprobe-attach sweep`: removes the trace events that processes of this crate's left when they were killed.
+//! `kprobe-attach sweep`: removes the trace events that processes of this crate's left when they
+//! were killed.
 
 use core::fmt::{self, Write};
 

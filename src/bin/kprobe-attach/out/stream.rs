@@ -105,8 +105,9 @@ pub(crate) fn message(text: fmt::Arguments<'_>) {
     let _ = writeln!(stderr, "kprobe-attach: {text}").and_then(|()| stderr.flush());
 }
 
-/// The last words of a program with a mistake in it. Where it is only the debug program says: the places of the panics that the
-/// compiler cannot rule out are 2.5 KB, and none of them is known to be reached.
+/// The last words of a program with a mistake in it. Where it is only the debug program says: the
+/// places of the panics that the compiler cannot rule out are 2.5 KB, and none of them is known to
+/// be reached.
 pub(crate) fn bug(info: &core::panic::PanicInfo<'_>) {
     if cfg!(debug_assertions) {
         message(format_args!("a bug in this program: {info}"));

@@ -4,9 +4,9 @@ use super::fds::open_standard_fds;
 use super::process::exit;
 use super::start::Start;
 
-// The kernel leaves argc at the stack pointer, above it argv, envp and the auxiliary vector. The frame pointer and the return
-// address are made zero, where a debugger stops unwinding; the stack pointer is 16-byte aligned already, and a call keeps
-// the alignment that the ABI wants.
+// The kernel leaves argc at the stack pointer, above it argv, envp and the auxiliary vector. The
+// frame pointer and the return address are made zero, where a debugger stops unwinding; the stack
+// pointer is 16-byte aligned already, and a call keeps the alignment that the ABI wants.
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
     ".globl kprobe_attach_entry",
@@ -63,8 +63,8 @@ core::arch::global_asm!(
     "mov r11, #0", // and in ARM code
     "mov r0, sp",  // the first argument: what the kernel left
     "bl {start}",
-    // It does not return; and nothing unwinds, though the tables for it refer to these two. Functions of Rust would be merged with
-    // `rust_eh_personality`, and LLVM know that no longer.
+    // It does not return; and nothing unwinds, though the tables for it refer to these two.
+    // Functions of Rust would be merged with `rust_eh_personality`, and LLVM know that no longer.
     ".globl __aeabi_unwind_cpp_pr0",
     "__aeabi_unwind_cpp_pr0:",
     ".globl __aeabi_unwind_cpp_pr1",
@@ -109,7 +109,8 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
     exit(crate::main(&start))
 }
 
-/// The prebuilt core refers to these two where it was not optimised; nothing unwinds with `panic = "abort"`.
+/// The prebuilt core refers to these two where it was not optimised; nothing unwinds with
+/// `panic = "abort"`.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 

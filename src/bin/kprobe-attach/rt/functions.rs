@@ -14,7 +14,8 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
 
 /// # Safety
 ///
-/// `from` is readable and `to` writable for `len` bytes, and `to` does not begin inside of what is still to be read.
+/// `from` is readable and `to` writable for `len` bytes, and `to` does not begin inside of what is
+/// still to be read.
 #[inline]
 unsafe fn copy_forward(to: *mut u8, from: *const u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -42,7 +43,8 @@ unsafe fn copy_forward(to: *mut u8, from: *const u8, len: usize) {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     if to.addr().wrapping_sub(from.addr()) >= len {
-        // SAFETY: `to` is below `from`, or behind its end: going up never writes what is still to be read.
+        // SAFETY: `to` is below `from`, or behind its end: going up never writes what is still to
+        // be read.
         unsafe { copy_forward(to, from, len) };
     } else {
         for index in (0..len).rev() {

@@ -3,8 +3,9 @@
 //!
 //! # Safety
 //!
-//! The [entry](entry) is jumped to by the kernel, once, with the stack as `execve(2)` leaves it, and by
-//! nobody else. There is one thread, so the functions on signals and processes race with nobody.
+//! The [entry](entry) is jumped to by the kernel, once, with the stack as `execve(2)` leaves it,
+//! and by nobody else. There is one thread, so the functions on signals and processes race with
+//! nobody.
 
 #![allow(unsafe_code)]
 #![allow(

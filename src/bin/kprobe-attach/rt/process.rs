@@ -11,12 +11,12 @@ use super::arch;
 use super::signals::Signals;
 use super::start::Start;
 
-/// Starts a command, looked for in `PATH` as a shell does, with the signal mask of [`Signals::block`] undone. The
-/// arguments are those of this program from `first` on.
+/// Starts a command, looked for in `PATH` as a shell does, with the signal mask of
+/// [`Signals::block`] undone. The arguments are those of this program from `first` on.
 ///
-/// It returns when the child is the command, and has closed its copies of this program's file descriptors: before that
-/// they would keep what is detached here alive. A child that cannot become the command calls `failed` and ends with
-/// 127 if there is no such command, else with 126.
+/// It returns when the child is the command, and has closed its copies of this program's file
+/// descriptors: before that they would keep what is detached here alive. A child that cannot become
+/// the command calls `failed` and ends with 127 if there is no such command, else with 126.
 pub(crate) fn spawn(
     start: &Start,
     first: usize,
@@ -25,7 +25,8 @@ pub(crate) fn spawn(
 ) -> Result<Pid, Errno> {
     let command = start.arg(first).unwrap_or_default();
     let (closed_by_exec, held_until_exec) = pipe_with(PipeFlags::CLOEXEC)?;
-    // SAFETY: clone with no new stack is fork(2): the child has a copy of everything, and shares nothing.
+    // SAFETY: clone with no new stack is fork(2): the child has a copy of everything, and shares
+    // nothing.
     let pid = unsafe { arch::syscall5(__NR_clone, arch::clone_args(SIGCHLD)) };
     let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
     if pid < 0 {
@@ -76,7 +77,8 @@ fn exec(start: &Start, command: &CStr, first: usize) -> Errno {
 fn execve(start: &Start, file: &CStr, first: usize) -> Errno {
     let argv = start.argv().get(first..).unwrap_or_default().as_ptr();
     let (file, argv, envp) = (file.as_ptr(), argv, start.envp());
-    // SAFETY: file is a string; argv is the tail of this program's own, which ends with a NULL, and so does envp.
+    // SAFETY: file is a string; argv is the tail of this program's own, which ends with a NULL, and
+    // so does envp.
     let errno = unsafe {
         arch::syscall5(
             __NR_execve,

@@ -3,7 +3,8 @@
 use core::ptr;
 
 use linux_raw_sys::general::{__NR_rt_sigaction, __NR_rt_sigprocmask, SIGCHLD};
-// The system call whose seconds have 64 bits, as a `Timespec` has them: on 32-bit machines Linux 5.1.
+// The system call whose seconds have 64 bits, as a `Timespec` has them: on 32-bit machines Linux
+// 5.1.
 #[cfg(target_pointer_width = "64")]
 use linux_raw_sys::general::__NR_rt_sigtimedwait as SIGTIMEDWAIT;
 #[cfg(target_pointer_width = "32")]
@@ -12,7 +13,8 @@ use rustix::time::Timespec;
 
 use super::arch;
 
-/// The signals that end the program, and the one of a child that ended, kept back until they are [waited for](Self::wait).
+/// The signals that end the program, and the one of a child that ended, kept back until they are
+/// [waited for](Self::wait).
 #[derive(Debug)]
 pub(crate) struct Signals {
     set: u64,
@@ -31,7 +33,8 @@ const TAKEN: [u32; 6] = [
 ];
 
 impl Signals {
-    /// Keeps the signals back, but those that were to be ignored when this program was started, as `nohup` does.
+    /// Keeps the signals back, but those that were to be ignored when this program was started, as
+    /// `nohup` does.
     pub(crate) fn block() -> Self {
         const SIG_BLOCK: usize = 0;
         const SIG_IGN: usize = 1;
@@ -43,7 +46,8 @@ impl Signals {
         let set = taken.fold(0, |set, signal| set | 1 << (signal - 1));
         let mut signals = Self { set, old: 0 };
         let old = ptr::from_mut(&mut signals.old);
-        // SAFETY: a sigset of the kernel is 64 bits on the architectures served, and a u64 in memory; the old one is written to `signals.old`.
+        // SAFETY: a sigset of the kernel is 64 bits on the architectures served, and a u64 in
+        // memory; the old one is written to `signals.old`.
         unsafe {
             arch::syscall5(
                 __NR_rt_sigprocmask,
@@ -82,7 +86,8 @@ impl Signals {
         let timeout = timeout
             .as_ref()
             .map_or(0, |timeout| ptr::from_ref(timeout).expose_provenance());
-        // SAFETY: set is 64 bits, the info is not asked for, and a Timespec is what this system call takes.
+        // SAFETY: set is 64 bits, the info is not asked for, and a Timespec is what this system
+        // call takes.
         let signal = unsafe {
             arch::syscall5(
                 SIGTIMEDWAIT,
@@ -100,18 +105,20 @@ impl Signals {
     }
 }
 
-/// The kernel's `struct sigaction` in words: handler, flags, on some architectures a restorer, and the mask of 64 bits.
+/// The kernel's `struct sigaction` in words: handler, flags, on some architectures a restorer, and
+/// the mask of 64 bits.
 const SIGACTION_WORDS: usize = 3 + size_of::<u64>() / size_of::<usize>();
 
-/// `rt_sigaction(2)`: the handler of a signal, which may be `SIG_DFL` (0) or `SIG_IGN` (1), before it is replaced.
+/// `rt_sigaction(2)`: the handler of a signal, which may be `SIG_DFL` (0) or `SIG_IGN` (1), before
+/// it is replaced.
 fn disposition(signal: u32, new: Option<[usize; SIGACTION_WORDS]>) -> usize {
     let mut old = [0; SIGACTION_WORDS];
     let new = new
         .as_ref()
         .map_or(0, |new| ptr::from_ref(new).expose_provenance());
     let old_address = ptr::from_mut(&mut old).expose_provenance();
-    // SAFETY: both are at least as large as the struct, whose first word is the handler; no handler is installed but the
-    // kernel's own.
+    // SAFETY: both are at least as large as the struct, whose first word is the handler; no handler
+    // is installed but the kernel's own.
     unsafe {
         arch::syscall5(
             __NR_rt_sigaction,

@@ -82,7 +82,8 @@ impl Start {
                 [AT_NULL, _] => return None,
                 [AT_SYSINFO_EHDR, address] => {
                     let page = ptr::with_exposed_provenance::<u8>(address);
-                    // SAFETY: the kernel mapped the vDSO there, at least a page of it, readable, never changed.
+                    // SAFETY: the kernel mapped the vDSO there, at least a page of it, readable,
+                    // never changed.
                     return Some(unsafe { core::slice::from_raw_parts(page, 4096) });
                 }
                 // SAFETY: not at AT_NULL yet.

@@ -17,8 +17,8 @@ pub(super) const fn of_link(mode: AttachMode) -> u64 {
 /// How many more are open for a moment, while a probe is attached.
 const PASSING: u64 = 2;
 
-/// Refuses what needs more descriptors than this process may have, for which its limit is raised as far
-/// as it may be.
+/// Refuses what needs more descriptors than this process may have, for which its limit is raised as
+/// far as it may be.
 ///
 /// # Errors
 ///

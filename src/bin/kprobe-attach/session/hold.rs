@@ -29,7 +29,8 @@ pub(crate) struct Hold<'a> {
 }
 
 impl<'a> Hold<'a> {
-    /// Keeps back the signals that would end the program, so that from here on it ends by detaching.
+    /// Keeps back the signals that would end the program, so that from here on it ends by
+    /// detaching.
     ///
     /// # Errors
     ///
@@ -46,8 +47,8 @@ impl<'a> Hold<'a> {
         })
     }
 
-    /// Starts the command, if there is one, and waits until it is over. Every `interval` it calls `tick`, which may end the
-    /// wait by answering false.
+    /// Starts the command, if there is one, and waits until it is over. Every `interval` it calls
+    /// `tick`, which may end the wait by answering false.
     ///
     /// # Errors
     ///
@@ -96,8 +97,9 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Ends the command if it still runs, asking it first (a second signal to this program does more than ask). Answers its
-    /// exit status, 128 and the signal's number if it died of one; 0 without a command.
+    /// Ends the command if it still runs, asking it first (a second signal to this program does
+    /// more than ask). Answers its exit status, 128 and the signal's number if it died of one; 0
+    /// without a command.
     pub(crate) fn finish(mut self) -> u8 {
         let mut ask = Signal::TERM;
         while let Some(Child { pid, status: None }) = self.child {
@@ -109,7 +111,8 @@ impl<'a> Hold<'a> {
         self.child.and_then(|child| child.status).unwrap_or(0)
     }
 
-    /// Waits for a signal. Answers whether it asks to end, or the command has ended, of which it takes note.
+    /// Waits for a signal. Answers whether it asks to end, or the command has ended, of which it
+    /// takes note.
     fn is_over(&mut self, timeout: Option<Duration>) -> bool {
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),

@@ -1,5 +1,5 @@
-//! Probes that are held together: read, planned, attached or pinned together or not at all, and detached
-//! together.
+//! Probes that are held together: read, planned, attached or pinned together or not at all, and
+//! detached together.
 
 mod attached;
 mod descriptors;

@@ -1,7 +1,7 @@
 //! Pins: what `--pin DIR` makes below DIR, and what is found there again.
 //!
-//! A counter is an array whose first number is the count; the others are the probe's text, eight bytes
-//! each.
+//! A counter is an array whose first number is the count; the others are the probe's text, eight
+//! bytes each.
 
 use core::ffi::CStr;
 use core::fmt::Write;

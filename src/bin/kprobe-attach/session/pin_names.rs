@@ -1,7 +1,7 @@
 //! The names of pins, and what a counter says of its probe.
 //!
-//! The link of a probe is `kprobe_FUNCTION`, or `kretprobe_FUNCTION`, and `_0xOFFSET`; its counter is
-//! `hits_` and the same.
+//! The link of a probe is `kprobe_FUNCTION`, or `kretprobe_FUNCTION`, and `_0xOFFSET`; its counter
+//! is `hits_` and the same.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
@@ -27,7 +27,8 @@ impl Text {
     fn path(dir: &CStr, name: fmt::Arguments<'_>) -> Self {
         let mut path = Self::new();
         path.push_all(dir.to_bytes());
-        // It fits: `Args` has seen to the directory, and the rest is at most as long as a symbol and an offset.
+        // It fits: `Args` has seen to the directory, and the rest is at most as long as a symbol
+        // and an offset.
         let _ = write!(path, "/{name}");
         path
     }
@@ -53,7 +54,8 @@ impl Write for Text {
     }
 }
 
-/// The name of a link: the kind of probe, the function and the offset. A bpf file system keeps names with dots for itself.
+/// The name of a link: the kind of probe, the function and the offset. A bpf file system keeps
+/// names with dots for itself.
 struct Name<'a>(&'a Probe<'a>);
 
 impl fmt::Display for Name<'_> {
@@ -100,7 +102,8 @@ pub(super) fn of_counter(dir: &CStr, probe: &Probe<'_>) -> Text {
 pub(crate) fn label(counter: &Array) -> Text {
     let mut label = Text::new();
     for index in 1.. {
-        // Behind the last number there is none, and of a counter that cannot be read no probe comes out.
+        // Behind the last number there is none, and of a counter that cannot be read no probe comes
+        // out.
         let Ok(word) = counter.get(index) else { break };
         let word = word.to_ne_bytes();
         let end = word.iter().position(|byte| *byte == 0);

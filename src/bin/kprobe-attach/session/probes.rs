@@ -9,7 +9,8 @@ use super::descriptors::{check_descriptors, of_link};
 use crate::cli::Args;
 use crate::out::Output;
 
-/// Reads every probe, so that what is wrong with the request is refused before the kernel is asked anything.
+/// Reads every probe, so that what is wrong with the request is refused before the kernel is asked
+/// anything.
 ///
 /// # Errors
 ///
@@ -18,9 +19,9 @@ pub(crate) fn check(args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
     for_all(args, out, &mut |_, _, _| Ok(()))
 }
 
-/// Plans every probe, so that what this kernel does not serve is refused before anything is made; and
-/// so is what takes more descriptors than this process may have: for each probe `of_probe`, and those
-/// of its link.
+/// Plans every probe, so that what this kernel does not serve is refused before anything is made;
+/// and so is what takes more descriptors than this process may have: for each probe `of_probe`, and
+/// those of its link.
 ///
 /// # Errors
 ///
