@@ -10,10 +10,10 @@ use rustix::io::Errno;
 use crate::request::{KprobeOpts, Target};
 use crate::text::{Buf, decimal, hexadecimal, split_str, words};
 
-/// What the name of every event of ours begins with.
+/// The prefix of the name of each of this crate's events.
 const EVENT_PREFIX: &str = "probe_";
 
-/// What every group of ours begins with; 16 hexadecimal digits follow.
+/// The prefix of each of this crate's groups; 16 hexadecimal digits follow.
 const GROUP_PREFIX: &str = "kprobe_attach_";
 
 /// The name of an event of this crate's, not used twice by a [`Kernel`](crate::Kernel) that is not
@@ -61,8 +61,8 @@ impl EventName {
     }
 }
 
-/// A number for every event of ours, another one for every other of its group and, as good as
-/// surely, of all groups. Below 2^63, as is every offset in a file.
+/// Returns a number for each of this crate's events: another one for each of its group and, as good
+/// as surely, of all groups. Below 2^63, as is every offset in a file.
 const fn owner_byte(group: u64, number: u32) -> u64 {
     (group ^ number as u64) & u64::MAX >> 1
 }
@@ -184,14 +184,14 @@ impl<'a> EventLine<'a> {
         self.random().is_some()
     }
 
-    /// The random part of a group of ours.
+    /// The random part of one of this crate's groups.
     fn random(&self) -> Option<u64> {
         let digits = self.group.strip_prefix(GROUP_PREFIX)?.as_bytes();
         let as_written = digits.len() == 16 && !digits.iter().any(u8::is_ascii_uppercase);
         hexadecimal(digits).filter(|_| as_written)
     }
 
-    /// The byte of `kprobe_events` that the owner of an event of ours has locked; [`None`] for an
+    /// The byte of `kprobe_events` that the owner of this crate's event has locked; [`None`] for an
     /// event whose name this crate does not give.
     pub(crate) fn owner_byte(&self) -> Option<u64> {
         let number = self.event.bytes().rposition(|byte| byte == b'_')? + 1;
@@ -436,7 +436,7 @@ mod tests {
         let listed = EventLine::parse(line.as_bytes()).unwrap();
         assert_eq!(listed.owner_byte(), Some(defined.name.owner_byte()));
         assert_eq!(defined.name.owner_byte(), GROUP ^ 0xc);
-        // A group of ours with a name that is not.
+        // This crate's group, and a name that is not.
         for line in [
             "p:kprobe_attach_0123456789abcdef/byhand f",
             "p:kprobe_attach_0123456789abcdef/by_hand f",

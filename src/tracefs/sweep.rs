@@ -153,7 +153,7 @@ pub(crate) fn no_tracefs(errno: Errno) -> Error {
     failed(errno, out_of(errno).unwrap_or(Cause::NoTracefs))
 }
 
-/// Calls `each` with every event in a group of ours, and the file that lists it.
+/// Calls `each` with every event in this crate's groups, and the file that lists it.
 fn for_each_of_ours(
     tracefs: BorrowedFd<'_>,
     each: &mut dyn FnMut(&EventLine<'_>, BorrowedFd<'_>),

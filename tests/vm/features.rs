@@ -121,7 +121,7 @@ fn without_tracefs_the_pmu_modes_are_left() {
         drop_capabilities(CapabilitySet::SYS_ADMIN);
         let kernel = Kernel::new();
         let features = kernel.features();
-        // None is mounted; and to mount one out of sight, where that is asked for, is not
+        // None is mounted; and to mount a detached one, where that is asked for, is not
         // permitted.
         let detached = Kernel::with_detached_mounts().features();
         for (tracefs, errno) in [

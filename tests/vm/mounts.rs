@@ -73,8 +73,8 @@ fn mount_table() -> String {
     })
 }
 
-/// Every promised mode attaches and fires, by one `Kernel` that may mount out of sight and is asked
-/// here, and the mount table is what it was.
+/// Every promised mode attaches and fires, by one `Kernel` that may make detached mounts and is
+/// asked here, and the mount table is what it was.
 #[track_caller]
 fn every_promised_mode_fires() {
     let before = mount_table();
@@ -172,8 +172,8 @@ fn without_leave_nothing_is_mounted_or_forked_and_the_tracefs_modes_are_missing(
 /// How many sections [`look_without_leave`] has before the last.
 const WITHOUT_LEAVE: usize = 11;
 
-/// All that looks for a file system where none is mounted, each a section; in the last one it may
-/// be mounted out of sight.
+/// All that looks for a file system where none is mounted, each a section; in the last one
+/// detached mounts are allowed.
 fn look_without_leave() {
     let missing = |support: Support| {
         let Support::No(reason) = support else {
@@ -373,7 +373,7 @@ fn the_automount_in_debugfs_is_woken_where_nothing_else_is_left() {
         let tracefs = Mount::tracefs().unwrap();
         assert_eq!(tracefs.path(), Some("/sys/kernel/debug/tracing"));
     });
-    // Where nothing is mounted out of sight, that is all there is left.
+    // Without a detached mount that is all there is left.
     with_own_mounts(|| {
         unmount(TRACEFS);
         let tracefs = Mount::find_tracefs().unwrap();

@@ -55,7 +55,7 @@ fn tracefs_modes() -> Vec<AttachMode> {
     modes
 }
 
-/// The events of ours.
+/// Returns this crate's events.
 pub(crate) fn ours() -> Vec<String> {
     let events = fs::read_to_string(KPROBE_EVENTS).unwrap();
     let ours = |line: &&str| EventLine::parse(line.as_bytes()).unwrap().is_ours();
@@ -285,7 +285,7 @@ fn without_tracefs_a_sweep_says_so() {
         refused(sweep_dry_run(|_| ()), Errno::NOENT);
         refused(Kernel::new().sweep(|_| ()), Errno::NOENT);
         refused(Kernel::new().sweep_dry_run(|_| ()), Errno::NOENT);
-        // By leave one is mounted out of sight, if that is permitted.
+        // Where that is allowed and permitted, a detached one is made.
         let kernel = Kernel::with_detached_mounts();
         assert_eq!(kernel.sweep(|_| ()), Ok(Swept::default()));
         assert_eq!(kernel.sweep_dry_run(|_| ()), Ok(Swept::default()));

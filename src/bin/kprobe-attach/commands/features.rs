@@ -103,7 +103,7 @@ enum Detail<'a> {
     Mount(Option<&'a str>),
 }
 
-/// Why a file system is not to be had.
+/// Explains why a file system is unavailable.
 const fn why_not_mounted(errno: Errno) -> &'static str {
     match errno {
         Errno::PERM => {
@@ -114,7 +114,7 @@ const fn why_not_mounted(errno: Errno) -> &'static str {
     }
 }
 
-/// What is printed: rows for people, or one object of JSON.
+/// Prints rows for people, or one object of JSON.
 struct Table<'o> {
     out: &'o mut Output,
     json: bool,
