@@ -9,6 +9,7 @@ use crate::text::read_small;
 
 /// The version that this process's own vDSO has, by way of `/proc`, which must be procfs.
 #[cold]
+#[inline(never)] // a page of stack, which only kernels before 5.0 need
 pub(super) fn vdso_version() -> Option<u32> {
     let mut auxv = [0; 1024];
     let file = open_proc(c"/proc/self/auxv")?;

@@ -22,9 +22,9 @@ pub(crate) fn first_allowed_cpu() -> u32 {
             [0, size_of_val(&set), address, 0, 0],
         )
     };
-    let mut words = (0_u32..).zip(set);
+    let mut words = (0_u32..).zip(&set);
     let first = match result(answer) {
-        Ok(_) => words.find(|(_, word)| *word != 0),
+        Ok(_) => words.find(|(_, word)| **word != 0),
         Err(_) => None,
     };
     first.map_or(0, |(index, word)| {

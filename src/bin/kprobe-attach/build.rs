@@ -32,10 +32,12 @@ fn main() {
         println!("cargo::rustc-link-arg-bin=kprobe-attach={script}");
     }
     println!("cargo::rerun-if-changed=src/bin/kprobe-attach/link.ld");
-    let linker_options: [&[&str]; 4] = [
+    let linker_options: [&[&str]; 5] = [
         &["-e", "kprobe_attach_entry"],
         &["--build-id=none"],
         &["-z", "noexecstack"],
+        // Nobody relocates a static program, and so nobody would make its relocations read-only.
+        &["-z", "norelro"],
         &["--no-eh-frame-hdr"],
     ];
     for option in linker_options {

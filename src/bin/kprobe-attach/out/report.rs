@@ -68,8 +68,12 @@ impl Report {
     pub(crate) fn text(&self, out: &mut Output, probe: &CStr, error: ParseError) {
         if self.json {
             let (kind, allowed) = (kind(&error.into()), error.invalid.allowed());
-            let text = format_args!("{error}; allowed: {allowed}");
-            report_json(out, Some(probe), kind, &text);
+            report_json(
+                out,
+                Some(probe),
+                kind,
+                &format_args!("{error}; allowed: {allowed}"),
+            );
         } else {
             let shown = error.in_text(probe.to_bytes());
             message(format_args!("not a probe:\n{shown}"));

@@ -29,11 +29,14 @@ pub(super) fn check_descriptors(args: &Args<'_>, out: &mut Output, needed: u64) 
     let total = needed + PASSING + open();
     if total > limit {
         let (name, probes) = (ErrnoName(Errno::MFILE), args.probe_count);
-        let text = format_args!(
-            "{name}: {probes} probes take {needed} file descriptors of {limit} (RLIMIT_NOFILE)"
+        args.report.other(
+            out,
+            None,
+            (Step::Request, Errno::MFILE, Cause::OutOfFds),
+            format_args!(
+                "{name}: {probes} probes take {needed} file descriptors of {limit} (RLIMIT_NOFILE)"
+            ),
         );
-        let kind = (Step::Request, Errno::MFILE, Cause::OutOfFds);
-        args.report.other(out, None, kind, text);
         return Err(());
     }
     if total > current.unwrap_or(u64::MAX) {

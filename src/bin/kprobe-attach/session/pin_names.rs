@@ -9,6 +9,8 @@ use core::fmt::{self, Write};
 use kprobe_attach::bpf::Array;
 use kprobe_attach::request::Probe;
 
+use crate::out::Lossy;
+
 /// Text with a NUL behind it: the path of a pin, or what a counter says of its probe.
 pub(crate) struct Text {
     pub(super) bytes: [u8; 4096],
@@ -91,6 +93,16 @@ pub(super) const COUNTER: &str = "hits_";
 /// The pin of a probe's link.
 pub(super) fn of_link(dir: &CStr, probe: &Probe<'_>) -> Text {
     Text::path(dir, format_args!("{}", Name(probe)))
+}
+
+/// Prints the path of the pin of a probe's link.
+pub(super) struct LinkPath<'a>(pub(super) &'a CStr, pub(super) &'a Probe<'a>);
+
+impl fmt::Display for LinkPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(dir, probe) = *self;
+        write!(f, "{}/{}", Lossy(dir), Name(probe))
+    }
 }
 
 /// The pin of a probe's counter.

@@ -6,7 +6,7 @@ use kprobe_attach::AttachMode;
 use kprobe_attach::request::Probe;
 
 use super::attached::{Attached, Session};
-use super::pin_names::of_link;
+use super::pin_names::LinkPath;
 use crate::cli::Args;
 use crate::out::{Json, Lossy, OrNull, Output, message};
 
@@ -46,8 +46,7 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
         .info()
         .ok()
         .and_then(|info| info.link_id.map(u64::from));
-    let pin = args.pin.map(|dir| of_link(dir, probe));
-    let pinned = pin.as_ref().map(|pin| Lossy(pin.as_c_str()));
+    let pinned = args.pin.map(|dir| LinkPath(dir, probe));
     if args.report.json {
         write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))?;
         probe_fields(out, probe, Some(mode))?;
