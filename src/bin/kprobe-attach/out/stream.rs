@@ -7,8 +7,8 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::rt::{Start, standard_fd};
 
-/// More than a line of JSON is long.
-const BUFFER_LEN: usize = 1024;
+/// One write then has the lines of eight probes, in JSON too.
+const BUFFER_LEN: usize = 1280;
 
 /// Text on its way to a standard file descriptor.
 #[derive(Debug)]
