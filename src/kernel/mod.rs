@@ -35,7 +35,11 @@ pub use pmu::{parse_pmu_type, parse_retprobe_format};
 /// To attach many probes use one `Kernel`: an attach by the PMU is then two system calls, and in
 /// the mode [`Link`](AttachMode::Link) the close of the event's own file descriptor.
 ///
-/// It mounts nothing unless it is [made to](Self::with_detached_mounts).
+/// An answer is kept as long as the `Kernel`, also [unknown](Support::Unknown) ones: after a lack
+/// of file descriptors or memory, make a new one.
+///
+/// It mounts nothing unless it is [made to](Self::with_detached_mounts). Looking for tracefs may
+/// wake the automount in debugfs, as [`Mount::find_tracefs`] does.
 ///
 /// The names of tracefs events are told apart within one `Kernel`, so it is not to be shared over
 /// `fork(2)`: of two processes that come to the same name, the second is refused with

@@ -232,7 +232,8 @@ impl KprobeLink {
         }
     }
 
-    /// Returns what the kernel reports of the probe.
+    /// Returns what the kernel reports of the probe. Of a tracefs event it looks for tracefs, as
+    /// [`missed`](Self::missed) does.
     ///
     /// # Errors
     ///
@@ -254,9 +255,9 @@ impl KprobeLink {
     /// Returns how often the probe was hit and went no further, because its CPU was in another
     /// probe or, for a return probe, because as many calls as it can follow were under way: from
     /// the link (Linux 6.7), or for a tracefs event from `kprobe_profile`, for which tracefs is
-    /// [looked for anew](Mount::find_tracefs); [`Kernel::missed`] has one. [`None`] where the
-    /// kernel does not say. What the probe handed on and the program missed is in
-    /// [`Program::recursion_misses`](crate::bpf::Program::recursion_misses).
+    /// [looked for anew](Mount::find_tracefs), which may wake an automount; [`Kernel::missed`] has
+    /// one. [`None`] where the kernel does not say. What the probe handed on and the program missed
+    /// is in [`Program::recursion_misses`](crate::bpf::Program::recursion_misses).
     ///
     /// # Errors
     ///

@@ -40,8 +40,8 @@ pub struct Swept {
 /// An event that nobody owns, but something uses (`enable` of tracefs, perf, a perf event that was
 /// passed on), the kernel refuses to remove, with `EBUSY`; it counts as in use.
 ///
-/// It looks for a tracefs that is mounted; [`Kernel::sweep`](crate::Kernel::sweep) uses that of a
-/// `Kernel`.
+/// It [looks for a tracefs](crate::Mount::find_tracefs) that is mounted, which may wake an
+/// automount; [`Kernel::sweep`](crate::Kernel::sweep) uses that of a `Kernel`.
 ///
 /// Sweeping and attaching do not wait for each other. Several may sweep at once: what one is about
 /// to remove is in use to another. What is defined or removed by others meanwhile may be passed
