@@ -3,7 +3,6 @@
 use rustix::io::Errno;
 
 use super::denied::{bpf_denied, denied};
-use super::module::settled;
 use crate::error::{Cause, Error, Step};
 use crate::request::{AttachMode, KprobeOpts, Target};
 
@@ -25,7 +24,7 @@ pub(crate) fn attach_error(
     opts: &KprobeOpts,
 ) -> Error {
     let known = cause(step, told, mode, target, opts);
-    let cause = known.map_or_else(|| denied(step, errno), |cause| settled(cause, target));
+    let cause = known.unwrap_or_else(|| denied(step, errno));
     let mut error = Error::new(step, errno, cause);
     error.name(target, opts);
     error

@@ -3,10 +3,8 @@
 
 mod cause;
 mod denied;
-mod module;
 
 pub(crate) use cause::{
     attach_error, bpf_cause, bpf_error, kprobe_events_cause, out_of, remove_cause,
 };
 pub(crate) use denied::{DUMMY_EVENT, has_capabilities, perf_event_denied};
-pub(crate) use module::is_loaded;

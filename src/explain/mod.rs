@@ -44,6 +44,9 @@ impl Kernel {
                 was_tried = !is_trial_harmful(&func, opts);
                 if was_tried {
                     explanation.refusal = try_out(plan).err();
+                    if let Some(error) = &mut explanation.refusal {
+                        self.settle(error, &func);
+                    }
                 }
             }
             Err(error) => explanation.refusal = Some(*error),
@@ -67,7 +70,11 @@ impl Kernel {
         opts: &KprobeOpts,
         was_tried: bool,
     ) {
-        let symbols = func.function().map(|_| Symbols::of(func));
+        let mut symbols = func.function().map(|_| Symbols::of(func));
+        if let Some(Ok(symbols)) = &mut symbols {
+            // What is built in has no module's name in kallsyms.
+            symbols.has_module |= self.has_module(func);
+        }
         let symbols = match &symbols {
             Some(symbols) => explanation.ask(Question::Symbols, symbols),
             None => None,

@@ -2,6 +2,7 @@
 //! is needed.
 
 mod features;
+mod module;
 mod pmu;
 mod probes;
 
@@ -18,6 +19,7 @@ use crate::sys::uapi::{BPF_TRACE_KPROBE_MULTI, BPF_TRACE_KPROBE_SESSION};
 use crate::sys::{Once, first_allowed_cpu, lock_byte};
 use crate::tracefs::{EventLine, Swept, no_tracefs, open_kprobe_events, sweep_in};
 use pmu::LOCKED_DOWN;
+use probes::REFUSED_PROGRAM;
 
 pub(crate) use pmu::Pmu;
 
@@ -35,8 +37,9 @@ pub use pmu::{parse_pmu_type, parse_retprobe_format};
 /// To attach many probes use one `Kernel`: an attach by the PMU is then two system calls, and in
 /// the mode [`Link`](AttachMode::Link) the close of the event's own file descriptor.
 ///
-/// An answer is kept as long as the `Kernel`, also [unknown](Support::Unknown) ones: after a lack
-/// of file descriptors or memory, make a new one.
+/// An answer is kept as long as the `Kernel`, also an [unknown](Support::Unknown) one: after a lack
+/// of file descriptors or memory, make a new one. Only what may be due to the program that was
+/// handed over is asked again with the next program.
 ///
 /// It mounts nothing unless it is [made to](Self::with_detached_mounts). Looking for tracefs may
 /// wake the automount in debugfs, as [`Mount::find_tracefs`] does.
@@ -112,6 +115,9 @@ impl Kernel {
     /// Asks, with a loaded program, whether there are perf links, so that neither a plan nor
     /// [`features`](Self::features) need load a program for that.
     /// [`attach_kprobe`](Self::attach_kprobe) asks with the program that it attaches.
+    ///
+    /// Nothing is learned from a program that is not for kprobes, unless this process may load one
+    /// that is.
     pub fn ask_with(&self, prog: impl AsFd) {
         self.perf_link(Some(prog.as_fd()));
     }
@@ -298,7 +304,13 @@ impl Kernel {
     }
 
     fn perf_link(&self, prog: Option<BorrowedFd<'_>>) -> Support {
-        *self.perf_link.get_or(|| probes::perf_link(prog))
+        if let Some(kept) = self.perf_link.get() {
+            return *kept;
+        }
+        match probes::perf_link(prog) {
+            REFUSED_PROGRAM => REFUSED_PROGRAM,
+            support => *self.perf_link.get_or(|| support),
+        }
     }
 
     fn tracefs_support(&self) -> Support {

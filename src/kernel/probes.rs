@@ -22,6 +22,9 @@ pub(super) fn perf_event(cpu: u32) -> Support {
     }
 }
 
+/// The answer about perf links that may be due to the caller's program: another may be told more.
+pub(super) const REFUSED_PROGRAM: Support = Support::unknown(Errno::INVAL, Cause::Unknown);
+
 /// Perf links: the kernel looks at the attach type, which it may not know (EINVAL), before it looks
 /// at the perf event, which is none (EBADF). libbpf's `probe_perf_link`.
 pub(super) fn perf_link(prog: Option<BorrowedFd<'_>>) -> Support {
@@ -39,6 +42,7 @@ pub(super) fn perf_link(prog: Option<BorrowedFd<'_>>) -> Support {
     // EINVAL may be for the caller's program, if it is none for kprobes: ask with one that is.
     match (load_nop(0), of_caller) {
         (Ok(nop), _) => answer(nop.as_fd()),
+        (Err(_), Some(Support::No(_))) => REFUSED_PROGRAM,
         (Err(_), Some(support)) => support,
         (Err(error), None) => Support::unknown(error.errno(), error.cause()),
     }

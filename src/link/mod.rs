@@ -122,7 +122,10 @@ impl Plan<'_> {
         let mut attached = self.open_event();
         let bound = match &mut attached {
             Ok(link) => link.bind(self.bind, prog),
-            Err(_) => Ok(()),
+            Err(error) => {
+                self.kernel.settle(error, &self.target);
+                Ok(())
+            }
         };
         match bound {
             Ok(()) => attached,

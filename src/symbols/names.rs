@@ -3,7 +3,6 @@
 use rustix::io::Result;
 
 use super::kallsyms::{Code, Place, for_each_symbol, place_of};
-use crate::diagnose::is_loaded;
 use crate::request::{KprobeOpts, Target, TargetBuf};
 
 /// What `/proc/kallsyms` has under the name of a target.
@@ -17,7 +16,7 @@ pub(crate) struct Symbols {
     pub(crate) data: Option<u8>,
     /// The function where it was not asked for: in another module, or in the kernel itself.
     pub(crate) elsewhere: Option<TargetBuf>,
-    /// Whether the module that was asked for is loaded, or built in.
+    /// Whether the module that was asked for is surely loaded.
     pub(crate) has_module: bool,
     /// Whether the function is code for the boot alone, which has been freed.
     pub(crate) is_init: bool,
@@ -54,8 +53,6 @@ impl Symbols {
                 }
             }
         })?;
-        // What is built in has no module's name in kallsyms.
-        found.has_module |= target.module_bytes().is_some_and(is_loaded);
         if let (1, Some((function, address @ 1..))) = (found.functions, &found.function) {
             found.is_init = code.init.contains(address);
             // Linux 7.3 says of some data that it is code; but it is behind all of the kernel's.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use kprobe_attach::bpf::{Array, Load, Program, insn};
 use kprobe_attach::error::{Cause, Step};
-use kprobe_attach::fd::{AsFd, AsRawFd, OwnedFd};
+use kprobe_attach::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeOpts};
 use rustix::io::FdFlags;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
@@ -14,6 +14,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use rustix::{process, thread};
 
 use super::features::with_filter;
+use super::why::load_as;
 use super::{
     Counter, PARANOID, Switch, asked, clean, function, in_thread, kernel_name, promised, unlink,
 };
@@ -193,6 +194,37 @@ fn cap_perfmon_alone_attaches_what_it_is_handed() {
         let handed = Counter::new();
         with_credentials(NOBODY, PERFMON, || {
             assert_eq!(attached(&asked(), &handed.program), untold);
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_program_of_another_type_leaves_the_question_to_the_next_program() {
+    const SOCKET_FILTER: u32 = 1;
+    let _paranoid = Switch::paranoid("2");
+    let other = load_as(SOCKET_FILTER, 0, 0).unwrap();
+    let right = Counter::new();
+    clean(|| {
+        with_credentials(NOBODY, PERFMON, || {
+            let kernel = Kernel::new();
+            let link = KprobeOpts::new().attach_mode(AttachMode::Link);
+            let attach = |program: BorrowedFd<'_>, opts| {
+                answer(kernel.attach_kprobe(program, function(), opts))
+            };
+            let (no_answer, works) = if kernel_name() == "5.10" {
+                // Without CAP_BPF it answers nothing.
+                let denied = (Step::ProbeKernel, Errno::PERM, Cause::NoPermission);
+                (denied, Err(denied))
+            } else {
+                let unknown = (Step::ProbeKernel, Errno::INVAL, Cause::Unknown);
+                (unknown, Ok(()))
+            };
+            assert_eq!(attach(other.as_fd(), &link), Err(no_answer));
+            let refused = Err((Step::SetBpf, Errno::INVAL, Cause::WrongProgram));
+            let default = KprobeOpts::new();
+            assert_eq!(attach(other.as_fd(), &default), refused);
+            assert_eq!(attach(right.program.as_fd(), &link), works);
         });
     });
 }

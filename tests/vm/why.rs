@@ -376,16 +376,18 @@ fn a_loaded_module_without_the_function_is_no_missing_module() {
         assert!(has(&explanation, |evidence| *evidence == module));
         assert_eq!(suggestions(&explanation)[0], "dummy:dummy_dev_init");
     }
-    // It is sysfs that tells, where it is mounted; without it the errno alone is left.
-    let cause = || {
-        let attached = Kernel::new().attach_kprobe(&Counter::new().program, target, &ENTRY);
+    // sysfs reports that, wherever it is; without it the errno alone is left.
+    let cause = |kernel: Kernel| {
+        let attached = kernel.attach_kprobe(&Counter::new().program, target, &ENTRY);
         attached.unwrap_err().cause()
     };
     with_own_mounts(|| {
         unmount("/proc");
-        assert_eq!(cause(), Cause::NoSuchFunction);
+        assert_eq!(cause(Kernel::new()), Cause::NoSuchFunction);
         unmount_sys();
-        assert_eq!(cause(), Cause::ModuleNotLoaded);
+        assert_eq!(cause(Kernel::new()), Cause::ModuleNotLoaded);
+        let kernel = Kernel::with_detached_mounts();
+        assert_eq!(cause(kernel), Cause::NoSuchFunction);
     });
     busybox("rmmod dummy");
 }
@@ -623,7 +625,7 @@ struct ProgLoad {
 }
 
 /// Loads `r0 = 0; exit` as what the library does not load.
-fn load_as(
+pub(super) fn load_as(
     prog_type: u32,
     prog_flags: u32,
     expected_attach_type: u32,
