@@ -85,6 +85,14 @@ fn help_fits_a_screen_and_a_wrong_command_line_is_2() {
         &["count", "--colour", FUNCTION],
         &["attach", FUNCTION],
         &["plan", "--for", "1", FUNCTION],
+        &["plan", "--json", "--mode", "perf", "--json", FUNCTION],
+        &["plan", "--mode", "perf", "--mode=perf", FUNCTION],
+        &["plan", FUNCTION, "--", "true"],
+        &["plan", "vfs_read,foo=1"],
+        &["count", "vfs_read,foo=1"],
+        &["explain", "vfs_read,foo=1"],
+        &["attach", "--program", "id:1", "vfs_read,foo=1"],
+        &["help", "cuont"],
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -281,7 +289,7 @@ fn a_failure_is_a_line_for_each_probe_and_nothing_stays_attached() {
         );
 
         let output = run(&[&["count", "--json"], &probes[2..]].concat());
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(2));
         let lines = json(&output.stdout);
         for (line, probe) in lines.iter().zip(&probes[2..]) {
             assert_eq!(line["probe"], *probe);
@@ -692,7 +700,7 @@ fn signals_that_were_ignored_at_the_start_stay_so_but_a_childs_end_does_not() {
 fn a_text_longer_than_any_is_refused_and_shown() {
     let long = format!("{}-", "f".repeat(70_000));
     let output = run(&["plan", &long]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("^ no function name has this byte"));
     let padded = format!("{FUNCTION},cookie={}", "0".repeat(70_000));
     let output = run(&["count", "--quiet", "--for", "0", &padded]);
@@ -737,7 +745,7 @@ fn a_hostile_name_reaches_no_system_call_in_any_mode() {
                 .args(["count", "--json", "--mode", mode.name(), name])
                 .output()
                 .unwrap();
-            assert_eq!(output.status.code(), Some(1), "{name:?}");
+            assert_eq!(output.status.code(), Some(2), "{name:?}");
             let line = &json(&output.stdout)[0];
             assert_eq!(line["probe"], name);
             assert_eq!(line["error"]["step"], "request");
@@ -746,7 +754,7 @@ fn a_hostile_name_reaches_no_system_call_in_any_mode() {
             let mut calls = trace
                 .lines()
                 .filter(|call| cfg!(not(target_arch = "x86")) || !call.contains("/proc/self/auxv"));
-            assert_eq!(calls.next(), Some("+++ exited with 1 +++"), "{name:?}");
+            assert_eq!(calls.next(), Some("+++ exited with 2 +++"), "{name:?}");
         }
     }
 }

@@ -13,34 +13,49 @@ mod programs;
 mod rt;
 mod session;
 
-use core::fmt::Write;
+use core::fmt::{Display, Write};
 
 use kprobe_attach::Kernel;
 
-use cli::{Args, Command, FAILURE, HELP, USAGE};
+use cli::{Args, Command, FAILURE, Help, Request, USAGE};
 use out::{Output, message};
 use rt::Start;
 
 /// The program, from its first argument to its exit status.
 fn main(start: &Start) -> u8 {
     let mut args = Args::new(start);
-    if let Err(usage) = args.parse() {
-        message(format_args!("{usage}\nTry 'kprobe-attach --help'."));
+    let mut out = Output::stdout();
+    let entry = match args.parse() {
+        Ok(Request::Help(about)) => {
+            out.break_lines();
+            return print(&mut out, &Help(about));
+        }
+        Ok(Request::Version) => return print(&mut out, &VERSION),
+        Ok(Request::Run(entry)) => entry,
+        Err((usage, about)) => {
+            let (name, blank) = about.map_or(("", ""), |entry| (entry.name, " "));
+            message(format_args!(
+                "{usage}\nTry 'kprobe-attach {name}{blank}--help'."
+            ));
+            return USAGE;
+        }
+    };
+    if args.report.json {
+        out.keep_lines();
+    }
+    if session::check(&args, &mut out).is_err() {
         return USAGE;
     }
-    let mut out = Output::stdout(start);
-    let run: Run = match args.command {
-        Command::Help => |_, _, _, out| print(out, HELP),
-        Command::Version => |_, _, _, out| print(out, VERSION),
+    let run: Run = match entry.command {
         Command::Features => commands::features::run,
         Command::Plan => commands::plan::run,
         Command::Attach => commands::attach::run,
         Command::Count if args.probe_count == 0 => commands::pinned::run,
         Command::Count => commands::count::run,
-        Command::Explain if Command::Explain.is_built() => commands::explain::run,
-        Command::Sweep if Command::Sweep.is_built() => commands::sweep::run,
+        Command::Explain if cfg!(feature = "explain") => commands::explain::run,
+        Command::Sweep if cfg!(feature = "files") => commands::sweep::run,
         // `Args` has refused it.
-        Command::Explain | Command::Sweep => |_, _, _, _| Err(()),
+        Command::Explain | Command::Sweep => return USAGE,
     };
     // What is not mounted may be mounted where no mount table shows it.
     let kernel = Kernel::with_detached_mounts();
@@ -52,11 +67,9 @@ type Run = fn(&Start, &Args<'_>, &Kernel, &mut Output) -> Result<u8, ()>;
 
 const VERSION: &str = concat!("kprobe-attach ", env!("CARGO_PKG_VERSION"), "\n");
 
-fn print(out: &mut Output, text: &str) -> Result<u8, ()> {
-    out.write_str(text)
-        .and_then(|()| out.flush())
-        .map(|()| 0)
-        .map_err(drop)
+fn print(out: &mut Output, text: &dyn Display) -> u8 {
+    let printed = write!(out, "{text}").and_then(|()| out.flush());
+    printed.map_or(FAILURE, |()| 0)
 }
 
 #[panic_handler]

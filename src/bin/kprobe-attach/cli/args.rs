@@ -6,25 +6,29 @@ use core::time::Duration;
 use kprobe_attach::AttachMode;
 use kprobe_attach::request::{ParseError, Probe};
 
-use super::command::{Command, OPTIONS};
+use super::table::{Command, CommandEntry, OPTIONS, Opt, OptionEntry, Value, Words};
 use super::usage::{MAX_PIN_DIR_LEN, Usage};
 use crate::out::Report;
 use crate::rt::Start;
 
-/// What the program is to do.
+/// What a command line asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Request {
+    /// The overview, or the help of one command.
+    Help(Option<&'static CommandEntry>),
+    Version,
+    Run(&'static CommandEntry),
+}
+
+/// The arguments of a command.
 #[derive(Debug)]
 pub(crate) struct Args<'a> {
-    pub(crate) command: Command,
     start: &'a Start,
+    /// The options that were given, each with its value, which is empty where it takes none.
+    given: [Option<&'a CStr>; OPTIONS.len()],
     pub(crate) probe_count: usize,
     /// How failures are reported; and the options that are the same for all probes.
     pub(crate) report: Report,
-    pub(crate) program: Option<&'a CStr>,
-    pub(crate) pin: Option<&'a CStr>,
-    pub(crate) time: Option<Duration>,
-    pub(crate) interval: Option<Duration>,
-    pub(crate) quiet: bool,
-    pub(crate) dry_run: bool,
     /// The index of the command to run among the arguments.
     pub(crate) run: Option<usize>,
 }
@@ -33,138 +37,152 @@ impl<'a> Args<'a> {
     /// Begins with nothing asked for.
     pub(crate) const fn new(start: &'a Start) -> Self {
         Self {
-            command: Command::Help,
             start,
+            given: [None; OPTIONS.len()],
             probe_count: 0,
             report: Report::new(),
-            program: None,
-            pin: None,
-            time: None,
-            interval: None,
-            quiet: false,
-            dry_run: false,
             run: None,
         }
     }
 
     /// Reads the arguments.
-    pub(crate) fn parse(&mut self) -> Result<(), Usage<'a>> {
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them, and the command that it is about.
+    pub(crate) fn parse(&mut self) -> Result<Request, (Usage<'a>, Option<&'static CommandEntry>)> {
+        let name = self.start.arg(1).ok_or((Usage::NoCommand, None))?;
+        match name.to_bytes() {
+            b"help" => {
+                let Some(name) = self.start.arg(2) else {
+                    return Ok(Request::Help(None));
+                };
+                let about = CommandEntry::of(name.to_bytes());
+                let about = about.ok_or((Usage::UnknownCommand(name), None))?;
+                return Ok(Request::Help(Some(about)));
+            }
+            option @ [b'-', ..] => {
+                let request = Request::of(option, None);
+                return request.ok_or((Usage::UnknownOption(name), None));
+            }
+            _ => {}
+        }
+        let entry = CommandEntry::of(name.to_bytes());
+        let entry = entry.ok_or((Usage::UnknownCommand(name), None))?;
+        if !entry.is_built {
+            return Err((Usage::NotBuilt(name), None));
+        }
+        self.parse_for(entry).map_err(|usage| (usage, Some(entry)))
+    }
+
+    /// Reads the arguments of a command.
+    fn parse_for(&mut self, entry: &'static CommandEntry) -> Result<Request, Usage<'a>> {
         let start = self.start;
-        let name = start.arg(1).ok_or(Usage::NoCommand)?;
         let mut index = 1;
         let mut next = || {
             index += 1;
             start.arg(index)
         };
-        self.command = match (Command::of(name), name.to_bytes()) {
-            (Some(command), _) if !command.is_built() => return Err(Usage::NotBuilt(name)),
-            (Some(command), _) => command,
-            (None, [b'-', ..]) => return Err(Usage::UnknownOption(name)),
-            (None, _) => return Err(Usage::UnknownCommand(name)),
-        };
         while let Some(arg) = next() {
-            match (arg.to_bytes_with_nul(), Command::of(arg)) {
-                (b"--\0", _) => {
+            if let Some(request) = Request::of(arg.to_bytes(), Some(entry)) {
+                return Ok(request);
+            }
+            match arg.to_bytes() {
+                b"--" => {
+                    if entry.words != Words::ProbesAndCommand {
+                        return Err(Usage::RunsNothing);
+                    }
                     next().ok_or(Usage::EmptyRun)?;
                     self.run = Some(index);
                     break;
                 }
-                // Help and version, wherever they stand.
-                ([b'-', ..], Some(command)) => self.command = command,
-                ([b'-', b'-', option @ ..], None) => self.option(arg, option, &mut next)?,
-                ([b'-', ..], None) => return Err(Usage::UnknownOption(arg)),
-                _ => self.take_probe(arg)?,
+                [b'-', ..] => self.option(entry.command, arg, &mut next)?,
+                _ if entry.words == Words::Nothing => return Err(Usage::UnwantedProbe(arg)),
+                _ => self.probe_count += 1,
             }
         }
-        if self.pin.is_some() {
+        self.report.json = self.has(Opt::Json);
+        if self.has(Opt::Pin) {
             // What can be pinned is a link of this mode.
             let mode = &mut self.report.options.attach_mode;
             *mode = mode.or(Some(AttachMode::Link));
         }
-        self.check()
+        self.check(entry)?;
+        Ok(Request::Run(entry))
     }
 
     /// `--name`, `--name value` or `--name=value`.
     fn option(
         &mut self,
+        command: Command,
         arg: &'a CStr,
-        option: &'a [u8],
         next: &mut dyn FnMut() -> Option<&'a CStr>,
     ) -> Result<(), Usage<'a>> {
-        let equals = option.iter().position(|byte| *byte == b'=');
-        let (given, value) = match equals.and_then(|at| option.split_at_checked(at)) {
-            Some((name, value)) => (
-                name,
-                CStr::from_bytes_until_nul(value.get(1..).unwrap_or_default()).ok(),
-            ),
-            None => (option.strip_suffix(b"\0").unwrap_or(option), None),
-        };
-        let (name, commands) = *OPTIONS
-            .iter()
-            .find(|(name, _)| name.as_bytes() == given)
-            .ok_or(Usage::UnknownOption(arg))?;
-        if !commands.contains(&self.command)
-            && !matches!(self.command, Command::Help | Command::Version)
-        {
+        let (entry, value) = split(arg).ok_or(Usage::UnknownOption(arg))?;
+        let &OptionEntry { option, name, .. } = entry;
+        if !entry.commands.contains(&command) {
             return Err(Usage::NotForThis(name));
         }
-        let flag = match name {
-            "json" => Some(&mut self.report.json),
-            "quiet" => Some(&mut self.quiet),
-            "dry-run" => Some(&mut self.dry_run),
-            _ => None,
+        let value = match (entry.value, value) {
+            (Value::None, Some(_)) => return Err(Usage::UnwantedValue(name)),
+            (Value::None, None) => c"",
+            (_, value) => value.or_else(next).ok_or(Usage::MissingValue(name))?,
         };
-        if let Some(flag) = flag {
-            *flag = true;
-            return if value.is_some() {
-                Err(Usage::UnwantedValue(name))
-            } else {
-                Ok(())
-            };
-        }
-        let value = value.or_else(next).ok_or(Usage::MissingValue(name))?;
-        match name {
-            "program" => self.program = Some(value),
-            "pin" if value.count_bytes() > MAX_PIN_DIR_LEN => return Err(Usage::LongPath(name)),
-            "pin" => self.pin = Some(value),
-            "for" => self.time = Some(seconds(value).ok_or(Usage::BadTime(name, value))?),
-            "interval" => {
-                let interval = seconds(value).filter(|interval| !interval.is_zero());
-                self.interval = Some(interval.ok_or(Usage::BadTime(name, value))?);
+        match entry.value {
+            Value::Dir(_) if value.count_bytes() > MAX_PIN_DIR_LEN => {
+                return Err(Usage::LongPath(name));
             }
-            _ => self
-                .report
-                .options
-                .set_by_name(name, value.to_bytes())
-                .map_err(|error| Usage::BadValue(name, value, error))?,
+            Value::Time(_) | Value::Interval(_) => {
+                let may_be_zero = matches!(entry.value, Value::Time(_));
+                seconds(value)
+                    .filter(|time| may_be_zero || !time.is_zero())
+                    .ok_or(Usage::BadTime(name, value))?;
+            }
+            Value::Key(_) => {
+                let options = &mut self.report.options;
+                let set = options.set_by_name(name, value.to_bytes());
+                set.map_err(|error| Usage::BadValue(name, value, error))?;
+            }
+            Value::None | Value::Text(_) | Value::Dir(_) => {}
+        }
+        match self.given.get_mut(option as usize) {
+            Some(given @ None) => *given = Some(value),
+            _ => return Err(Usage::Twice(name)),
         }
         Ok(())
     }
 
-    fn take_probe(&mut self, arg: &'a CStr) -> Result<(), Usage<'a>> {
-        if matches!(self.command, Command::Features | Command::Sweep) {
-            return Err(Usage::UnwantedProbe(arg));
+    /// What goes together, and what must be there.
+    fn check(&self, entry: &CommandEntry) -> Result<(), Usage<'a>> {
+        let pins = self.has(Opt::Pin);
+        let holds = self.run.is_some() || self.has(Opt::For) || self.has(Opt::Interval);
+        if pins && holds {
+            return Err(Usage::PinAndHold);
         }
-        self.probe_count += 1;
+        // Without a probe, what is pinned is read.
+        let reads_pins = pins && entry.command == Command::Count;
+        if self.probe_count == 0 && entry.words != Words::Nothing && !reads_pins {
+            return Err(Usage::NoProbe);
+        }
+        if entry.command == Command::Attach && !self.has(Opt::Program) {
+            return Err(Usage::NoProgram);
+        }
         Ok(())
     }
 
-    fn check(&self) -> Result<(), Usage<'a>> {
-        let holds = self.run.is_some() || self.time.is_some() || self.interval.is_some();
-        match self.command {
-            Command::Features | Command::Plan | Command::Explain | Command::Sweep
-                if self.run.is_some() =>
-            {
-                Err(Usage::RunsNothing)
-            }
-            Command::Help | Command::Version | Command::Features | Command::Sweep => Ok(()),
-            _ if self.pin.is_some() && holds => Err(Usage::PinAndHold),
-            // Without a probe, what is pinned is read.
-            Command::Count if self.pin.is_some() => Ok(()),
-            _ if self.probe_count == 0 => Err(Usage::NoProbe),
-            Command::Attach if self.program.is_none() => Err(Usage::NoProgram),
-            Command::Plan | Command::Attach | Command::Count | Command::Explain => Ok(()),
-        }
+    /// Returns whether an option was given.
+    pub(crate) fn has(&self, option: Opt) -> bool {
+        self.value(option).is_some()
+    }
+
+    /// Returns the value of an option.
+    pub(crate) fn value(&self, option: Opt) -> Option<&'a CStr> {
+        self.given.get(option as usize).copied().flatten()
+    }
+
+    /// Returns the value of an option that is a time.
+    pub(crate) fn time(&self, option: Opt) -> Option<Duration> {
+        seconds(self.value(option)?)
     }
 
     /// The probes as they were given.
@@ -180,6 +198,27 @@ impl<'a> Args<'a> {
     pub(crate) fn read<'t>(&self, text: &'t CStr) -> Result<Probe<'t>, ParseError> {
         Probe::with_defaults(text.to_bytes(), &self.report.options)
     }
+}
+
+impl Request {
+    /// The options that stand for a request of their own, wherever they are.
+    fn of(option: &[u8], about: Option<&'static CommandEntry>) -> Option<Self> {
+        match option {
+            b"--help" | b"-h" => Some(Self::Help(about)),
+            b"--version" | b"-V" => Some(Self::Version),
+            _ => None,
+        }
+    }
+}
+
+/// Splits `--name` or `--name=value`.
+fn split(arg: &CStr) -> Option<(&'static OptionEntry, Option<&CStr>)> {
+    let option = arg.to_bytes_with_nul().strip_prefix(b"--")?;
+    let end = option.iter().position(|byte| matches!(byte, b'=' | 0))?;
+    let (name, rest) = option.split_at_checked(end)?;
+    let value = rest.strip_prefix(b"=");
+    let value = value.and_then(|value| CStr::from_bytes_with_nul(value).ok());
+    Some((OptionEntry::of(name)?, value))
 }
 
 /// The arguments that are probes. They are looked for anew each time, so that they need no memory.
@@ -200,22 +239,14 @@ impl<'a> Iterator for Probes<'a> {
             self.index += 1;
             let arg = self.start.arg(self.index);
             let arg = arg.filter(|_| self.index < self.end)?;
-            match arg.to_bytes() {
-                [b'-', b'-', option @ ..] if takes_next(option) => self.index += 1,
-                [b'-', ..] => {}
-                _ => return Some(arg),
+            match split(arg) {
+                // Its value is the next argument.
+                Some((entry, None)) if entry.value != Value::None => self.index += 1,
+                Some(_) => {}
+                None => return Some(arg),
             }
         }
     }
-}
-
-/// Whether the value of an option, which was taken before, is the next argument.
-fn takes_next(option: &[u8]) -> bool {
-    let is_flag = matches!(
-        option,
-        b"json" | b"quiet" | b"dry-run" | b"help" | b"version"
-    );
-    !is_flag && !option.contains(&b'=')
 }
 
 /// Seconds, with at most nine digits after a point.

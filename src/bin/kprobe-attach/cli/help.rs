@@ -1,28 +1,64 @@
-//! What `--help` prints.
+//! The texts of `--help`, made of the table.
 
-pub(crate) const HELP: &str = "\
-Attach BPF programs to kernel functions, as libbpf does, without libc.
+use core::fmt;
 
-kprobe-attach COMMAND:
-  features [--json]             what this kernel allows, or why not
-  plan [OPTIONS] PROBE...       the system calls; none is made
-  attach [OPTIONS] PROBE... [-- COMMAND...]  attach a loaded program
-  count [OPTIONS] PROBE... [-- COMMAND...]   count hits and misses
-  explain [OPTIONS] PROBE...    would it attach; if not, why
-  sweep [--dry-run] [--json]    remove what killed processes left
-PROBE: [kprobe/|kretprobe/][module:]function[+offset][,key=value]...
-  or 0xADDRESS; keys offset, cookie, mode, maxactive; flag retprobe
-OPTIONS, for all probes:
-  --mode MODE         link, perf, legacy-link, legacy; else the first that fits
-  --cookie N          what bpf_get_attach_cookie() gives (link modes)
-  --maxactive N       returns awaited at once, 1 to 4096 (legacy modes)
-  --program WHAT      attach: the path of a pinned program, or id:N
-  --pin DIR           attach, count: pin below DIR and leave, attached
-                      count without PROBE: the counts of what is pinned there
-  --for SECONDS       detach after this time
-  --interval SECONDS  count: print so often
-  --json, --quiet     one object a line; no messages
-Probes are detached when COMMAND ends, the time is up, or a signal comes; a
-COMMAND still running is sent SIGTERM and waited for. Exit status: COMMAND's
-if any (128+N if signal N ended it), else 0; 1 failure; 2 usage.
-";
+use super::table::{COMMANDS, CommandEntry, HELD, OPTIONS, PROBE, STATUS, SUMMARY, Words};
+use crate::out::Blanks;
+
+/// The text of `--help`: an overview, or everything about one command.
+pub(crate) struct Help(pub(crate) Option<&'static CommandEntry>);
+
+impl fmt::Display for Help {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(entry) = self.0 else {
+            write!(
+                f,
+                "{SUMMARY}\n\n\
+                Usage: kprobe-attach COMMAND [OPTION...] [PROBE...] [-- COMMAND...]\n\n"
+            )?;
+            for entry in COMMANDS.iter().filter(|entry| entry.is_built) {
+                row(f, "", entry.name, "", entry.about)?;
+            }
+            return write!(
+                f,
+                "\nPROBE: {PROBE}\n\nExit status: {STATUS}\n\n\
+                kprobe-attach COMMAND --help lists the options of a command.\n"
+            );
+        };
+        let words = match entry.words {
+            Words::Nothing => "",
+            Words::Probes => " PROBE...",
+            Words::ProbesAndCommand => " PROBE... [-- COMMAND...]",
+        };
+        let CommandEntry { name, about, .. } = entry;
+        write!(
+            f,
+            "{about}.\n\nUsage: kprobe-attach {name} [OPTION...]{words}\n\n"
+        )?;
+        for option in &OPTIONS {
+            if option.commands.contains(&entry.command) {
+                let word = option.value.word().unwrap_or_default();
+                row(f, "--", option.name, word, option.about)?;
+            }
+        }
+        if entry.words != Words::Nothing {
+            write!(f, "\nPROBE: {PROBE}\n")?;
+        }
+        if entry.words == Words::ProbesAndCommand {
+            write!(f, "\n{HELD}\n")?;
+        }
+        Ok(())
+    }
+}
+
+/// A name, and the word that stands for its value, in a column of their own before the text.
+fn row(
+    f: &mut fmt::Formatter<'_>,
+    dashes: &str,
+    name: &str,
+    word: &str,
+    about: &str,
+) -> fmt::Result {
+    let blanks = Blanks(19_usize.saturating_sub(dashes.len() + name.len() + word.len()));
+    writeln!(f, "  {dashes}{name} {word}{blanks}{about}")
+}

@@ -1,12 +1,12 @@
 //! The command line.
 
 mod args;
-mod command;
 mod help;
 mod status;
+mod table;
 mod usage;
 
-pub(crate) use args::{Args, decimal};
-pub(crate) use command::Command;
-pub(crate) use help::HELP;
+pub(crate) use args::{Args, Request, decimal};
+pub(crate) use help::Help;
 pub(crate) use status::{FAILURE, USAGE};
+pub(crate) use table::{Command, Opt};

@@ -20,6 +20,7 @@ pub(crate) enum Usage<'a> {
     UnknownOption(&'a CStr),
     /// An option that belongs to another command.
     NotForThis(&'a str),
+    Twice(&'a str),
     MissingValue(&'a str),
     UnwantedValue(&'a str),
     BadValue(&'a str, &'a CStr, ParseError),
@@ -36,15 +37,13 @@ pub(crate) enum Usage<'a> {
 impl fmt::Display for Usage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoCommand => {
-                f.write_str("which command? features, plan, attach, count, explain or sweep")
-            }
+            Self::NoCommand => f.write_str("a COMMAND is missing"),
             Self::UnknownCommand(name) => write!(f, "no command '{}'", Shown(name)),
             Self::NotBuilt(name) => write!(f, "this program was built without {}", Shown(name)),
             Self::UnknownOption(option) => write!(f, "no option '{}'", Shown(option)),
-            Self::RunsNothing => f.write_str("this command attaches nothing, so it runs no other"),
             Self::NotForThis(option) => write!(f, "--{option} is not for this command"),
-            Self::MissingValue(option) => write!(f, "--{option} wants a value"),
+            Self::Twice(option) => write!(f, "--{option} is given twice"),
+            Self::MissingValue(option) => write!(f, "--{option} needs a value"),
             Self::UnwantedValue(option) => write!(f, "--{option} takes no value"),
             Self::BadValue(option, value, error) => {
                 write!(f, "--{option}:\n{}", error.in_text(value.to_bytes()))
@@ -55,15 +54,14 @@ impl fmt::Display for Usage<'_> {
                 Shown(value)
             ),
             Self::LongPath(option) => write!(f, "--{option}: the path is too long"),
-            Self::NoProbe => f.write_str("which function? A PROBE is missing"),
+            Self::NoProbe => f.write_str("a PROBE is missing"),
             Self::UnwantedProbe(probe) => write!(f, "this command takes no '{}'", Shown(probe)),
-            Self::NoProgram => {
-                f.write_str("which program? --program PATH or --program id:N is missing")
-            }
+            Self::NoProgram => f.write_str("--program PATH or --program id:N is missing"),
+            Self::RunsNothing => f.write_str("this command runs no COMMAND"),
             Self::PinAndHold => {
-                f.write_str("--pin leaves at once: no --for, no --interval, no command")
+                f.write_str("--pin ends at once: no --for, no --interval, no COMMAND")
             }
-            Self::EmptyRun => f.write_str("no command after --"),
+            Self::EmptyRun => f.write_str("a COMMAND is missing after --"),
         }
     }
 }

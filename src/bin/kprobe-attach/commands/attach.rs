@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use kprobe_attach::bpf::Program;
 use kprobe_attach::{Error, Kernel};
 
-use crate::cli::{Args, decimal};
+use crate::cli::{Args, Opt, decimal};
 use crate::out::Output;
 use crate::rt::Start;
 use crate::session::{self, Hold, Session, Source, announce, pin_all, print_all};
@@ -23,8 +23,7 @@ pub(crate) fn run(
     out: &mut Output,
 ) -> Result<u8, ()> {
     let mut hold = Hold::new(start)?;
-    session::check(args, out)?;
-    let program = open(args.program.unwrap_or_default()).map_err(|error| {
+    let program = open(args.value(Opt::Program).unwrap_or_default()).map_err(|error| {
         // One message for a person; a line for each probe that was not attached for a script.
         let reports = if args.report.json {
             args.probe_count
@@ -39,7 +38,7 @@ pub(crate) fn run(
     // The program is one for all.
     session::plan(args, kernel, out, 0)?;
     let session = Session::attach(args, kernel, out, &mut |_, _| Ok(Source::Given(&program)))?;
-    if let Some(dir) = args.pin {
+    if let Some(dir) = args.value(Opt::Pin) {
         // The pins keep what closing the file descriptors would have detached.
         return pin_all(args, out, dir, &session).map(|()| 0);
     }

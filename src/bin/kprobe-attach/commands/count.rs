@@ -9,7 +9,7 @@ use kprobe_attach::request::Probe;
 use kprobe_attach::{Errno, Error, Kernel};
 
 use super::table::{ROW, missed, print_counts, print_head};
-use crate::cli::Args;
+use crate::cli::{Args, Opt};
 use crate::out::Output;
 use crate::programs::Counter;
 use crate::rt::Start;
@@ -34,9 +34,8 @@ pub(crate) fn run(
     out: &mut Output,
 ) -> Result<u8, ()> {
     let mut hold = Hold::new(start)?;
-    session::check(args, out)?;
     session::plan(args, kernel, out, OF_COUNTER)?;
-    let array: MakeArray = match args.pin {
+    let array: MakeArray = match args.value(Opt::Pin) {
         Some(_) => labelled_counter,
         None => |_, _| Array::create(1),
     };
@@ -44,7 +43,7 @@ pub(crate) fn run(
         let counter = load(start, array(text, probe)?)?;
         Ok(Source::BuiltIn(counter))
     })?;
-    if let Some(dir) = args.pin {
+    if let Some(dir) = args.value(Opt::Pin) {
         return pin_all(args, out, dir, &session).map(|()| 0);
     }
     announce(args);
@@ -53,9 +52,8 @@ pub(crate) fn run(
     // moving the cursor up.
     let probes = args.probe_count;
     let rows = probes + 2;
-    out.stay_live(!args.report.json && args.run.is_none() && out.fits(rows, column(args) + ROW));
-    let live = out.is_live();
-    let interval = args.interval.or(live.then_some(REFRESH));
+    let live = !args.report.json && args.run.is_none() && out.fits(start, rows, column(args) + ROW);
+    let interval = args.time(Opt::Interval).or(live.then_some(REFRESH));
     let mut drawn = false;
     let waited = hold.wait(args, interval, || {
         if drawn && live {
@@ -88,10 +86,11 @@ fn load(start: &Start, hits: Array) -> Result<Counter, Error> {
     .map(|program| Counter { program, hits })
 }
 
-/// Puts the cursor back to where the table begins: its head and a row for each probe.
+/// Puts the cursor back to where the table begins, which is its head and a row for each probe, and
+/// clears what stood there: a longer row, or a key that the terminal has echoed.
 fn up(out: &mut Output, probes: usize) {
     // What goes wrong here goes wrong again with the table.
-    let _ = write!(out, "\x1b[{}A", probes + 1);
+    let _ = write!(out, "\x1b[{}A\x1b[J\r", probes + 1);
 }
 
 /// The narrowest column of probes, and the widest; a longer text pushes its row to the right.

@@ -22,30 +22,11 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
 fn explain(args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, fmt::Error> {
     let mut status = 0;
     for text in args.probes() {
-        let would_attach = match args.read(text) {
-            Ok(probe) => {
-                let explanation = kernel.explain(probe.target, &probe.opts);
-                print(args, out, text, &explanation)?;
-                explanation.refusal().is_none()
-            }
-            Err(error) if args.report.json => {
-                verdict_json(out, text, None, Some(&error.into()))?;
-                let allowed = error.invalid.allowed();
-                let mut evidence = Strings::begin(out);
-                evidence.push(&error)?;
-                evidence.push(&allowed)?;
-                evidence.end()?;
-                out.write_str(",\"suggestions\":[]}\n")?;
-                false
-            }
-            Err(error) => {
-                let cause = Error::from(error).cause();
-                let shown = error.in_text(text.to_bytes());
-                writeln!(out, "{}: would not attach: {cause}\n{shown}", Lossy(text))?;
-                false
-            }
-        };
-        if !would_attach {
+        // Every probe has been read before.
+        let Ok(probe) = args.read(text) else { continue };
+        let explanation = kernel.explain(probe.target, &probe.opts);
+        print(args, out, text, &explanation)?;
+        if explanation.refusal().is_some() {
             status = FAILURE;
         }
     }

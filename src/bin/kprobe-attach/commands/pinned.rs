@@ -9,7 +9,7 @@ use kprobe_attach::request::Probe;
 use kprobe_attach::{Errno, Error, Kernel, KprobeLink};
 
 use super::table::{missed, print_counts, print_head};
-use crate::cli::Args;
+use crate::cli::{Args, Opt};
 use crate::out::{Lossy, Output};
 use crate::rt::Start;
 use crate::session::{for_each_counter, label};
@@ -23,8 +23,7 @@ const PINNED_WIDTH: usize = 24;
 ///
 /// Something cannot be read, and has been reported; or nobody takes the output.
 pub(crate) fn run(_: &Start, args: &Args<'_>, _: &Kernel, out: &mut Output) -> Result<u8, ()> {
-    let dir = args.pin.unwrap_or_default();
-    out.stay_live(false);
+    let dir = args.value(Opt::Pin).unwrap_or_default();
     print_head(args, out, PINNED_WIDTH)?;
     let mut all = Ok(0);
     let read = for_each_counter(dir, &mut |counter, link| {

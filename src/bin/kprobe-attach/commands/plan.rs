@@ -9,7 +9,7 @@ use kprobe_attach::{Kernel, Plan};
 use crate::cli::Args;
 use crate::out::{Json, Lossy, Output};
 use crate::rt::Start;
-use crate::session::{self, for_all, probe_fields};
+use crate::session::{for_all, probe_fields};
 
 /// Prints the plan of each probe.
 ///
@@ -17,7 +17,6 @@ use crate::session::{self, for_all, probe_fields};
 ///
 /// One or more probes have none, and each has been reported; or nobody takes the output.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
-    session::check(args, out)?;
     let mut printed = Ok(());
     let planned = for_all(args, out, &mut |out, text, probe| {
         let plan = kernel.plan(probe.target, &probe.opts)?;

@@ -6,7 +6,7 @@ use core::fmt::{self, Write};
 use kprobe_attach::Kernel;
 use kprobe_attach::tracefs::EventLine;
 
-use crate::cli::Args;
+use crate::cli::{Args, Opt};
 use crate::out::{Json, Output, message};
 use crate::rt::Start;
 
@@ -20,15 +20,15 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
     let each = |event: &EventLine<'_>| {
         printed = printed.and_then(|()| print(args, out, event));
     };
-    let swept = if args.dry_run {
+    let swept = if args.has(Opt::DryRun) {
         kernel.sweep_dry_run(each)
     } else {
         kernel.sweep(each)
     };
     let printed = printed.and_then(|()| out.flush());
     let swept = swept.map_err(|error| args.report.error(out, None, &error))?;
-    if !args.quiet {
-        let to_be = if args.dry_run { "to be " } else { "" };
+    if !args.has(Opt::Quiet) {
+        let to_be = if args.has(Opt::DryRun) { "to be " } else { "" };
         message(format_args!(
             "{} {to_be}removed, {} in use",
             swept.removed, swept.in_use
@@ -49,7 +49,7 @@ fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>) -> fmt::Resul
     };
     let place = &event.place;
     if args.report.json {
-        let removed = !args.dry_run;
+        let removed = !args.has(Opt::DryRun);
         return writeln!(
             out,
             r#"{{"event":{},"probe":{},"removed":{removed}}}"#,
@@ -57,7 +57,7 @@ fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>) -> fmt::Resul
             Json(format_args!("{kind}/{place}"))
         );
     }
-    let done = if args.dry_run {
+    let done = if args.has(Opt::DryRun) {
         "would remove"
     } else {
         "removed"

@@ -59,12 +59,7 @@ fn row(
     hits: &dyn Display,
     missed: &dyn Display,
 ) -> fmt::Result {
-    // To the end of the line, where a longer row stood before.
-    let clear = if out.is_live() { "\x1b[K" } else { "" };
     let blanks = Blanks(width.saturating_sub(probe.count_bytes()));
     let probe = Lossy(probe);
-    writeln!(
-        out,
-        "{probe}{blanks}  {mode:<11}  {hits:>12}  {missed:>8}{clear}"
-    )
+    writeln!(out, "{probe}{blanks}  {mode:<11}  {hits:>12}  {missed:>8}")
 }

@@ -10,51 +10,116 @@ use crate::rt::{Start, standard_fd};
 /// One write then has the lines of eight probes, in JSON too.
 const BUFFER_LEN: usize = 1280;
 
-/// Text on its way to a standard file descriptor.
+/// Text on its way to a standard file descriptor. Lines for a terminal are broken at blanks.
 #[derive(Debug)]
 pub(crate) struct Output {
     fd: u8,
     buffer: [u8; BUFFER_LEN],
     filled: usize,
     failed: bool,
-    live: bool,
+    /// The columns of the terminal; 0 where lines are not broken.
+    width: usize,
+    /// The column behind what was written.
+    column: usize,
+    /// The blanks before it.
+    blanks: usize,
+    /// Where a line that is broken goes on: the column of the text that began last at the begin of
+    /// a line, or behind two blanks.
+    indent: usize,
+    /// The place in the buffer, and the column, behind the last single blank.
+    gap: Option<(usize, usize)>,
 }
 
 impl Output {
     /// Standard output.
-    pub(crate) fn stdout(start: &Start) -> Self {
-        let terminal = start.env("TERM").filter(|name| *name != c"dumb");
-        Self {
-            live: terminal.is_some() && rustix::termios::isatty(standard_fd(1)),
-            ..Self::new(1)
-        }
+    pub(crate) fn stdout() -> Self {
+        Self::new(1)
     }
 
-    const fn new(fd: u8) -> Self {
+    fn new(fd: u8) -> Self {
+        let size = rustix::termios::tcgetwinsize(standard_fd(fd));
         Self {
             fd,
             buffer: [0; BUFFER_LEN],
             filled: 0,
             failed: false,
-            live: false,
+            width: size.map_or(0, |size| size.ws_col.into()),
+            column: 0,
+            blanks: 0,
+            indent: 0,
+            gap: None,
         }
     }
 
-    /// Whether somebody looks on, at a terminal whose cursor can be moved.
-    pub(crate) const fn is_live(&self) -> bool {
-        self.live
+    /// Breaks no line from now on.
+    pub(crate) const fn keep_lines(&mut self) {
+        self.width = 0;
     }
 
-    /// Leaves the cursor alone from now on, unless `live`.
-    pub(crate) const fn stay_live(&mut self, live: bool) {
-        self.live = self.live && live;
+    /// Breaks lines as for a terminal of 80 columns, unless it is one.
+    pub(crate) const fn break_lines(&mut self) {
+        if self.width == 0 {
+            self.width = 80;
+        }
     }
 
-    /// Whether the terminal has so many rows and columns.
-    pub(crate) fn fits(&self, rows: usize, columns: usize) -> bool {
-        rustix::termios::tcgetwinsize(standard_fd(self.fd)).is_ok_and(|size| {
-            usize::from(size.ws_row) >= rows && usize::from(size.ws_col) >= columns
-        })
+    /// Whether this is a terminal whose cursor can be moved, with so many rows and columns.
+    pub(crate) fn fits(&self, start: &Start, rows: usize, columns: usize) -> bool {
+        let has_cursor = start.env("TERM").is_some_and(|name| name != c"dumb");
+        let size = rustix::termios::tcgetwinsize(standard_fd(self.fd));
+        has_cursor
+            && size.is_ok_and(|size| {
+                usize::from(size.ws_row) >= rows && usize::from(size.ws_col) >= columns
+            })
+    }
+
+    /// Takes note of a byte that was written, and breaks the line if it is too long.
+    fn place(&mut self, byte: u8) {
+        match byte {
+            b'\n' | b'\r' => (self.column, self.blanks, self.indent, self.gap) = (0, 0, 0, None),
+            // A further byte of a character.
+            0x80..=0xbf => {}
+            b' ' => {
+                self.column += 1;
+                self.blanks += 1;
+                if self.blanks > 1 || self.column == 1 {
+                    (self.indent, self.gap) = (self.column, None);
+                } else {
+                    self.gap = Some((self.filled, self.column));
+                }
+            }
+            _ => {
+                self.column += 1;
+                self.blanks = 0;
+                if self.column > self.width {
+                    self.break_line();
+                }
+            }
+        }
+    }
+
+    /// Goes on in the next line with what stands behind the last gap between words, if there is
+    /// one.
+    fn break_line(&mut self) {
+        let Some((gap, column)) = self.gap.take() else {
+            return;
+        };
+        // A deep indentation would leave too little.
+        if self.indent > self.width / 2 {
+            self.indent = 0;
+        }
+        let filled = self.filled + self.indent;
+        if filled > self.buffer.len() {
+            return;
+        }
+        self.buffer.copy_within(gap..self.filled, gap + self.indent);
+        let between = self.buffer.get_mut(gap - 1..gap + self.indent);
+        if let Some([newline, blanks @ ..]) = between {
+            *newline = b'\n';
+            blanks.fill(b' ');
+        }
+        self.filled = filled;
+        self.column = self.indent + self.column - column;
     }
 
     /// Writes out what has come together.
@@ -79,6 +144,7 @@ impl Output {
             }
         }
         self.filled = 0;
+        self.gap = None;
         if self.failed { Err(fmt::Error) } else { Ok(()) }
     }
 }
@@ -92,6 +158,9 @@ impl Write for Output {
             if let Some(free) = self.buffer.get_mut(self.filled) {
                 *free = byte;
                 self.filled += 1;
+            }
+            if self.width != 0 {
+                self.place(byte);
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use kprobe_attach::{Error, Kernel, KprobeLink};
 
 use super::hold::Hold;
 use super::probes::for_all;
-use crate::cli::Args;
+use crate::cli::{Args, Opt};
 use crate::out::{Output, message};
 use crate::programs::Counter;
 use crate::rt::Slots;
@@ -117,7 +117,7 @@ impl<'a> Session<'a> {
                 all = Err(());
             }
         }
-        if !args.quiet {
+        if !args.has(Opt::Quiet) {
             message(format_args!("detached"));
         }
         let status = hold.finish();

@@ -9,7 +9,7 @@ use rustix::time::Timespec;
 
 use kprobe_attach::error::ErrnoName;
 
-use crate::cli::Args;
+use crate::cli::{Args, Opt};
 use crate::out::{Shown, message};
 use crate::rt::{Signals, Start, spawn};
 
@@ -72,7 +72,7 @@ impl<'a> Hold<'a> {
             }
         }
         let begin = now();
-        let end = args.time.map(|time| begin + time);
+        let end = args.time(Opt::For).map(|time| begin + time);
         let mut next_tick = interval.map(|interval| begin + interval);
         loop {
             let now = now();

@@ -7,14 +7,14 @@ use kprobe_attach::request::Probe;
 
 use super::attached::{Attached, Session};
 use super::pin_names::LinkPath;
-use crate::cli::Args;
+use crate::cli::{Args, Opt};
 use crate::out::{Json, Lossy, OrNull, Output, message};
 
 /// Says that the probes are attached, and how to end it.
 pub(crate) fn announce(args: &Args<'_>) {
     let count = args.probe_count;
     let plural = if count == 1 { "" } else { "s" };
-    if !args.quiet {
+    if !args.has(Opt::Quiet) {
         message(format_args!(
             "{count} probe{plural} attached; Ctrl-C detaches"
         ));
@@ -46,7 +46,7 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
         .info()
         .ok()
         .and_then(|info| info.link_id.map(u64::from));
-    let pinned = args.pin.map(|dir| LinkPath(dir, probe));
+    let pinned = args.value(Opt::Pin).map(|dir| LinkPath(dir, probe));
     if args.report.json {
         write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))?;
         probe_fields(out, probe, Some(mode))?;

@@ -6,17 +6,23 @@ use kprobe_attach::request::Probe;
 use kprobe_attach::{Error, Kernel};
 
 use super::descriptors::{check_descriptors, of_link};
-use crate::cli::Args;
+use crate::cli::{Args, Opt};
 use crate::out::Output;
 
-/// Reads every probe, so that what is wrong with the request is refused before the kernel is asked
-/// anything.
+/// Reads every probe, before the kernel is asked anything.
 ///
 /// # Errors
 ///
 /// One or more are no probes, and each has been reported.
 pub(crate) fn check(args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
-    for_all(args, out, &mut |_, _, _| Ok(()))
+    let mut all = Ok(());
+    for text in args.probes() {
+        if let Err(error) = args.read(text) {
+            args.report.text(out, text, error);
+            all = Err(());
+        }
+    }
+    all
 }
 
 /// Plans every probe, so that what this kernel does not serve is refused before anything is made;
@@ -36,7 +42,7 @@ pub(crate) fn plan(
     for_all(args, out, &mut |_, _, probe| {
         let plan = kernel.plan(probe.target, &probe.opts)?;
         needed += of_probe + of_link(plan.mode());
-        if args.pin.is_some() {
+        if args.has(Opt::Pin) {
             plan.can_pin()
         } else {
             Ok(())
@@ -56,17 +62,11 @@ pub(crate) fn for_all<'t>(
 ) -> Result<(), ()> {
     let mut all = Ok(());
     for text in args.probes() {
-        match args.read(text) {
-            Ok(probe) => {
-                if let Err(error) = attempt(out, text, &probe) {
-                    args.report.error(out, Some(text), &error);
-                    all = Err(());
-                }
-            }
-            Err(error) => {
-                args.report.text(out, text, error);
-                all = Err(());
-            }
+        // Every probe has been read before.
+        let Ok(probe) = args.read(text) else { continue };
+        if let Err(error) = attempt(out, text, &probe) {
+            args.report.error(out, Some(text), &error);
+            all = Err(());
         }
     }
     all

@@ -1,0 +1,265 @@
+//! The commands of the program, and their options.
+//!
+//! Everything that says what there is comes from here: the parser, `--help`, and, rendered by a
+//! test, the man page and the completions of the shells. So this file imports nothing.
+
+/// A command of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Features,
+    Plan,
+    Attach,
+    Count,
+    Explain,
+    Sweep,
+}
+
+/// The words that a command takes besides its options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    Nothing,
+    Probes,
+    /// Probes, and behind `--` a command to run while they are attached.
+    ProbesAndCommand,
+}
+
+/// What there is to know of a command.
+#[derive(Debug)]
+pub(crate) struct CommandEntry {
+    pub(crate) command: Command,
+    pub(crate) name: &'static str,
+    pub(crate) words: Words,
+    /// One line.
+    pub(crate) about: &'static str,
+    /// Whether the program was built with what the command takes.
+    pub(crate) is_built: bool,
+}
+
+/// The commands, in the order in which `--help` lists them.
+pub(crate) const COMMANDS: [CommandEntry; 6] = [
+    CommandEntry {
+        command: Command::Features,
+        name: "features",
+        words: Words::Nothing,
+        about: "Show what this kernel allows, and why not",
+        is_built: true,
+    },
+    CommandEntry {
+        command: Command::Plan,
+        name: "plan",
+        words: Words::Probes,
+        about: "Show the system calls of an attach, and make none",
+        is_built: true,
+    },
+    CommandEntry {
+        command: Command::Attach,
+        name: "attach",
+        words: Words::ProbesAndCommand,
+        about: "Attach a loaded program",
+        is_built: true,
+    },
+    CommandEntry {
+        command: Command::Count,
+        name: "count",
+        words: Words::ProbesAndCommand,
+        about: "Count the hits and misses of each probe",
+        is_built: true,
+    },
+    CommandEntry {
+        command: Command::Explain,
+        name: "explain",
+        words: Words::Probes,
+        about: "Show whether a probe would attach, and why not",
+        is_built: cfg!(feature = "explain"),
+    },
+    CommandEntry {
+        command: Command::Sweep,
+        name: "sweep",
+        words: Words::Nothing,
+        about: "Remove the trace events that killed processes left",
+        is_built: cfg!(feature = "files"),
+    },
+];
+
+/// An option: its place in [`OPTIONS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opt {
+    Mode,
+    Cookie,
+    Maxactive,
+    Program,
+    Pin,
+    For,
+    Interval,
+    Json,
+    Quiet,
+    DryRun,
+}
+
+/// The value of an option, with the word that stands for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    None,
+    Text(&'static str),
+    /// The path of a directory in which names of pins are put.
+    Dir(&'static str),
+    /// Seconds, with up to nine digits after the point.
+    Time(&'static str),
+    /// The same, and not 0.
+    Interval(&'static str),
+    /// The value of a probe's key of the same name, for all probes that have no such key.
+    Key(&'static str),
+}
+
+/// What there is to know of an option.
+#[derive(Debug)]
+pub(crate) struct OptionEntry {
+    pub(crate) option: Opt,
+    pub(crate) name: &'static str,
+    pub(crate) value: Value,
+    /// One line of at most 57 characters.
+    pub(crate) about: &'static str,
+    /// The commands that take it.
+    pub(crate) commands: &'static [Command],
+}
+
+/// The commands about probes.
+const OF_PROBES: &[Command] = &[
+    Command::Plan,
+    Command::Attach,
+    Command::Count,
+    Command::Explain,
+];
+
+/// The commands that hold probes attached.
+const HOLDING: &[Command] = &[Command::Attach, Command::Count];
+
+const ALL: &[Command] = &[
+    Command::Features,
+    Command::Plan,
+    Command::Attach,
+    Command::Count,
+    Command::Explain,
+    Command::Sweep,
+];
+
+/// The options, in the order in which `--help` lists them.
+pub(crate) const OPTIONS: [OptionEntry; 10] = [
+    OptionEntry {
+        option: Opt::Mode,
+        name: "mode",
+        value: Value::Key("MODE"),
+        about: "link, perf, legacy-link or legacy; else the first to fit",
+        commands: OF_PROBES,
+    },
+    OptionEntry {
+        option: Opt::Cookie,
+        name: "cookie",
+        value: Value::Key("N"),
+        about: "for bpf_get_attach_cookie(), in the link modes",
+        commands: OF_PROBES,
+    },
+    OptionEntry {
+        option: Opt::Maxactive,
+        name: "maxactive",
+        value: Value::Key("N"),
+        about: "returns awaited at once, 1 to 4096, in the legacy modes",
+        commands: OF_PROBES,
+    },
+    OptionEntry {
+        option: Opt::Program,
+        name: "program",
+        value: Value::Text("PROGRAM"),
+        about: "the path of a pinned program, or id:N",
+        commands: &[Command::Attach],
+    },
+    OptionEntry {
+        option: Opt::Pin,
+        name: "pin",
+        value: Value::Dir("DIR"),
+        about: "pin in DIR and end; count without a PROBE reads the pins",
+        commands: HOLDING,
+    },
+    OptionEntry {
+        option: Opt::For,
+        name: "for",
+        value: Value::Time("SECONDS"),
+        about: "detach after this time",
+        commands: HOLDING,
+    },
+    OptionEntry {
+        option: Opt::Interval,
+        name: "interval",
+        value: Value::Interval("SECONDS"),
+        about: "print the counts this often",
+        commands: &[Command::Count],
+    },
+    OptionEntry {
+        option: Opt::Json,
+        name: "json",
+        value: Value::None,
+        about: "print one JSON object a line",
+        commands: ALL,
+    },
+    OptionEntry {
+        option: Opt::Quiet,
+        name: "quiet",
+        value: Value::None,
+        about: "print no messages but errors",
+        commands: &[Command::Attach, Command::Count, Command::Sweep],
+    },
+    OptionEntry {
+        option: Opt::DryRun,
+        name: "dry-run",
+        value: Value::None,
+        about: "remove nothing",
+        commands: &[Command::Sweep],
+    },
+];
+
+/// The purpose of the program.
+pub(crate) const SUMMARY: &str =
+    "Attach BPF programs to kernel functions, as libbpf does, without libc.";
+
+/// How a probe is written.
+pub(crate) const PROBE: &str = "\
+[prefix/][module:]function[+offset][,key=value]... or 0xADDRESS. The prefix is kprobe or \
+kretprobe, a key offset, cookie, mode or maxactive. The flag retprobe has no value.";
+
+/// How long probes stay attached.
+pub(crate) const HELD: &str = "\
+Probes are detached when COMMAND ends, the time is up, or a signal comes. A COMMAND that still \
+runs is then sent SIGTERM and waited for.";
+
+/// The exit statuses.
+pub(crate) const STATUS: &str = "\
+that of the COMMAND after --, or 128+N if signal N ended it; else 0 for success, 1 for a failure, \
+2 for wrong usage.";
+
+impl CommandEntry {
+    /// Finds the command of this name.
+    pub(crate) fn of(name: &[u8]) -> Option<&'static Self> {
+        COMMANDS.iter().find(|entry| entry.name.as_bytes() == name)
+    }
+}
+
+impl OptionEntry {
+    /// Finds the option of this name, without its dashes.
+    pub(crate) fn of(name: &[u8]) -> Option<&'static Self> {
+        OPTIONS.iter().find(|entry| entry.name.as_bytes() == name)
+    }
+}
+
+impl Value {
+    /// The word that stands for it.
+    pub(crate) const fn word(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Text(word)
+            | Self::Dir(word)
+            | Self::Time(word)
+            | Self::Interval(word)
+            | Self::Key(word) => Some(word),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+# Completion of kprobe-attach for fish.
+
+complete -c kprobe-attach -f
+complete -c kprobe-attach -n __fish_use_subcommand -a features -d 'Show what this kernel allows, and why not'
+complete -c kprobe-attach -n __fish_use_subcommand -a plan -d 'Show the system calls of an attach, and make none'
+complete -c kprobe-attach -n __fish_use_subcommand -a attach -d 'Attach a loaded program'
+complete -c kprobe-attach -n __fish_use_subcommand -a count -d 'Count the hits and misses of each probe'
+complete -c kprobe-attach -n __fish_use_subcommand -a explain -d 'Show whether a probe would attach, and why not'
+complete -c kprobe-attach -n __fish_use_subcommand -a sweep -d 'Remove the trace events that killed processes left'
+complete -c kprobe-attach -n __fish_use_subcommand -a help -d 'Print help'
+complete -c kprobe-attach -l help -s h -d 'Print help'
+complete -c kprobe-attach -n __fish_use_subcommand -l version -s V -d 'Print the version'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from features' -l json \
+    -d 'print one JSON object a line'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from plan' -l mode -x -a 'link perf legacy-link legacy' \
+    -d 'link, perf, legacy-link or legacy; else the first to fit'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from plan' -l cookie -x \
+    -d 'for bpf_get_attach_cookie(), in the link modes'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from plan' -l maxactive -x \
+    -d 'returns awaited at once, 1 to 4096, in the legacy modes'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from plan' -l json \
+    -d 'print one JSON object a line'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l mode -x -a 'link perf legacy-link legacy' \
+    -d 'link, perf, legacy-link or legacy; else the first to fit'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l cookie -x \
+    -d 'for bpf_get_attach_cookie(), in the link modes'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l maxactive -x \
+    -d 'returns awaited at once, 1 to 4096, in the legacy modes'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l program -r -F \
+    -d 'the path of a pinned program, or id:N'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l pin -x -a '(__fish_complete_directories)' \
+    -d 'pin in DIR and end; count without a PROBE reads the pins'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l for -x \
+    -d 'detach after this time'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l json \
+    -d 'print one JSON object a line'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l quiet \
+    -d 'print no messages but errors'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l mode -x -a 'link perf legacy-link legacy' \
+    -d 'link, perf, legacy-link or legacy; else the first to fit'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l cookie -x \
+    -d 'for bpf_get_attach_cookie(), in the link modes'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l maxactive -x \
+    -d 'returns awaited at once, 1 to 4096, in the legacy modes'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l pin -x -a '(__fish_complete_directories)' \
+    -d 'pin in DIR and end; count without a PROBE reads the pins'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l for -x \
+    -d 'detach after this time'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l interval -x \
+    -d 'print the counts this often'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l json \
+    -d 'print one JSON object a line'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l quiet \
+    -d 'print no messages but errors'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from explain' -l mode -x -a 'link perf legacy-link legacy' \
+    -d 'link, perf, legacy-link or legacy; else the first to fit'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from explain' -l cookie -x \
+    -d 'for bpf_get_attach_cookie(), in the link modes'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from explain' -l maxactive -x \
+    -d 'returns awaited at once, 1 to 4096, in the legacy modes'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from explain' -l json \
+    -d 'print one JSON object a line'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from sweep' -l json \
+    -d 'print one JSON object a line'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from sweep' -l quiet \
+    -d 'print no messages but errors'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from sweep' -l dry-run \
+    -d 'remove nothing'
