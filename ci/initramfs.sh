@@ -3,13 +3,13 @@
 
 initramfs_limit=$((100 * 1024)) # what the program may add, uncompressed
 
-# readme_script NAME: the script in the README whose second line names a path that ends so.
-readme_script() {
+# guide_script NAME: the script in the guide whose second line names a path that ends so.
+guide_script() {
     awk -v path="/$1" '
         /^```/ { if (found) exit; text = ""; next }
         { text = text $0 "\n" }
         /^# \// && substr($2, length($2) - length(path) + 1) == path { found = 1 }
-        END { if (!found) exit 1; printf "%s", text }' README.md
+        END { if (!found) exit 1; printf "%s", text }' src/guide/initramfs.md
 }
 
 # initramfs_alone OUTPUT: the program as /init, and nothing else.
@@ -20,7 +20,7 @@ initramfs_alone() {
     pack "$root" "$1"
 }
 
-# initramfs_bare OUTPUT: an init that mounts nothing, busybox for it, the program, and the recipe of the README.
+# initramfs_bare OUTPUT: an init that mounts nothing, busybox for it, the program, and the recipe of the guide.
 initramfs_bare() {
     local root applet
     root=$(new_root)
@@ -32,7 +32,7 @@ initramfs_bare() {
     cp ci/init-bare "$root/init"
     cp "$(program amd64)" "$root/bin/kprobe-attach"
     cp target/embed/release/embed "$root/bin/"
-    readme_script scripts/init-top/kprobe-attach >"$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
+    guide_script scripts/init-top/kprobe-attach >"$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
     chmod +x "$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
     echo "modes='$modes'" >"$root/env"
     pack "$root" "$1"

@@ -1,36 +1,115 @@
-#![doc = include_str!("../README.md")]
+//! Attaches BPF programs to kernel functions, with the semantics of libbpf's
+//! `bpf_program__attach_kprobe_opts`.
 //!
-//! # Words
+//! The crate makes [bpf(2)], [perf_event_open(2)] and the lines of tracefs's `kprobe_events` itself.
+//! It needs no libbpf, no libc, no std and no allocator. The program may come from any loader:
+//! every type that is [`AsFd`](fd::AsFd) can be attached.
 //!
-//! * **symbol**: a function's name in `/proc/kallsyms`; **offset**: bytes from its start;
-//!   **retprobe**: a probe of its return.
-//! * **PMU**: a source of perf events; that of kprobes opens one for any function.
-//! * **perf event**: what `perf_event_open(2)` opens; a BPF program is bound to it.
-//! * **bpf link**: a file descriptor that holds program and event together, and can be pinned.
-//! * **trace event**: an event defined in tracefs, with a **group**, a name and an id; the older
-//!   source of perf events.
-//! * **cookie**: a number that the program can ask for, to tell its attachments apart.
-//! * **maxactive**: how many calls of a function may await their return probe at once.
+//! ```no_run
+//! use kprobe_attach::bpf::Program;
+//! use kprobe_attach::{KprobeOpts, Target, attach_kprobe};
+//!
+//! # fn main() -> Result<(), kprobe_attach::Error> {
+//! let program = Program::open_pinned("/sys/fs/bpf/my_program")?;
+//! let opts = KprobeOpts::new().bpf_cookie(7);
+//! let link = attach_kprobe(&program, Target::symbol("vfs_read")?, &opts)?;
+//! println!("attached in mode {}: {:?}", link.mode(), link.info()?);
+//! link.detach()?; // dropping the link detaches too
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # From request to link
 //!
-//! [`KprobeOpts`] and [`Target`] say what is wanted, [`Kernel`] what there is. A [`Plan`] is made
-//! of both by a pure function, and a [`KprobeLink`] is the plan carried out. Nothing is decided
-//! while attaching, so a failure is the kernel's answer to the plan, and not to a second try.
+//! 1. **Request**: a [`Target`] names the function, and [`KprobeOpts`] says how to attach. Both are
+//!    checked before the first system call.
+//! 2. **Kernel**: a [`Kernel`] asks the running kernel what it has. It asks when the answer is
+//!    needed, and each question once. No decision depends on a version number.
+//! 3. **Plan**: a [`Plan`] is a pure function of the request and the answers. It holds each system
+//!    call as data, so it can be printed and tested.
+//! 4. **Link**: a [`KprobeLink`] is the plan carried out. Dropping it detaches.
 //!
-//! # Modules
+//! Nothing is decided while attaching. A failure is the kernel's answer to the plan, and not to a
+//! second try. The [`Error`] has the step, the errno and the cause.
 //!
-//! What an attach takes is at the root. The rest is in a module for each thing: [`request`] (probes
-//! as text, and what can be wrong with one), [`kernel`] (features), [`plan`] (the system calls as
-//! data), [`bpf`] (programs and counters), [`tracefs`] (trace events, and sweeping), [`symbols`]
-//! (`/proc/kallsyms`), [`explain`] (why a probe does not attach) and [`error`] (steps and causes).
+//! [`attach_kprobe`] does all four steps. To attach many probes, keep one [`Kernel`]:
 //!
-//! # Features
+//! ```
+//! use kprobe_attach::kernel::Features;
+//! use kprobe_attach::{AttachMode, Kernel, KprobeOpts, Target};
 //!
-//! * `files` (default): what is found in files. Without it the tracefs modes, [`tracefs::sweep()`]
-//!   and [`KprobeOpts::within_function`] meet `EOPNOTSUPP`, sysfs is not asked about the PMU, and
-//!   [`Kernel::explain`] leaves its questions open. The public surface is the same.
-//! * `explain` (default): a command of the program, and nothing of the library.
+//! // A kernel that has everything. `Kernel::new()` is the running one.
+//! let kernel = Kernel::with_features(Features::everything());
+//! let opts = KprobeOpts::new().retprobe(true).maxactive(64);
+//! let plan = kernel.plan(Target::in_module("nf_tables", "nft_do_chain")?, &opts)?;
+//! // Only a tracefs mode has a maxactive.
+//! assert_eq!(plan.mode(), AttachMode::LegacyLink);
+//! assert_eq!(plan.steps().count(), 10);
+//! # Ok::<(), kprobe_attach::Error>(())
+//! ```
+//!
+//! # Where to look
+//!
+//! The types that an attach needs are at the root. The rest is in a module for each subject:
+//!
+//! * [`request`]: probes as text, the C struct `bpf_kprobe_opts`, and the rules of a request;
+//! * [`kernel`]: the features of a kernel;
+//! * [`plan`]: the system calls as data;
+//! * [`bpf`]: programs, counters and raw instructions;
+//! * [`tracefs`]: trace events, and [sweeping](tracefs::sweep()) those of killed processes;
+//! * [`symbols`]: names and addresses in `/proc/kallsyms`;
+//! * [`explain`]: why a probe does not attach;
+//! * [`error`]: steps and causes.
+//!
+//! The [guide] has the long tables and the recipes: [privileges](guide::privileges),
+//! [causes](guide::causes), [containers](guide::containers), [initramfs](guide::initramfs),
+//! [JSON](guide::json), [sizes](guide::sizes), [limits](guide::limits) and
+//! [testing](guide::testing).
+//!
+//! # Words
+//!
+//! * **symbol**: the name of a function in `/proc/kallsyms`. **offset**: the bytes from its start.
+//! * **retprobe**: a probe of a function's return. **maxactive**: how many calls of the function may
+//!   await their return probe at once.
+//! * **PMU**: a source of perf events. The kprobe PMU opens an event for any function.
+//! * **perf event**: the object that [perf_event_open(2)] opens. A BPF program is bound to it.
+//! * **bpf link**: a file descriptor that holds program and event together, and can be pinned.
+//! * **trace event**: an event that is defined in tracefs, with a **group**, a name and an id. It is
+//!   the older source of perf events.
+//! * **cookie**: a number that the program can ask for, to distinguish its attachments.
+//!
+//! # Cargo features
+//!
+//! * `files` (default): everything that is found in files. Without it, the tracefs modes,
+//!   [`tracefs::sweep()`] and [`KprobeOpts::within_function`] fail with `EOPNOTSUPP`. The type of
+//!   the PMU is not compared with sysfs, and [`Kernel::explain`] leaves its questions open. The
+//!   public surface is the same.
+//! * `explain` (default): the command `explain` of the program. It changes nothing in the library.
+//!
+//! The file descriptor types are rustix's. With rustix's feature `std` they are the standard
+//! library's own types, so a program with std turns it on:
+//!
+//! ```toml
+//! rustix = { version = "1", features = ["std"] }
+//! ```
+//!
+//! # Architectures
+//!
+//! `x86_64`, `x86`, `aarch64`, `arm` (ARM and Thumb code) and `riscv64`. For `s390x` and
+//! `powerpc64le`, build with `RUSTFLAGS="--cfg rustix_use_experimental_asm"`. Stable Rust takes that
+//! flag there, for `powerpc64le` from 1.95. On any other architecture the crate does not compile,
+//! since rustix would bring in libc.
+//!
+//! # Minimum kernel
+//!
+//! Linux 4.1. The table of [`AttachMode`] has the version that each mode and option needs.
+//!
+//! # Minimum Rust
+//!
+//! Rust 1.85, stable.
+//!
+//! [bpf(2)]: https://man7.org/linux/man-pages/man2/bpf.2.html
+//! [perf_event_open(2)]: https://man7.org/linux/man-pages/man2/perf_event_open.2.html
 
 #![no_std]
 #![cfg_attr(
@@ -82,6 +161,8 @@ pub mod bpf;
 mod diagnose;
 pub mod error;
 pub mod explain;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod kernel;
 mod link;
 mod mount;
@@ -104,6 +185,11 @@ static_assertions::assert_impl_all!(Error: Send, Sync);
 static_assertions::assert_impl_all!(Target<'static>: Send, Sync);
 static_assertions::assert_impl_all!(bpf::Program: Send, Sync);
 static_assertions::assert_impl_all!(bpf::Array: Send, Sync);
+
+/// The examples of the README, which are compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// The pure cores that have no public face, for the fuzz targets.
 #[cfg(fuzzing)]

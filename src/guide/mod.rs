@@ -1,0 +1,41 @@
+//! The guide: one page for each subject that takes more than a paragraph.
+//!
+//! | page | subject |
+//! |---|---|
+//! | [`privileges`] | capabilities, `perf_event_paranoid`, seccomp and lockdown |
+//! | [`causes`] | why an attach fails, and how to find out |
+//! | [`containers`] | what a container must be given |
+//! | [`initramfs`] | early boot, where nothing is mounted |
+//! | [`json`] | the output of the program for scripts |
+//! | [`sizes`] | bytes, memory, system calls and file descriptors |
+//! | [`limits`] | what the kernel or this crate cannot do |
+//! | [`testing`] | how each promise is tested |
+//!
+//! The modules exist in the documentation only.
+
+// The pages link to these names.
+use super::*;
+
+#[doc = include_str!("privileges.md")]
+pub mod privileges {}
+
+#[doc = include_str!("causes.md")]
+pub mod causes {}
+
+#[doc = include_str!("containers.md")]
+pub mod containers {}
+
+#[doc = include_str!("initramfs.md")]
+pub mod initramfs {}
+
+#[doc = include_str!("json.md")]
+pub mod json {}
+
+#[doc = include_str!("sizes.md")]
+pub mod sizes {}
+
+#[doc = include_str!("limits.md")]
+pub mod limits {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
