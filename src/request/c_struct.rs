@@ -8,7 +8,7 @@ use super::invalid::{Invalid, ParseError};
 use super::mode::AttachMode;
 use super::opts::KprobeOpts;
 
-/// `struct bpf_kprobe_opts` of `src/libbpf.h`
+/// Lays out `struct bpf_kprobe_opts` of `src/libbpf.h`.
 #[repr(C)]
 struct BpfKprobeOpts {
     sz: usize,
@@ -24,13 +24,13 @@ const OFFSET: usize = offset_of!(BpfKprobeOpts, offset);
 const RETPROBE: usize = offset_of!(BpfKprobeOpts, retprobe);
 const ATTACH_MODE: usize = offset_of!(BpfKprobeOpts, attach_mode);
 
-/// The end of the last field that is known; libbpf's `kprobe_opts__last_field`.
+/// The end of the last known field: libbpf's `kprobe_opts__last_field`.
 const KNOWN: usize = ATTACH_MODE + size_of::<u32>();
 
-/// The size of the struct, which is that of [`KprobeOpts::as_c_struct`].
+/// The size of the struct that [`KprobeOpts::as_c_struct`] returns.
 pub(crate) const SIZE: usize = size_of::<BpfKprobeOpts>();
 
-// In C a u64 is aligned to 8 bytes but on 32-bit x86.
+// C aligns a u64 to 8 bytes, except on 32-bit x86.
 const_assert_eq!(offset_of!(BpfKprobeOpts, sz), 0);
 const_assert_eq!(BPF_COOKIE, if cfg!(target_arch = "x86") { 4 } else { 8 });
 const_assert_eq!(OFFSET, BPF_COOKIE + 8);
@@ -39,18 +39,23 @@ const_assert_eq!(ATTACH_MODE, RETPROBE + 4);
 const_assert_eq!(SIZE, if cfg!(target_arch = "x86") { 24 } else { 32 });
 
 impl KprobeOpts {
-    /// Reads the bytes of a C caller's `struct bpf_kprobe_opts`, by libbpf's rules for its first
-    /// field, `sz`: it is at least the size of itself; a field counts if `sz` reaches its end, and
-    /// is its default otherwise; what lies between the last known field and `sz` is zero.
+    /// Reads the bytes of a C caller's `struct bpf_kprobe_opts`.
     ///
-    /// Where libbpf is called without a function name, `offset` is an address: such a caller's
-    /// target is [`Target::address`](crate::Target::address), with [`offset`](Self::offset) set
+    /// libbpf's rules for the first field, `sz`, apply:
+    ///
+    /// * `sz` is at least the size of `sz` itself.
+    /// * A field counts if `sz` reaches its end. Otherwise it has its default.
+    /// * The bytes between the last known field and `sz` are zero.
+    ///
+    /// When libbpf is called without a function name, `offset` is an address. The target of such a
+    /// caller is [`Target::address`](crate::Target::address), with [`offset`](Self::offset) set
     /// back to 0.
     ///
     /// # Errors
     ///
-    /// Where libbpf says `EINVAL`: `sz` is too small, an unknown field is not zero, or the mode is
-    /// none of the four. And `sz` must not go beyond `bytes`, where libbpf would read on.
+    /// Returns an error where libbpf returns `EINVAL`: `sz` is too small, an unknown field is not
+    /// zero, or the mode is none of the four. It also returns one if `sz` goes beyond `bytes`,
+    /// where libbpf would read on.
     ///
     /// ```
     /// use kprobe_attach::KprobeOpts;
@@ -92,9 +97,11 @@ impl KprobeOpts {
         })
     }
 
-    /// The bytes of a `struct bpf_kprobe_opts` with these options; [`None`] for what libbpf has
-    /// not: a maxactive, [`AttachMode::LegacyLink`], the check of an offset, or on a 32-bit machine
-    /// an offset that does not fit.
+    /// Returns the bytes of a `struct bpf_kprobe_opts` with these options.
+    ///
+    /// Returns [`None`] for options that libbpf does not have: a maxactive,
+    /// [`AttachMode::LegacyLink`], or [`within_function`](Self::within_function). On a 32-bit
+    /// machine, it also returns [`None`] for an offset that does not fit.
     #[must_use]
     pub fn as_c_struct(&self) -> Option<[u8; SIZE]> {
         let Self {
@@ -130,17 +137,17 @@ impl KprobeOpts {
     }
 }
 
-/// A field, if the bytes reach its end.
+/// Returns a field, if the bytes reach its end.
 fn word_at(bytes: &[u8], at: usize) -> Option<usize> {
     Some(usize::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// A field, if the bytes reach its end.
+/// Returns a field, if the bytes reach its end.
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// A field, if the bytes reach its end.
+/// Returns a field, if the bytes reach its end.
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
@@ -150,7 +157,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    /// A struct with every field set, and `sz` as given.
+    /// Makes a struct with every field set, and `sz` as given.
     fn bytes(sz: u64) -> Vec<u8> {
         let opts = KprobeOpts::new()
             .bpf_cookie(7)
@@ -208,7 +215,7 @@ mod tests {
         bytes[37] = 1;
         let error = ParseError::new(37, Invalid::StructTail);
         assert_eq!(KprobeOpts::from_c_struct(&bytes), Err(error));
-        // Beyond sz is nobody's business.
+        // Bytes beyond sz do not count.
         bytes[0] = 37;
         assert!(KprobeOpts::from_c_struct(&bytes).is_ok());
     }

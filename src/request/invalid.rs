@@ -1,4 +1,4 @@
-//! The rules that a request, its text or its struct may break, and what keeps them.
+//! The rules that a request, its text or its struct can break, and the input that each rule allows.
 
 use core::fmt;
 
@@ -6,86 +6,87 @@ use rustix::io::Errno;
 
 use crate::text::texts;
 
-/// A rule that a request breaks. Its `Display` says which; [`allowed`](Self::allowed) says what
-/// would keep it.
+/// Names the rule that a request breaks.
+///
+/// Its `Display` says what is wrong. [`allowed`](Self::allowed) says what is allowed instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Invalid {
-    /// There is no function name.
+    /// The function name is missing.
     EmptyFunction,
-    /// A byte that no function name has.
+    /// A function name contains a byte that no function name has.
     FunctionByte,
-    /// A function name that begins with a digit.
+    /// A function name begins with a digit.
     LeadingDigit,
-    /// Nothing before the `:`.
+    /// The module name before the `:` is missing.
     EmptyModule,
-    /// A byte that no module name has.
+    /// A module name contains a byte that no module name has.
     ModuleByte,
-    /// A name longer than [`MAX_SYMBOL_LEN`](crate::request::MAX_SYMBOL_LEN).
+    /// A name is longer than [`MAX_SYMBOL_LEN`](crate::request::MAX_SYMBOL_LEN).
     NameTooLong,
-    /// An address outside the kernel's part of the address space.
+    /// An address is outside the kernel's part of the address space.
     NotKernelAddress,
-    /// An offset beside an address.
+    /// An address is given together with an offset.
     OffsetOnAddress,
-    /// An offset that does not fit the kernel's 32 bits.
+    /// An offset does not fit into the kernel's 32 bits.
     OffsetTooLarge,
-    /// An offset that is not within the function, where that was to be [seen
-    /// to](crate::KprobeOpts::within_function).
+    /// An offset is not within the function, and
+    /// [`within_function`](crate::KprobeOpts::within_function) asks for that.
     OffsetBeyondFunction,
-    /// An offset on a return probe.
+    /// A return probe is given an offset.
     OffsetOnRetprobe,
-    /// A maxactive above [`MAX_MAXACTIVE`](crate::request::MAX_MAXACTIVE).
+    /// A maxactive is above [`MAX_MAXACTIVE`](crate::request::MAX_MAXACTIVE).
     MaxactiveTooLarge,
-    /// A maxactive on an entry probe.
+    /// An entry probe is given a maxactive.
     MaxactiveOnEntry,
-    /// A maxactive with a mode that uses the kprobe PMU.
+    /// A mode that uses the kprobe PMU is given a maxactive.
     MaxactiveOnPmu,
-    /// A cookie with a mode that has no link.
+    /// A mode without a link is given a cookie.
     CookieWithoutLink,
-    /// What stands before the `/` is no kind of probe.
+    /// The word before the `/` is not a kind of probe.
     UnknownKind,
-    /// A kind of probe that libbpf has and this crate does not attach.
+    /// The kind of probe exists in libbpf, and this crate does not attach it.
     KindNotServed,
-    /// libbpf's `?`, which keeps a program from being loaded.
+    /// The kind of probe begins with libbpf's `?`, which keeps a program from being loaded.
     AutoloadMark,
     /// A number is missing.
     EmptyNumber,
-    /// A byte that is no digit of the number's base.
+    /// A byte is not a digit of the number's base.
     NotADigit,
-    /// C's `0b` binary numbers.
+    /// A number is binary, with C's prefix `0b`.
     BinaryNumber,
-    /// A number that does not fit its option.
+    /// A number does not fit into its option.
     NumberTooLarge,
-    /// An option that there is not.
+    /// An option is unknown.
     UnknownOption,
-    /// An option that was given before.
+    /// An option is given twice.
     OptionTwice,
-    /// An option without its value.
+    /// An option lacks its value.
     MissingValue,
-    /// A value for an option that takes none.
+    /// An option that takes no value is given one.
     UnwantedValue,
-    /// A mode that there is not.
+    /// A mode is unknown.
     UnknownMode,
-    /// A C struct that is smaller than its own size field.
+    /// A C struct is smaller than its own size field.
     StructTooSmall,
-    /// A C struct that says it is larger than its bytes.
+    /// A C struct claims to be larger than the bytes that were passed.
     StructCut,
-    /// A field of a C struct that is not known, and not zero.
+    /// A C struct has an unknown field that is not zero.
     StructTail,
-    /// A program's name that the kernel would refuse, or cut.
+    /// The kernel would refuse a program's name, or cut it.
     ProgramName,
-    /// A pin of what has no link.
+    /// A pin is asked of a mode that has no link.
     PinWithoutLink,
-    /// A pin of a link whose event is in tracefs.
+    /// A pin is asked of a link whose event is in tracefs.
     PinOfTraceEvent,
-    /// A pin that is not in a bpf file system.
+    /// The path of a pin is not in a bpf file system.
     PinOutsideBpffs,
-    /// A pin below a directory, on a kernel that pins by path only.
+    /// A pin is relative to a directory, and the kernel pins by absolute path only.
     PinAtDirectory,
 }
 
 impl Invalid {
-    /// libbpf's errno for the same mistake, where it finds it.
+    /// Returns the errno with which libbpf reports the same mistake, where libbpf detects it.
     pub(crate) const fn errno(self) -> Errno {
         match self {
             Self::CookieWithoutLink
@@ -137,7 +138,7 @@ impl Invalid {
         }
     }
 
-    /// One line on what is allowed in the place of the mistake.
+    /// Returns one line that says what is allowed in place of the mistake.
     #[must_use]
     pub const fn allowed(self) -> &'static str {
         match self {
@@ -186,14 +187,15 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// A place in a text that is not as it must be. With the text it can be [shown](Self::in_text), a
-/// caret under the byte.
+/// Holds the place of a mistake in a text, and the rule that it breaks.
+///
+/// [`in_text`](Self::in_text) shows the text with a caret under that byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseError {
-    /// The offset of the byte; the end of the text where something is missing there.
+    /// The offset of the byte, or the length of the text if something is missing at its end.
     pub at: usize,
-    /// The rule that it breaks.
+    /// The rule that is broken there.
     pub invalid: Invalid,
 }
 
@@ -202,7 +204,7 @@ impl ParseError {
         Self { at, invalid }
     }
 
-    /// The same error in a text of which the parsed one starts at byte `start`.
+    /// Returns the same error for a text in which the parsed part starts at byte `start`.
     pub(super) const fn from(self, start: usize) -> Self {
         Self {
             at: self.at + start,
@@ -210,10 +212,10 @@ impl ParseError {
         }
     }
 
-    /// The error in three lines: the text, a caret under the byte with what is wrong, and what is
-    /// allowed.
+    /// Returns a value that prints the error with its text, in three lines.
     ///
-    /// Bytes that are not printable ASCII are shown as `?`.
+    /// The first line is the text. The second has a caret under the byte, and says what is wrong.
+    /// The third says what is allowed. Bytes that are not printable ASCII appear as `?`.
     #[must_use]
     pub const fn in_text<'a>(&self, text: &'a [u8]) -> InText<'a> {
         InText { error: *self, text }
@@ -228,7 +230,7 @@ impl fmt::Display for ParseError {
 
 impl core::error::Error for ParseError {}
 
-/// A [`ParseError`] with its text; made by [`ParseError::in_text`].
+/// Prints a [`ParseError`] with its text. [`ParseError::in_text`] makes it.
 #[derive(Clone, Copy, Debug)]
 pub struct InText<'a> {
     error: ParseError,

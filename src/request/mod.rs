@@ -1,5 +1,7 @@
-//! The request: a [`Target`], [`KprobeOpts`] and an [`AttachMode`], the rules that they keep, and
-//! the text and the C struct that they are read from.
+//! The request: a [`Target`], [`KprobeOpts`] and an [`AttachMode`].
+//!
+//! This module also has the rules that a request must keep, and reads a request from text or from a
+//! C struct.
 
 mod c_struct;
 mod invalid;

@@ -1,40 +1,65 @@
-//! How a program is attached, and what each mode needs of the kernel.
+//! How a program is attached, and what each mode needs from the kernel.
 
 use core::fmt;
 
-/// How a program is attached: where the event comes from, and what binds the program to it.
+/// Selects how a program is attached: where the event comes from, and what binds the program to it.
 ///
-/// | `AttachMode` | libbpf | event | bound by | kernel | cookie | maxactive |
+/// | `AttachMode` | `PROBE_ATTACH_MODE_…` | event | bound by | kernel | cookie | maxactive |
 /// |---|---|---|---|---|---|---|
-/// | [`Link`](Self::Link) | `PROBE_ATTACH_MODE_LINK` (3) | kprobe PMU | `BPF_LINK_CREATE` | 5.15 | yes | no |
-/// | [`Perf`](Self::Perf) | `PROBE_ATTACH_MODE_PERF` (2) | kprobe PMU | ioctl `SET_BPF` | 4.17 | no | no |
-/// | [`LegacyLink`](Self::LegacyLink) | none (what `DEFAULT` can fall into) | tracefs | `BPF_LINK_CREATE` | 5.15 | yes | yes |
-/// | [`Legacy`](Self::Legacy) | `PROBE_ATTACH_MODE_LEGACY` (1) | tracefs | ioctl `SET_BPF` | 4.1 | no | yes (4.12) |
+/// | [`Link`] | `LINK` (3) | kprobe PMU | `BPF_LINK_CREATE` | 5.15 | yes | no |
+/// | [`Perf`] | `PERF` (2) | kprobe PMU | ioctl `SET_BPF` | 4.17 | no | no |
+/// | [`LegacyLink`] | none | tracefs | `BPF_LINK_CREATE` | 5.15 | yes | yes |
+/// | [`Legacy`] | `LEGACY` (1) | tracefs | ioctl `SET_BPF` | 4.1 | no | yes (4.12) |
 ///
-/// libbpf's `PROBE_ATTACH_MODE_DEFAULT` (0) is no mode but the wish for the first row that the
-/// kernel and the request leave: [`KprobeOpts::attach_mode`](crate::KprobeOpts::attach_mode) unset.
+/// The second column has libbpf's names. libbpf uses `LegacyLink` too, but only for its default
+/// mode, and has no name for it.
+///
+/// libbpf's `PROBE_ATTACH_MODE_DEFAULT` (0) is not a mode. It asks for the first row that both the
+/// kernel and the request allow. [`KprobeOpts::attach_mode`] asks for the same if it is [`None`].
+///
+/// [`Link`]: Self::Link
+/// [`Perf`]: Self::Perf
+/// [`LegacyLink`]: Self::LegacyLink
+/// [`Legacy`]: Self::Legacy
+/// [`KprobeOpts::attach_mode`]: crate::KprobeOpts::attach_mode
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AttachMode {
-    /// An event of the kprobe PMU, held by a BPF link. Linux 5.15 (commit b89fbfbb854c).
+    /// Uses an event of the kprobe PMU, bound by a BPF link.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 5.15 (commit b89fbfbb854c).
     #[doc(alias = "PROBE_ATTACH_MODE_LINK")]
     Link,
-    /// An event of the kprobe PMU, with the program set by ioctl. Linux 4.17 (commit e12f03d7031a).
+    /// Uses an event of the kprobe PMU, bound by ioctl.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.17 (commit e12f03d7031a).
     #[doc(alias = "PROBE_ATTACH_MODE_PERF")]
     Perf,
-    /// An event defined in tracefs, held by a BPF link. Linux 5.15.
+    /// Uses an event defined in tracefs, bound by a BPF link.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 5.15.
     LegacyLink,
-    /// An event defined in tracefs, with the program set by ioctl. Linux 4.1 (commit 2541517c32be).
+    /// Uses an event defined in tracefs, bound by ioctl.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.1 (commit 2541517c32be).
     #[doc(alias = "PROBE_ATTACH_MODE_LEGACY")]
     Legacy,
 }
 
 impl AttachMode {
-    /// Every mode, in the order in which the default choice tries them.
+    /// Lists every mode, in the order in which the default choice tries them.
     pub const ALL: [Self; 4] = [Self::Link, Self::Perf, Self::LegacyLink, Self::Legacy];
 
-    /// The name in a probe's text and in the program's output: `link`, `perf`, `legacy-link`,
-    /// `legacy`.
+    /// Returns the name that a probe's text and the program's output use: `link`, `perf`,
+    /// `legacy-link` or `legacy`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,13 +70,13 @@ impl AttachMode {
         }
     }
 
-    /// Whether the event is defined in tracefs, rather than opened from the kprobe PMU.
+    /// Returns whether the event is defined in tracefs, rather than opened from the kprobe PMU.
     #[must_use]
     pub const fn uses_tracefs(self) -> bool {
         matches!(self, Self::LegacyLink | Self::Legacy)
     }
 
-    /// Whether the program is bound by a BPF link, rather than by ioctl.
+    /// Returns whether a BPF link binds the program, rather than an ioctl.
     #[must_use]
     pub const fn uses_link(self) -> bool {
         matches!(self, Self::Link | Self::LegacyLink)
@@ -64,28 +89,32 @@ impl fmt::Display for AttachMode {
     }
 }
 
-/// A thing that a mode needs of the kernel.
+/// Names a feature of the kernel that a mode needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Need {
-    /// `perf_event_open(2)` of an event on all processes
+    /// [`perf_event_open(2)`] of an event that covers all processes.
+    ///
+    /// [`perf_event_open(2)`]: https://man7.org/linux/man-pages/man2/perf_event_open.2.html
     PerfEvent,
-    /// The kprobe PMU
+    /// The kprobe PMU.
     KprobePmu,
-    /// The bit of the PMU's `config` that makes a return probe
+    /// The bit of the PMU's `config` that makes a return probe.
     RetprobeBit,
-    /// `BPF_LINK_CREATE` of a perf event
+    /// The command `BPF_LINK_CREATE` of [`bpf(2)`], for a perf event.
+    ///
+    /// [`bpf(2)`]: https://man7.org/linux/man-pages/man2/bpf.2.html
     PerfLink,
-    /// tracefs
+    /// The file system tracefs.
     Tracefs,
-    /// `kprobe_events` in tracefs, open for writing
+    /// The file `kprobe_events` in tracefs, open for writing.
     KprobeEvents,
 }
 
 impl Need {
-    /// Lists what a mode needs, in the order in which it is missed.
+    /// Lists what a mode needs, in the order in which an error names what is missing.
     pub(crate) const fn of(mode: AttachMode, retprobe: bool) -> &'static [Self] {
-        // The link is the last, which the ioctl modes do without.
+        // The link comes last because the ioctl modes do without it.
         let all: &[Self] = match (mode.uses_tracefs(), retprobe) {
             (false, false) => &[Self::PerfEvent, Self::KprobePmu, Self::PerfLink],
             (false, true) => &[

@@ -1,10 +1,10 @@
-//! A number as C writes it.
+//! Numbers as C writes them.
 
 use super::invalid::{Invalid, ParseError};
 use crate::text::{DigitError, digits};
 
-/// Reads a number as in C: decimal, hexadecimal after `0x`, octal after `0`; no sign, no blanks,
-/// nothing after it.
+/// Reads a number as in C: decimal, hexadecimal after `0x`, or octal after `0`. It takes no sign,
+/// no blanks, and nothing after the digits.
 pub(super) fn number(text: &[u8]) -> Result<u64, ParseError> {
     let (text_of_digits, base) = match text {
         [b'0', b'x' | b'X', rest @ ..] => (rest, 16),

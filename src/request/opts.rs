@@ -2,11 +2,11 @@
 
 use super::mode::AttachMode;
 
-/// The largest `maxactive`: `KRETPROBE_MAXACTIVE_MAX` in `kernel/trace/trace_kprobe.c`.
+/// The largest `maxactive` that the kernel takes: `KRETPROBE_MAXACTIVE_MAX` of
+/// `kernel/trace/trace_kprobe.c`.
 pub const MAX_MAXACTIVE: u32 = 4096;
 
-/// How a kernel function is to be probed: the fields of libbpf's `struct bpf_kprobe_opts`, and
-/// `maxactive`.
+/// Holds the options of a probe: the fields of libbpf's `struct bpf_kprobe_opts`, and more.
 ///
 /// ```
 /// use kprobe_attach::{AttachMode, KprobeOpts};
@@ -18,30 +18,52 @@ pub const MAX_MAXACTIVE: u32 = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KprobeOpts {
-    /// The value that `bpf_get_attach_cookie()` gives the program; 0 is no cookie. Only a link
-    /// carries one (Linux 5.15).
+    /// The value that `bpf_get_attach_cookie()` returns to the program; 0 means no cookie.
+    ///
+    /// Only a link carries a cookie.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 5.15.
     pub bpf_cookie: u64,
-    /// Bytes from the start of the function; 0 to `u32::MAX`, and 0 on a return probe or an
-    /// address.
+    /// The offset in bytes from the start of the function, at most `u32::MAX`.
+    ///
+    /// It must be 0 for a return probe, and for an address.
     pub offset: u64,
     /// Whether the program runs when the function returns, rather than when it is entered.
     pub retprobe: bool,
-    /// The mode to use and no other; [`None`] leaves the choice to the kernel's features.
+    /// The mode to use. [`None`] chooses the first mode that the kernel and the request allow.
     pub attach_mode: Option<AttachMode>,
-    /// How many calls of a function may be under way at once without a return being missed, 1 to
-    /// [`MAX_MAXACTIVE`]; 0 leaves it to the kernel (`max(10, 2 * CPUs)`). For return probes in the
-    /// tracefs modes, Linux 4.12 (commit 696ced4fb1d7).
+    /// The number of calls of the function that a return probe can follow at once.
+    ///
+    /// It is at most [`MAX_MAXACTIVE`]; 0 leaves the number to the kernel (`max(10, 2 * CPUs)`).
+    /// The probe misses the return of any further call. Only return probes in the tracefs modes
+    /// take it.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.12 (commit 696ced4fb1d7).
     pub maxactive: u32,
-    /// Whether an offset that is beyond the end of the function is refused, with `EINVAL` at
-    /// [`Step::ResolveSymbol`](crate::error::Step::ResolveSymbol): every kernel takes it, and
-    /// probes another function. Off unless asked for, since it reads the whole of `/proc/kallsyms`:
-    /// what that answers is the error where it cannot be read, `EPERM` where it hides addresses,
-    /// `ENOENT` where it has no such function, and `ENODATA` where it does not show the end of one.
+    /// Whether to refuse an offset that is beyond the end of the function.
+    ///
+    /// Every kernel accepts such an offset, and probes another function. The check is off by
+    /// default, because it reads the whole of `/proc/kallsyms`.
+    ///
+    /// The error has the step [`Step::ResolveSymbol`], and one of these errnos:
+    ///
+    /// * `EINVAL`: the offset is beyond the end of the function.
+    /// * `EPERM`: the kernel hides addresses from this process.
+    /// * `ENOENT`: `/proc/kallsyms` does not list the function.
+    /// * `ENODATA`: `/proc/kallsyms` does not show where the function ends.
+    /// * Any other: `/proc/kallsyms` cannot be read.
+    ///
+    /// [`Step::ResolveSymbol`]: crate::error::Step::ResolveSymbol
     pub within_function: bool,
 }
 
 impl KprobeOpts {
-    /// An entry probe at offset 0, without cookie, in the first mode that fits.
+    /// Makes the options of an entry probe at offset 0, without a cookie, and with the default
+    /// choice of a mode.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -68,21 +90,22 @@ impl KprobeOpts {
         self
     }
 
-    /// Asks for a [return probe](Self#structfield.retprobe).
+    /// Makes the probe a [return probe](Self#structfield.retprobe), or an entry probe.
     #[must_use]
     pub const fn retprobe(mut self, retprobe: bool) -> Self {
         self.retprobe = retprobe;
         self
     }
 
-    /// Asks for [one mode](Self#structfield.attach_mode) and no other.
+    /// Sets [the mode](Self#structfield.attach_mode) to use.
     #[must_use]
     pub const fn attach_mode(mut self, attach_mode: AttachMode) -> Self {
         self.attach_mode = Some(attach_mode);
         self
     }
 
-    /// Asks for a check that the offset is [within the function](Self#structfield.within_function).
+    /// Sets whether to check that the offset is [within the
+    /// function](Self#structfield.within_function).
     #[must_use]
     pub const fn within_function(mut self, within_function: bool) -> Self {
         self.within_function = within_function;

@@ -5,17 +5,21 @@ use super::mode::AttachMode;
 use super::opts::{KprobeOpts, MAX_MAXACTIVE};
 use super::target::Target;
 
-/// All the rules that a request must keep, whatever the kernel.
+/// Checks all the rules that do not depend on the kernel.
 pub(crate) fn check_request(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Invalid> {
     check_target(target, opts)?;
     opts.attach_mode
         .map_or(Ok(()), |mode| check_mode(mode, opts))
 }
 
-/// Where the kernel's part of the address space begins at the lowest: that is the upper half, on
-/// 32-bit machines up to three quarters (`VMSPLIT_1G`), on arm 16 MiB more for modules, and on
-/// s390x, where it has an address space of its own, all but the low core. A 32-bit program takes
-/// addresses of a 32-bit kernel alone, which would cut off others, and probe another function.
+/// The lowest address at which the kernel's part of the address space can begin.
+///
+/// It is the upper half on 64-bit machines. On 32-bit machines it can be the upper three quarters
+/// (`VMSPLIT_1G`); on arm, modules lie up to 16 MiB below that. On s390x the kernel has an address
+/// space of its own, and only the low core is excluded.
+///
+/// A 32-bit program takes only addresses of a 32-bit kernel. A 64-bit address would be cut off, and
+/// another function would be probed.
 const KERNEL_START: u64 = if cfg!(target_arch = "s390x") {
     0x2000
 } else if cfg!(target_arch = "arm") {
@@ -26,11 +30,11 @@ const KERNEL_START: u64 = if cfg!(target_arch = "s390x") {
     1 << 63
 };
 
-/// The rules between target and options that hold in every mode.
+/// Checks the rules between target and options that hold in every mode.
 const fn check_target(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Invalid> {
     if let Some(address) = target.as_address() {
-        // The last page is where the kernel keeps its error pointers: before Linux 5.18 such an
-        // "address" came back as a made-up errno.
+        // The kernel keeps its error pointers in the last page. Before Linux 5.18 it returned such
+        // an address as an errno.
         if address < KERNEL_START || address > usize::MAX as u64 - 4096 {
             return Err(Invalid::NotKernelAddress);
         }
@@ -38,7 +42,7 @@ const fn check_target(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Inva
             return Err(Invalid::OffsetOnAddress);
         }
     }
-    // `kprobe.offset` is an unsigned int: the PMU cuts off what is above, and would probe another
+    // `kprobe.offset` is an unsigned int. The PMU cuts a larger offset, and would probe another
     // instruction.
     if opts.offset > u32::MAX as u64 {
         return Err(Invalid::OffsetTooLarge);
@@ -55,7 +59,7 @@ const fn check_target(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Inva
     Ok(())
 }
 
-/// The rules between mode and options: what a mode cannot carry.
+/// Checks the rules between mode and options: a mode must be able to carry each option.
 pub(crate) const fn check_mode(mode: AttachMode, opts: &KprobeOpts) -> Result<(), Invalid> {
     if opts.bpf_cookie != 0 && !mode.uses_link() {
         return Err(Invalid::CookieWithoutLink);

@@ -1,4 +1,4 @@
-//! A probe as text: one grammar for the library and for the program.
+//! The text of a probe: one grammar for the library and the program.
 
 use core::fmt;
 
@@ -10,16 +10,16 @@ use super::rules::check_request;
 use super::target::Target;
 use crate::text::split;
 
-/// A target with its options, as one line of text.
+/// Holds a target and its options, as one line of text gives them.
 ///
 /// ```text
 /// [kprobe/|kretprobe/][module:]function[+offset][,key=value]...
 /// [kprobe/|kretprobe/]0xADDRESS[,key=value]...
 /// ```
 ///
-/// | part | is |
+/// | part | meaning |
 /// |---|---|
-/// | `kprobe/`, `kretprobe/` | the kind of probe; without it `kprobe/` |
+/// | `kprobe/`, `kretprobe/` | the kind of probe; `kprobe/` if it is left out |
 /// | `module:` | letters, digits and `_` |
 /// | `function` | letters, digits, `_`, `.` and `$`, not beginning with a digit |
 /// | `+offset`, `offset=N` | [`KprobeOpts::offset`] |
@@ -28,31 +28,45 @@ use crate::text::split;
 /// | `maxactive=N` | [`KprobeOpts::maxactive`] |
 /// | `retprobe` | [`KprobeOpts::retprobe`], as `kretprobe/` |
 ///
-/// Numbers are C's: decimal, hexadecimal after `0x`, octal after `0`. No white space anywhere, each
-/// option once.
+/// Numbers are written as in C: decimal, hexadecimal after `0x`, or octal after `0`. White space is
+/// not allowed anywhere. Each option may be given once.
 ///
-/// # Where this differs from libbpf's section names
+/// # Differences from libbpf's section names
 ///
-/// What libbpf's `SEC("kprobe/...")` takes on purpose is taken here, and means the same. What its
-/// `sscanf()` takes by accident is refused, with the byte named:
+/// A text that libbpf's `SEC("kprobe/...")` accepts on purpose means the same here. Where libbpf's
+/// `sscanf()` accepts a text by accident, this grammar differs. A refusal names the byte.
 ///
-/// | text | libbpf | here | why |
-/// |---|---|---|---|
-/// | `kprobe/mod:foo` | probes `mod` | probes `foo` of module `mod` | the rest was dropped; the kernel does know modules |
-/// | `kprobe/foo$x` | probes `foo` | probes `foo$x` | the rest was dropped; mangled names have a `$` |
-/// | `kprobe/foo,cookie=7` | probes `foo` | the option is taken | the rest was dropped |
-/// | `kprobe/foo-5`, `foo*`, `foo/x`, `foo%return` | probes `foo` | refused | the rest was dropped |
-/// | `kprobe/foo+`, `foo+x`, `foo+5x`, `foo+0xg`, `foo+08` | stops at the bad digit, perhaps at 0 | refused | it is another place |
-/// | `kprobe/foo++5`, `foo+ 5`, `foo+-0` | `strtol()` takes a sign and blanks | refused | a slip of the hand |
-/// | `kprobe/foo+0b11` | 0 or 3, by the C library | refused | two readings |
-/// | `kprobe/foo+99999999999999999999` | saturates | refused | it is another place |
-/// | offsets above 4294967295 | the kernel keeps 32 bits | refused | it is another place |
-/// | a name of more than 511 bytes | the kernel refuses it | refused | no symbol is that long |
-/// | `kprobe/123` | a function named `123` | refused | no symbol begins with a digit |
-/// | `kprobe/0xffffffff81000000` | a function of that name | an address | libbpf takes addresses in its API only |
-/// | `kprobe` alone | a program without a target | the function `kprobe` | a probe has a target |
-/// | `?kprobe/foo` | not loaded by default | refused | nothing to attach |
-/// | `ksyscall/`, `kprobe.multi/` and the like | attaches | refused by name | not served yet |
+/// Texts of which libbpf drops the end:
+///
+/// | text | libbpf | here |
+/// |---|---|---|
+/// | `kprobe/mod:foo` | probes `mod` | probes `foo` of module `mod` |
+/// | `kprobe/foo$x` | probes `foo` | probes `foo$x`: mangled names contain a `$` |
+/// | `kprobe/foo,cookie=7` | probes `foo` | sets the option |
+/// | `kprobe/foo-5`, `foo*`, `foo/x` | probes `foo` | refused |
+/// | `kprobe/foo%return` | probes `foo` | refused |
+///
+/// Numbers:
+///
+/// | text | libbpf | here |
+/// |---|---|---|
+/// | `kprobe/foo+`, `foo+x`, `foo+08` | stops at the bad digit | refused: another place |
+/// | `kprobe/foo+5x`, `foo+0xg` | stops at the bad digit | refused: another place |
+/// | `kprobe/foo++5`, `foo+ 5`, `foo+-0` | takes signs and blanks | refused: a typing error |
+/// | `kprobe/foo+0b11` | 0 or 3, depending on the C library | refused: ambiguous |
+/// | `kprobe/foo+99999999999999999999` | the largest number | refused: another place |
+/// | an offset above 4294967295 | the kernel keeps 32 bits | refused: another place |
+///
+/// Names and kinds:
+///
+/// | text | libbpf | here |
+/// |---|---|---|
+/// | a name of more than 511 bytes | the kernel refuses it | refused: no symbol is that long |
+/// | `kprobe/123` | a function named `123` | refused: no symbol begins with a digit |
+/// | `kprobe/0xffffffff81000000` | a function of that name | an address |
+/// | `kprobe` alone | a program without a target | the function `kprobe` |
+/// | `?kprobe/foo` | not loaded by default | refused: there is nothing to attach |
+/// | `ksyscall/`, `kprobe.multi/` and others | attaches | refused: not supported yet |
 ///
 /// # Examples
 ///
@@ -69,9 +83,9 @@ use crate::text::split;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe<'a> {
-    /// What is probed.
+    /// The place to probe.
     pub target: Target<'a>,
-    /// How.
+    /// The options.
     pub opts: KprobeOpts,
 }
 
@@ -80,26 +94,26 @@ impl<'a> Probe<'a> {
     ///
     /// # Errors
     ///
-    /// The first byte that breaks a rule, and the rule.
+    /// Returns the rule that is broken, and the first byte that breaks it.
     pub fn parse(text: &'a str) -> Result<Self, ParseError> {
         Self::from_bytes(text.as_bytes())
     }
 
-    /// Reads a probe from bytes of any kind.
+    /// Reads a probe from bytes, which need not be UTF-8.
     ///
     /// # Errors
     ///
-    /// The first byte that breaks a rule, and the rule.
+    /// Returns the rule that is broken, and the first byte that breaks it.
     pub fn from_bytes(text: &'a [u8]) -> Result<Self, ParseError> {
         Self::with_defaults(text, &KprobeOpts::new())
     }
 
-    /// Reads a probe whose options, where the text gives none, are those of `defaults`.
+    /// Reads a probe, and takes each option that the text does not give from `defaults`.
     ///
     /// # Errors
     ///
-    /// The first byte that breaks a rule, and the rule. Where the defaults break it, it is the
-    /// first byte of the text.
+    /// Returns the rule that is broken, and the first byte that breaks it. If the defaults break
+    /// the rule, the byte is the first of the text.
     pub fn with_defaults(text: &'a [u8], defaults: &KprobeOpts) -> Result<Self, ParseError> {
         let mut given = Given::default();
         let mut opts = *defaults;
@@ -141,7 +155,7 @@ impl<'a> Probe<'a> {
 }
 
 impl fmt::Display for Probe<'_> {
-    /// The canonical text, which parses to the same probe.
+    /// Writes the canonical text, which parses to the same probe.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { target, opts } = self;
         let KprobeOpts {
@@ -150,7 +164,7 @@ impl fmt::Display for Probe<'_> {
             retprobe,
             attach_mode,
             maxactive,
-            // How to attach it, and no part of its text.
+            // It is an instruction for the attach, and not a part of the text.
             within_function: _,
         } = *opts;
         let kind = if retprobe { "kretprobe" } else { "kprobe" };
@@ -171,7 +185,7 @@ impl fmt::Display for Probe<'_> {
     }
 }
 
-/// Whether a kind of probe is that of a return.
+/// Returns whether a kind of probe is a return probe.
 fn is_return(kind: &[u8]) -> Result<bool, Invalid> {
     const KINDS: [(&str, Result<bool, Invalid>); 7] = [
         ("kprobe", Ok(false)),
@@ -189,7 +203,7 @@ fn is_return(kind: &[u8]) -> Result<bool, Invalid> {
     }
 }
 
-/// An option of a probe.
+/// Names an option of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
     Offset,
@@ -212,7 +226,7 @@ impl Key {
         Some(*key)
     }
 
-    /// `key=value`, or the flag.
+    /// Splits `key=value`, or a flag.
     fn split(option: &[u8]) -> Result<(Self, &[u8]), ParseError> {
         let (name, value) =
             split(option, b'=').map_or((option, None), |(name, value)| (name, Some(value)));
@@ -227,12 +241,12 @@ impl Key {
 }
 
 impl KprobeOpts {
-    /// Sets one option by its name in a probe's text: `offset`, `cookie`, `mode`, `maxactive`, or
-    /// `retprobe` with an empty value.
+    /// Sets one option by the name that a probe's text gives it: `offset`, `cookie`, `mode`,
+    /// `maxactive` or `retprobe`. The value of `retprobe` is empty.
     ///
     /// # Errors
     ///
-    /// An unknown name, or the byte of the value that is wrong.
+    /// Returns an error for an unknown name, or the byte of the value that is wrong.
     pub fn set_by_name(&mut self, name: &str, value: &[u8]) -> Result<(), ParseError> {
         let key =
             Key::from_name(name.as_bytes()).ok_or(ParseError::new(0, Invalid::UnknownOption))?;
@@ -260,7 +274,7 @@ impl KprobeOpts {
     }
 }
 
-/// Where in the text each option was given.
+/// Holds the place in the text at which each option was given.
 #[derive(Debug, Default)]
 struct Given {
     offset: Option<usize>,
@@ -285,8 +299,8 @@ impl Given {
         }
     }
 
-    /// The place of what breaks a rule between target and options: the later of the two that do not
-    /// go together.
+    /// Returns the place of a broken rule between target and options. Of two options that exclude
+    /// each other, it is the later one.
     fn at(&self, invalid: Invalid, place: usize) -> usize {
         match invalid {
             Invalid::OffsetOnAddress | Invalid::OffsetTooLarge => self.offset,

@@ -6,16 +6,20 @@ use super::invalid::{Invalid, ParseError};
 use super::number::number;
 use crate::text::{Buf, split};
 
-/// The longest name that any kernel takes, with its module prefix: `KSYM_NAME_LEN - 1` since
-/// Linux 6.1 (commit b8a94bfb3395). Earlier kernels stop at 127 and answer `E2BIG`.
+/// The length of the longest name that any kernel takes, with its module prefix.
+///
+/// It is `KSYM_NAME_LEN - 1` since Linux 6.1 (commit b8a94bfb3395). Earlier kernels take 127 bytes,
+/// and return `E2BIG` for a longer name.
 pub const MAX_SYMBOL_LEN: usize = 511;
 
-/// The place of a probe: a kernel function by its name, alone or in a module, or an address in the
-/// kernel. It borrows the name.
+/// Names the place of a probe: a kernel function, alone or in a module, or an address in the
+/// kernel.
 ///
-/// A `Target` is well formed by construction. Its name reaches a command line of tracefs in the
-/// legacy modes, so it may hold only what a symbol is made of: letters, digits, `_`, `.` and `$`,
-/// not beginning with a digit.
+/// It borrows the name.
+///
+/// A `Target` is well formed by construction. The legacy modes write its name into a command line
+/// of tracefs. The name may therefore contain only letters, digits, `_`, `.` and `$`, and may not
+/// begin with a digit.
 ///
 /// ```
 /// use kprobe_attach::Target;
@@ -35,7 +39,7 @@ static_assertions::const_assert!(size_of::<Target<'_>>() <= 48);
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Place<'a> {
-    /// Names that were checked, so that they are ASCII.
+    /// The names have been checked, so they are ASCII.
     Function {
         module: Option<&'a [u8]>,
         function: &'a [u8],
@@ -44,41 +48,41 @@ enum Place<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Names a function, which may be `module:function` as in libbpf.
+    /// Names a function, as `function` or, as in libbpf, as `module:function`.
     ///
     /// # Errors
     ///
-    /// The first byte that no symbol has, or a name that is empty or longer than
-    /// [`MAX_SYMBOL_LEN`].
+    /// Returns the first byte that no symbol has. Returns an error if the name is empty, or longer
+    /// than [`MAX_SYMBOL_LEN`].
     pub fn symbol(name: &'a str) -> Result<Self, ParseError> {
         Self::from_name(name.as_bytes())
     }
 
-    /// Names a function of one module, where the name alone may stand for several.
+    /// Names a function of one module, where several functions may have that name.
     ///
     /// # Errors
     ///
-    /// As for [`symbol`](Self::symbol), at the byte of `module:function`.
+    /// Returns the errors of [`symbol`](Self::symbol). The byte is that of `module:function`.
     pub fn in_module(module: &'a str, function: &'a str) -> Result<Self, ParseError> {
         Self::join(Some(module.as_bytes()), function.as_bytes())
     }
 
-    /// Names an address in the kernel, as `/proc/kallsyms` has it.
+    /// Names an address in the kernel, as `/proc/kallsyms` shows it.
     #[must_use]
     pub const fn address(address: u64) -> Self {
         Self(Place::Address(address))
     }
 
-    /// Reads `[module:]function`, or `0x` and the digits of an address.
+    /// Reads `[module:]function`, or an address in hexadecimal digits after `0x`.
     ///
     /// # Errors
     ///
-    /// As for [`symbol`](Self::symbol), or the byte that is no digit.
+    /// Returns the errors of [`symbol`](Self::symbol), or the byte that is not a digit.
     pub fn parse(text: &'a str) -> Result<Self, ParseError> {
         Self::from_bytes(text.as_bytes())
     }
 
-    /// Reads the same from bytes of any kind.
+    /// Reads the same from bytes, which need not be UTF-8.
     pub(crate) fn from_bytes(text: &'a [u8]) -> Result<Self, ParseError> {
         match text {
             // A module's name may begin with a digit.
@@ -141,7 +145,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Returns the address, where it was given as one.
+    /// Returns the address, if the target is one.
     #[must_use]
     pub const fn as_address(&self) -> Option<u64> {
         match self.0 {
@@ -170,7 +174,7 @@ impl fmt::Debug for Target<'_> {
     }
 }
 
-/// A [`Target`] that owns its name, for what must outlive the text that it was read from.
+/// Owns the name of a [`Target`], and so outlives the text that it was read from.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TargetBuf {
     name: Buf<MAX_SYMBOL_LEN>,
@@ -189,7 +193,7 @@ impl TargetBuf {
             None => (None, name),
             Some((module, function)) => (Some(module), function),
         };
-        // It was checked as the target that it was made of.
+        // The name was checked when the original target was made.
         Target(Place::Function { module, function })
     }
 }
@@ -230,15 +234,15 @@ impl fmt::Debug for TargetBuf {
     }
 }
 
-/// Whether a name breaks no rule of those below, which tell where one does.
+/// Returns whether a name keeps all the rules below. `check_function` then finds the one it breaks.
 fn is_function(name: &[u8]) -> bool {
     let starts_well = name.first().is_some_and(|byte| !byte.is_ascii_digit());
     starts_well && name.len() <= MAX_SYMBOL_LEN && name.iter().all(|byte| is_symbol_byte(*byte))
 }
 
-/// Whether a byte is a letter, a digit, `_`, `.` or `$`.
+/// Returns whether a byte is a letter, a digit, `_`, `.` or `$`.
 fn is_symbol_byte(byte: u8) -> bool {
-    /// A bit for each byte.
+    /// Holds a bit for each byte.
     const SET: [u32; 8] = {
         let mut set = [0; 8];
         let mut byte = 0_u8;
@@ -257,7 +261,7 @@ fn is_symbol_byte(byte: u8) -> bool {
     word >> (byte % 32) & 1 == 1
 }
 
-/// Checks a module's name: letters, digits and `_` (the kernel turns `-` into `_`).
+/// Checks a module's name: letters, digits and `_`. The kernel turns `-` into `_`.
 fn check_module(name: &[u8]) -> Result<(), ParseError> {
     if name.is_empty() {
         return Err(ParseError::new(0, Invalid::EmptyModule));
@@ -271,10 +275,12 @@ fn check_module(name: &[u8]) -> Result<(), ParseError> {
     }
 }
 
-/// Checks a function's name, byte by byte. Any other byte has a meaning of its own on a line of
-/// `kprobe_events`: white space (0xa0 too is that to the kernel) and newlines part words and
-/// commands, `#` starts a comment, `%` a modifier, `+` and `-` an offset, `/` and `:` make a uprobe
-/// of it, and a leading digit an address.
+/// Checks a function's name, byte by byte.
+///
+/// Any other byte has a meaning of its own on a line of `kprobe_events`. White space separates
+/// words, and a newline separates commands; to the kernel, 0xa0 is white space too. A `#` starts a
+/// comment, `%` a modifier, and `+` or `-` an offset. A `/` or `:` makes the line a uprobe, and a
+/// leading digit makes the name an address.
 fn check_function(name: &[u8]) -> Result<(), ParseError> {
     let invalid = match name.first() {
         None => Some((0, Invalid::EmptyFunction)),
