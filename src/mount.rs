@@ -1,5 +1,5 @@
-//! The kernel's own file systems: mounted where they usually are, or anywhere, or else mounted
-//! where nobody sees it.
+//! The kernel's own file systems: mounted at their usual place, mounted elsewhere, or as a detached
+//! mount.
 
 use core::ffi::CStr;
 
@@ -12,45 +12,52 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use crate::sys;
 use crate::text::{Buf, LINE_LEN, for_each_line, words};
 
-/// The longest mount point that is remembered.
+/// The longest mount point that can be remembered.
 const MAX_MOUNT_POINT_LEN: usize = 255;
 
-/// A file system of the kernel's, held by its root directory, whether or not it is mounted
-/// anywhere.
+/// Holds the root directory of one of the kernel's own file systems, whether or not it is mounted.
 ///
-/// [`find_tracefs`](Self::find_tracefs) and [`find_sysfs`](Self::find_sysfs) look where it usually
-/// is, then in the mount table of the calling thread, and mount nothing.
+/// [`find_tracefs`](Self::find_tracefs) and [`find_sysfs`](Self::find_sysfs) mount nothing. They
+/// look at the usual place first, and then in the mount table of the calling thread.
 ///
-/// [`tracefs`](Self::tracefs), [`sysfs`](Self::sysfs) and [`bpffs`](Self::bpffs) look there too.
-/// Where it is not mounted, or something else is mounted over it, they make a *detached mount*: it
-/// is in no mount table, and ends with the file descriptor. A caller chooses them knowingly, since
-/// the options of such a mount are those of every mount of the same file system.
+/// [`tracefs`](Self::tracefs), [`sysfs`](Self::sysfs) and [`bpffs`](Self::bpffs) look there too. If
+/// the file system is not mounted, or something else is mounted over it, they make a *detached
+/// mount*. A detached mount is in no mount table, and ends when its file descriptor is closed. It
+/// shares its mount options with every other mount of the same file system, so the caller must ask
+/// for one explicitly.
 ///
-/// Linux 5.2 has detached mounts (`fsopen(2)`). On an older kernel a short-lived child process
-/// mounts the file system in a mount namespace of its own. That takes a root directory that is a
-/// mount point, and is not for a process that has a new PID namespace waiting for its first child
-/// (`unshare(2)`, `CLONE_NEWPID`). Both take `CAP_SYS_ADMIN`, of tracefs and bpf in the initial
-/// user namespace; of sysfs in that of the network namespace, with a sysfs that is mounted and not
-/// hidden.
+/// Making a detached mount takes `CAP_SYS_ADMIN`. For tracefs and bpf, it counts in the initial
+/// user namespace. For sysfs, it counts in the user namespace of the network namespace; a sysfs
+/// must also be mounted there, and not be hidden.
+///
+/// # Minimum kernel
+///
+/// Linux 5.2 has detached mounts ([`fsopen(2)`]). On an older kernel, a short-lived child process
+/// mounts the file system in its own mount namespace. That takes a root directory that is a mount
+/// point. It fails in a process whose new PID namespace still waits for its first child
+/// ([`unshare(2)`], `CLONE_NEWPID`).
+///
+/// [`fsopen(2)`]: https://man7.org/linux/man-pages/man2/fsopen.2.html
+/// [`unshare(2)`]: https://man7.org/linux/man-pages/man2/unshare.2.html
 #[derive(Debug)]
 pub struct Mount {
     dir: OwnedFd,
-    /// [`None`] for a mount that is in no mount table and goes away with `dir`.
+    /// [`None`] for a detached mount, which goes away with `dir`.
     path: Option<Buf<MAX_MOUNT_POINT_LEN>>,
 }
 
-/// How a file system is known.
+/// Describes how to find and recognise a file system.
 struct FileSystem {
     name: &'static CStr,
     magic: u32,
-    /// Where it usually is.
+    /// The places where it is usually mounted.
     usual: &'static [&'static CStr],
-    /// Where the kernel mounts it as soon as somebody goes there.
+    /// The place where the kernel mounts it as soon as a process opens it.
     automount: Option<&'static CStr>,
 }
 
-/// The automount in debugfs is deprecated, and since Linux 6.17 (commit 9ba817fb7c6a) the kernel
-/// complains in its log; so a detached mount is preferred to it.
+/// The automount in debugfs is deprecated: since Linux 6.17 (commit 9ba817fb7c6a) its use leaves a
+/// warning in the kernel's log. A detached mount is therefore tried first.
 const TRACEFS: FileSystem = FileSystem {
     name: c"tracefs",
     magic: TRACEFS_MAGIC,
@@ -73,13 +80,18 @@ const BPFFS: FileSystem = FileSystem {
 };
 
 impl Mount {
-    /// Finds a tracefs that is mounted, and mounts none. Where nothing else is left, the automount
-    /// in debugfs is woken. Linux 4.1.
+    /// Finds a tracefs that is mounted, and mounts none.
+    ///
+    /// As a last resort it wakes the automount in debugfs.
     ///
     /// # Errors
     ///
-    /// `ENOENT` where none is mounted, or what the search met: `EMFILE`, `ENFILE` or `ENOMEM`.
-    /// `EOPNOTSUPP` without the feature `files`.
+    /// Returns `ENOENT` if none is mounted, and `EMFILE`, `ENFILE` or `ENOMEM` from the search.
+    /// Returns `EOPNOTSUPP` without the feature `files`.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.1.
     pub fn find_tracefs() -> Result<Self> {
         Self::get(&TRACEFS, false)
     }
@@ -88,46 +100,66 @@ impl Mount {
     ///
     /// # Errors
     ///
-    /// As of [`find_tracefs`](Self::find_tracefs).
+    /// Returns the errors of [`find_tracefs`](Self::find_tracefs).
     pub fn find_sysfs() -> Result<Self> {
         Self::get(&SYSFS, false)
     }
 
-    /// Opens tracefs, which the tracefs modes need: the one that is mounted, else a detached mount.
-    /// Linux 4.1.
+    /// Opens tracefs, which the tracefs modes need: the mounted one, or else a detached mount.
     ///
     /// # Errors
     ///
-    /// The errno of the detached mount: `EPERM` without `CAP_SYS_ADMIN`, or in a user namespace;
-    /// `ENODEV` where the kernel is built without it; `EMFILE`, `ENFILE` or `ENOMEM`. Before Linux
-    /// 5.2 also what a fork may meet (`EAGAIN`, `ENOSPC`), `EINVAL` after `chroot(2)` to what is no
-    /// mount point, and `EINTR` if the child was killed. `EOPNOTSUPP` without the feature `files`.
+    /// Returns the errno of the detached mount:
+    ///
+    /// * `EPERM` without `CAP_SYS_ADMIN`, or in a user namespace.
+    /// * `ENODEV` if the kernel was built without tracefs.
+    /// * `EMFILE`, `ENFILE` or `ENOMEM`.
+    /// * `EOPNOTSUPP` without the feature `files`.
+    ///
+    /// Before Linux 5.2 it can also return:
+    ///
+    /// * `EAGAIN` or `ENOSPC` from [`clone(2)`].
+    /// * `EINVAL` after [`chroot(2)`] to a directory that is not a mount point.
+    /// * `EINTR` if the child process was killed.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.1.
+    ///
+    /// [`clone(2)`]: https://man7.org/linux/man-pages/man2/clone.2.html
+    /// [`chroot(2)`]: https://man7.org/linux/man-pages/man2/chroot.2.html
     pub fn tracefs() -> Result<Self> {
         Self::get(&TRACEFS, true)
     }
 
-    /// Opens sysfs, which has the kprobe PMU's type as well, and the modules: the one that is
-    /// mounted, else a detached mount.
+    /// Opens sysfs, which shows the kprobe PMU's type and the loaded modules: the mounted one, or
+    /// else a detached mount.
     ///
     /// # Errors
     ///
-    /// As of [`tracefs`](Self::tracefs).
+    /// Returns the errors of [`tracefs`](Self::tracefs).
     pub fn sysfs() -> Result<Self> {
         Self::get(&SYSFS, true)
     }
 
-    /// Opens a bpf file system, to pin into: [`KprobeLink::pin_at`](crate::KprobeLink::pin_at). The
-    /// pins in one that is mounted nowhere are gone, and what they keep with them, when the last
-    /// file descriptor of it is closed. Linux 4.4.
+    /// Opens a bpf file system for pins, as [`KprobeLink::pin_at`](crate::KprobeLink::pin_at) takes
+    /// it: the mounted one, or else a detached mount.
+    ///
+    /// When the last file descriptor of a detached mount is closed, its pins are gone. They no
+    /// longer keep their objects alive.
     ///
     /// # Errors
     ///
-    /// As of [`tracefs`](Self::tracefs).
+    /// Returns the errors of [`tracefs`](Self::tracefs).
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.4.
     pub fn bpffs() -> Result<Self> {
         Self::get(&BPFFS, true)
     }
 
-    /// Returns where it is mounted; [`None`] for a detached mount.
+    /// Returns the mount point, or [`None`] for a detached mount.
     #[must_use]
     pub fn path(&self) -> Option<&str> {
         self.path.as_ref().map(Buf::as_str)
@@ -142,8 +174,8 @@ impl Mount {
         }
     }
 
-    /// Looks for the file system where it usually is, then in the mount table. Else makes a
-    /// detached mount, if that is wanted, or wakes the automount.
+    /// Looks for the file system at its usual places, then in the mount table. If it is not there,
+    /// makes a detached mount if the caller allows one, or else wakes the automount.
     fn look_for(file_system: &FileSystem, or_detached: bool) -> Result<Self> {
         let mut found = Ok(None);
         let mut look = |path: &CStr| {
@@ -151,7 +183,7 @@ impl Mount {
             !matches!(found, Ok(None))
         };
         if !file_system.usual.iter().any(|path| look(path)) {
-            // A mount table that cannot be read shows no mount.
+            // If the mount table cannot be read, no other mount is known.
             let _ = for_each_mount(file_system, &mut look);
         }
         if let Some(mount) = found? {
@@ -166,9 +198,8 @@ impl Mount {
         Self::at(file_system, automount, OFlags::DIRECTORY)?.ok_or(errno)
     }
 
-    /// Opens the file system if it is mounted at a path. An automount is not woken unless a
-    /// directory is asked for. A path that cannot be looked at for want of descriptors or memory is
-    /// an error.
+    /// Opens the file system if it is mounted at a path. It wakes an automount only if `flags` asks
+    /// for a directory. It returns an error only for a lack of file descriptors or memory.
     fn at(file_system: &FileSystem, path: &CStr, flags: OFlags) -> Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
         let dir = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -182,14 +213,14 @@ impl Mount {
     }
 }
 
-/// Its root directory.
+/// Borrows the root directory.
 impl AsFd for Mount {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
 }
 
-/// Whether a file system is of the kind that has this number.
+/// Returns whether a file system is of the type that has this magic number.
 pub(crate) fn is_a(stat: &StatFs, magic: u32) -> bool {
     #[allow(
         clippy::cast_possible_truncation,
@@ -209,7 +240,7 @@ fn detached(file_system: &FileSystem) -> Result<OwnedFd> {
     }
 }
 
-/// `fsopen(2)`, `fsconfig(2)`, `fsmount(2)`: Linux 5.2.
+/// Makes one by `fsopen(2)`, `fsconfig(2)` and `fsmount(2)`: Linux 5.2.
 fn by_fsopen(file_system: &FileSystem) -> Result<OwnedFd> {
     let context = rustix::mount::fsopen(file_system.name, FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
@@ -217,8 +248,8 @@ fn by_fsopen(file_system: &FileSystem) -> Result<OwnedFd> {
     rustix::mount::fsmount(&context, flags, MountAttrFlags::empty())
 }
 
-/// Has a child mount the file system in a mount namespace that ends with it, and hand over the root
-/// directory.
+/// Starts a child that mounts the file system in a mount namespace of its own, and hands over the
+/// root directory. The namespace ends with the child.
 fn in_private_namespace(file_system: &FileSystem) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut dir = rustix::fs::open(c"/", flags, Mode::empty())?;
@@ -230,9 +261,10 @@ fn in_private_namespace(file_system: &FileSystem) -> Result<OwnedFd> {
         .ok_or(Errno::INTR)
 }
 
-/// Calls `look` with the places where the mount table has the file system, until it answers true.
+/// Calls `look` with each place at which the mount table has the file system, until it returns
+/// true.
 fn for_each_mount(file_system: &FileSystem, look: &mut dyn FnMut(&CStr) -> bool) -> Result<()> {
-    // A thread may have mounts of its own.
+    // A thread can have a mount namespace of its own.
     let table = open_read(rustix::fs::CWD, c"/proc/thread-self/mountinfo")?;
     let mut done = false;
     for_each_line::<LINE_LEN>(&table, &mut |line| {
@@ -243,8 +275,8 @@ fn for_each_mount(file_system: &FileSystem, look: &mut dyn FnMut(&CStr) -> bool)
     })
 }
 
-/// The mount point in a line of `/proc/[pid]/mountinfo` (`proc_pid_mountinfo(5)`) if the root of a
-/// file system of this type is mounted there.
+/// Returns the mount point in a line of `/proc/[pid]/mountinfo` (`proc_pid_mountinfo(5)`), if the
+/// root of a file system of this type is mounted there.
 pub fn mount_point(line: &[u8], fs_type: &[u8]) -> Option<Buf<MAX_MOUNT_POINT_LEN>> {
     // 36 35 98:0 /root /mount/point options optional-fields... - type source super-options
     let mut fields = words(line).skip(3);
@@ -257,7 +289,7 @@ pub fn mount_point(line: &[u8], fs_type: &[u8]) -> Option<Buf<MAX_MOUNT_POINT_LE
     let mut unescaped = Buf::new();
     let mut rest = path;
     while let [byte, after @ ..] = rest {
-        // Blanks and backslashes are written as a backslash and three octal digits.
+        // A blank or a backslash is written as a backslash and three octal digits.
         if let [
             b'\\',
             a @ b'0'..=b'3',
@@ -275,15 +307,15 @@ pub fn mount_point(line: &[u8], fs_type: &[u8]) -> Option<Buf<MAX_MOUNT_POINT_LE
             rest = after;
         }
     }
-    // A path that is not UTF-8 would come out empty.
+    // A path that is not UTF-8 has an empty `as_str`.
     (!unescaped.as_str().is_empty()).then_some(unescaped)
 }
 
-/// What files would tell, where they are [not asked](FILES).
+/// The errno of every file where they are [not read](FILES).
 pub(crate) const NO_FILES: Errno = Errno::OPNOTSUPP;
 
-/// Whether files are looked at: the feature of that name. What follows on a file is not compiled in
-/// without it.
+/// Whether files are read: the feature `files`. Without it, the code that depends on a file is not
+/// compiled in.
 pub(crate) const FILES: bool = cfg!(feature = "files");
 
 #[inline]

@@ -1,5 +1,5 @@
-//! Text without an allocator: a buffer to write into, and lines read from a file. Overflow is an
-//! error, never a cut.
+//! Text without an allocator: a buffer to write into, and the lines of a file. Text that does not
+//! fit is an error, and is never cut.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
@@ -7,7 +7,7 @@ use core::fmt::{self, Write};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, Result};
 
-/// Text of at most `N` bytes.
+/// Holds text of at most `N` bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Buf<const N: usize> {
     bytes: [u8; N],
@@ -22,7 +22,7 @@ impl<const N: usize> Buf<N> {
         }
     }
 
-    /// The text of `value`, if it fits: else `ENAMETOOLONG`.
+    /// Returns the text of `value`, or `ENAMETOOLONG` if it does not fit.
     pub(crate) fn of(value: impl fmt::Display) -> Result<Self> {
         let mut buf = Self::new();
         match write!(buf, "{value}") {
@@ -31,7 +31,7 @@ impl<const N: usize> Buf<N> {
         }
     }
 
-    /// What `write!` calls.
+    /// Appends formatted text, for `write!`.
     pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
         self.cursor().write_fmt(text)
     }
@@ -44,7 +44,7 @@ impl<const N: usize> Buf<N> {
         core::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
-    /// The same as a path for the kernel, which wants a NUL behind it.
+    /// Returns the same text with a NUL behind it, as the kernel takes a path.
     pub(crate) fn as_c_str(&self) -> Result<&CStr> {
         CStr::from_bytes_until_nul(&self.bytes).map_err(|_| Errno::NAMETOOLONG)
     }
@@ -53,17 +53,17 @@ impl<const N: usize> Buf<N> {
         self.push_all(&[byte])
     }
 
-    /// Appends bytes, all or none.
+    /// Appends either all bytes or none.
     pub(crate) fn push_all(&mut self, bytes: &[u8]) -> fmt::Result {
         self.cursor().push_all(bytes)
     }
 
-    /// Appends bytes as far as there is room: an error says that there was not for all.
+    /// Appends as many bytes as there is room for. Returns an error if not all of them fit.
     pub(crate) fn push_as_fits(&mut self, bytes: &[u8]) -> fmt::Result {
         bytes.iter().try_for_each(|byte| self.push(*byte))
     }
 
-    /// Appends a hexadecimal number with at least so many digits. Many times cheaper than
+    /// Appends a hexadecimal number with at least `least` digits. It is many times cheaper than
     /// `core::fmt`.
     pub(crate) fn push_hex(&mut self, number: u64, least: usize) -> fmt::Result {
         let zeros = usize::try_from(number.leading_zeros() / 4).unwrap_or_default();
@@ -71,12 +71,12 @@ impl<const N: usize> Buf<N> {
         self.push_all(hex(number).get(start..).unwrap_or_default())
     }
 
-    /// Appends a decimal number, as cheaply.
+    /// Appends a decimal number, also without `core::fmt`.
     pub(crate) fn push_decimal(&mut self, mut number: u32) -> fmt::Result {
         let mut digits = [b'0'; 10];
         let mut start = digits.len();
         for free in digits.iter_mut().rev() {
-            // The remainder fits a byte.
+            // The remainder is below 10.
             *free += (number % 10).to_le_bytes()[0];
             number /= 10;
             start -= 1;
@@ -98,7 +98,7 @@ impl<const N: usize> Buf<N> {
     }
 }
 
-/// A [`Buf`] of any size, to write into.
+/// Writes into a [`Buf`] of any size, so that this code exists once.
 struct Cursor<'a> {
     bytes: &'a mut [u8],
     len: &'a mut usize,
@@ -116,13 +116,13 @@ impl Cursor<'_> {
 
 /// Returns the sixteen hexadecimal digits of a number, all at once.
 const fn hex(number: u64) -> [u8; 16] {
-    // Each step halves the distance of the digits, until there is one in each byte.
+    // Each step halves the distance between digits, until each digit has a byte of its own.
     let mut digits = number as u128;
     digits = (digits | digits << 32) & 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff;
     digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff;
     digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff;
     digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
-    // 1 where the digit is a letter, which is `a` to `f` and not what follows `9`.
+    // 1 where the digit is a letter: `a` does not follow `9` in ASCII.
     let letters = ((digits + EACH * 6) >> 4) & EACH;
     (digits + EACH * b'0' as u128 + letters * (b'a' - b'9' - 1) as u128).to_be_bytes()
 }
@@ -142,17 +142,17 @@ impl<const N: usize> fmt::Debug for Buf<N> {
     }
 }
 
-/// A decimal number, and nothing else.
+/// Reads a decimal number with nothing around it.
 pub(crate) fn decimal<T: TryFrom<u64>>(text: &[u8]) -> Option<T> {
     T::try_from(digits(text, 10).ok()?).ok()
 }
 
-/// A hexadecimal number without a prefix, and nothing else.
+/// Reads a hexadecimal number without a prefix, with nothing around it.
 pub(crate) fn hexadecimal(text: &[u8]) -> Option<u64> {
     digits(text, 16).ok()
 }
 
-/// What is wrong with a number, and at which byte.
+/// Names a mistake in a number, and the byte at which it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DigitError {
     Empty,
@@ -160,7 +160,7 @@ pub(crate) enum DigitError {
     TooLarge(usize),
 }
 
-/// Reads a number of digits alone.
+/// Reads a number that consists of digits alone.
 pub(crate) fn digits(text: &[u8], base: u8) -> core::result::Result<u64, DigitError> {
     if text.is_empty() {
         return Err(DigitError::Empty);
@@ -184,30 +184,30 @@ pub(crate) fn digits(text: &[u8], base: u8) -> core::result::Result<u64, DigitEr
     Ok(value)
 }
 
-/// The two sides of the first `separator`.
+/// Returns the two sides of the first `separator`.
 pub(crate) fn split_str(text: &str, separator: u8) -> Option<(&str, &str)> {
     let at = text.bytes().position(|byte| byte == separator)?;
     Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
-/// The two sides of the first `separator`.
+/// Returns the two sides of the first `separator`.
 pub(crate) fn split(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let at = text.iter().position(|byte| *byte == separator)?;
     Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
-/// The words of a line.
+/// Lists the words of a line.
 pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| matches!(byte, b' ' | b'\t'))
         .filter(|word| !word.is_empty())
 }
 
-/// Whether a text has a part somewhere.
+/// Returns whether a text contains `part`.
 pub(crate) fn contains(text: &[u8], part: &[u8]) -> bool {
     (0..text.len()).any(|at| text.get(at..).unwrap_or_default().starts_with(part))
 }
 
-/// The whole of a file that is smaller than the buffer.
+/// Reads the whole of a file, which must be smaller than the buffer.
 pub(crate) fn read_small(file: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
     let mut len = 0;
     loop {
@@ -224,10 +224,10 @@ pub(crate) fn read_small(file: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
     }
 }
 
-/// More than any line of tracefs or the mount table that matters here.
+/// The room for one line: no relevant line of tracefs or of the mount table is longer.
 pub(crate) const LINE_LEN: usize = 4096;
 
-/// One line of a text; empty where there are not so many.
+/// Returns one line of a text, or an empty one if the text has too few.
 pub(crate) const fn line(text: &'static str, mut index: usize) -> &'static str {
     let mut start = text.as_bytes();
     while let (1.., [byte, rest @ ..]) = (index, start) {
@@ -252,9 +252,9 @@ pub(crate) const fn line(text: &'static str, mut index: usize) -> &'static str {
     }
 }
 
-/// A method that has a text for every variant of an enum without fields, in the order of the
-/// variants. It is a `match` that is kept as one text: the compiler would make a table of it, with
-/// 12 bytes more for each.
+/// Makes a method that returns a text for every variant of an enum without fields, in the order of
+/// the variants. All the texts are stored as one: the table that the compiler makes of a `match`
+/// takes 12 bytes more for each.
 macro_rules! texts {
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident($enum:ident) {
         $($variant:ident => $text:literal,)*
@@ -278,8 +278,8 @@ macro_rules! texts {
 }
 pub(crate) use texts;
 
-/// Calls `each` with every line of a file, without its newline. A line longer than `N` bytes is
-/// passed over: what is looked for has a place in the buffer.
+/// Calls `each` with every line of a file, without its newline. It skips a line longer than `N`
+/// bytes.
 pub(crate) fn for_each_line<const N: usize>(
     file: &OwnedFd,
     each: &mut dyn FnMut(&[u8]),

@@ -1,5 +1,4 @@
-//! The kernel's symbols: which addresses have a name, where a name alone stands for several
-//! functions.
+//! The lines of `/proc/kallsyms`, the addresses that a name has, and the function at an address.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -16,22 +15,24 @@ use crate::text::{LINE_LEN, for_each_line, hexadecimal, words};
 
 pub(crate) const KALLSYMS: &CStr = c"/proc/kallsyms";
 
-/// A line of `/proc/kallsyms`. Its `Display` is the line.
+/// Represents a line of `/proc/kallsyms`. Its `Display` writes that line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Symbol<'a> {
-    /// Where it is; 0 where the kernel hides addresses from this process (`kernel.kptr_restrict`).
+    /// The address; 0 if the kernel hides addresses from this process (`kernel.kptr_restrict`).
     pub address: u64,
-    /// The type as in `nm(1)`: `t` or `T` for functions, `w` or `W` for weak ones.
+    /// The type as in [`nm(1)`]: `t` or `T` for a function, `w` or `W` for a weak one.
+    ///
+    /// [`nm(1)`]: https://man7.org/linux/man-pages/man1/nm.1.html
     pub kind: u8,
     /// The name.
     pub name: &'a str,
-    /// The module that it is in.
+    /// The module that contains it.
     pub module: Option<&'a str>,
 }
 
 impl<'a> Symbol<'a> {
-    /// Reads a line: address, type, name, and for a module's symbol a tab and the module in
-    /// brackets.
+    /// Reads a line: address, type and name. For a symbol of a module, a tab and the module in
+    /// brackets follow.
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let mut words = words(line);
@@ -54,12 +55,12 @@ impl<'a> Symbol<'a> {
         })
     }
 
-    /// Whether it is a function, as far as its type tells.
+    /// Returns whether the type is that of a function.
     pub(crate) const fn is_function(&self) -> bool {
         matches!(self.kind, b't' | b'T' | b'w' | b'W')
     }
 
-    /// The target that means it.
+    /// Returns the target that names this symbol.
     pub(crate) fn target(&self) -> Option<Target<'a>> {
         match self.module {
             Some(module) => Target::in_module(module, self.name).ok(),
@@ -67,8 +68,10 @@ impl<'a> Symbol<'a> {
         }
     }
 
-    /// Whether a target of this name means the symbol: a function of the target's name, and of its
-    /// module if it has one.
+    /// Returns whether a target means this symbol.
+    ///
+    /// The symbol must be a function that has the target's name. If the target has a module, the
+    /// symbol must be in it.
     #[must_use]
     pub fn is(&self, target: &Target<'_>) -> bool {
         self.is_function()
@@ -94,15 +97,21 @@ impl fmt::Display for Symbol<'_> {
     }
 }
 
-/// Calls `each` with the address of every function that a target's name stands for, as
-/// `/proc/kallsyms` has them. Each is a [`Target::address`], to which a program can be attached in
-/// every mode if the kernel allows probes there.
+/// Calls `each` with the address of every function that has the target's name.
+///
+/// The addresses are those of [`/proc/kallsyms`]. Each can be a [`Target::address`], to which every
+/// mode can attach a program if the kernel allows a probe there.
 ///
 /// # Errors
 ///
-/// [`Step::ResolveSymbol`]: `ENOENT` where no function has the name, with [`Cause::BadAddress`] for
-/// a target that is an address; `EPERM` where the kernel hides addresses; or what the file answers.
+/// Returns an error with the step [`Step::ResolveSymbol`]:
 ///
+/// * `ENOENT` if no function has the name, or if the target is an address. In the second case the
+///   cause is [`Cause::BadAddress`].
+/// * `EPERM` if the kernel hides addresses from this process.
+/// * The errno of the file if it cannot be read.
+///
+/// [`/proc/kallsyms`]: https://man7.org/linux/man-pages/man5/proc_kallsyms.5.html
 /// ```no_run
 /// use kprobe_attach::{Kernel, KprobeOpts, Target, symbols};
 ///
@@ -119,7 +128,7 @@ pub fn for_each_address(target: &Target<'_>, mut each: impl FnMut(u64)) -> Resul
     addresses(target, &mut each)
 }
 
-/// [`for_each_address`], once for all callers.
+/// Does the work of [`for_each_address`], compiled once for all callers.
 pub(crate) fn addresses(target: &Target<'_>, each: &mut dyn FnMut(u64)) -> Result<(), Error> {
     find_addresses(target, each).map_err(|error| error.about(target, &KprobeOpts::new()))
 }
@@ -159,18 +168,18 @@ pub(crate) fn for_each_symbol(each: &mut dyn FnMut(&Symbol<'_>)) -> Result<(), E
     })
 }
 
-/// Where the kernel's own code is, without that of modules, as far as the symbols that bound it
-/// have been seen.
+/// Holds the bounds of the kernel's own code, without modules, as far as their symbols have been
+/// read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Code {
-    /// `_etext`; 0 where the kernel hides addresses.
+    /// The address of `_etext`; 0 if the kernel hides addresses.
     pub(crate) end: u64,
-    /// What only the boot runs, and frees.
+    /// The range of code that runs only during boot, and is then freed.
     pub(crate) init: Range<u64>,
 }
 
 impl Code {
-    /// Takes note of a symbol that bounds it.
+    /// Remembers the address of a symbol that is a bound.
     pub(crate) fn see(&mut self, symbol: &Symbol<'_>) {
         match symbol.name {
             "_etext" => self.end = symbol.address,
@@ -181,19 +190,19 @@ impl Code {
     }
 }
 
-/// Where an address is.
+/// Describes where an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In a function, so many bytes from its start.
+    /// In a function, at this many bytes from its start.
     In(u64),
-    /// In none.
+    /// In no function.
     Nowhere,
-    /// There is no telling: addresses are hidden, or it is behind the last symbol of a module.
+    /// Unknown: addresses are hidden, or the address is after the last symbol of a module.
     Untold,
 }
 
-/// Finds the function at an address: the last that begins there or before, up to the next symbol.
-/// Puts it into `function`. No address is behind all addresses.
+/// Finds the function at an address, and puts it into `function`. A function ends at the next
+/// symbol. [`None`] is an address beyond all others.
 pub(crate) fn place_of(
     address: Option<u64>,
     function: &mut Option<TargetBuf>,
@@ -206,13 +215,14 @@ pub(crate) fn place_of(
     let mut code = Code::default();
     for_each_symbol(&mut |symbol| {
         code.see(symbol);
-        // Of several names of one place that of a function counts, and of those the first.
+        // Where several symbols share an address, the first one that is a function counts.
         let is_nearer = match start {
             None => true,
             Some(start) if start == symbol.address => function.is_none() && symbol.is_function(),
             Some(start) => start < symbol.address,
         };
-        // What the kernel has made as it runs, which may be anywhere, is no function of its own.
+        // BPF programs and other code generated at run time can be anywhere, and are not functions
+        // of the kernel.
         let made = symbol
             .module
             .is_some_and(|module| module == "bpf" || module.starts_with("__builtin__"));
@@ -251,11 +261,12 @@ fn failed(errno: Errno, cause: Cause) -> Error {
     Error::new(Step::ResolveSymbol, errno, cause)
 }
 
-/// Refuses an offset that is beyond the function: every kernel takes it, and probes another one.
+/// Refuses an offset beyond the end of the function. Every kernel accepts it, and probes another
+/// function.
 pub(crate) fn check_offset(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Error> {
     let mut start = None;
     addresses(target, &mut |address| {
-        // Of several the kernel would take the first, if it takes any.
+        // If the kernel accepts a name that several functions have, it takes the first.
         start.get_or_insert(address);
     })?;
     let address = start.and_then(|start| start.checked_add(opts.offset));

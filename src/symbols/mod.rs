@@ -1,5 +1,5 @@
-//! The kernel's symbols: which addresses have a name, which names are like another, and which
-//! functions may be probed.
+//! The kernel's symbols: the addresses that a name has, similar names, and the functions that can
+//! be probed.
 
 mod kallsyms;
 mod lists;
