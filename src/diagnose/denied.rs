@@ -1,6 +1,8 @@
-//! Who said no. EPERM and EACCES are the words of missing capabilities, of `perf_event_paranoid`,
-//! of seccomp filters and of lockdown alike; calls that change nothing, and that not all of these
-//! would refuse, tell them apart.
+//! Who denies permission.
+//!
+//! EPERM and EACCES can come from a missing capability, `perf_event_paranoid`, a seccomp filter or
+//! lockdown. Further system calls tell these apart. They change nothing, and only some of these
+//! would refuse them.
 
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, SecureComputingMode};
@@ -12,17 +14,17 @@ use crate::sys;
 /// anything.
 pub(crate) const DUMMY_EVENT: (u32, u64) = (1, 9);
 
-/// Whose EACCES or EPERM it is that a step of an attach met.
+/// Finds out who denied a step of an attach with EACCES or EPERM.
 pub(crate) fn denied(step: Step, errno: Errno) -> Cause {
     match (step, errno) {
         (Step::PerfEventOpen, errno) => perf_event_denied(errno),
         (_, Errno::PERM) => bpf_denied(),
-        // A Linux security module's word.
+        // A Linux security module denied it.
         _ => Cause::NoPermission,
     }
 }
 
-/// Whose EACCES or EPERM it is that `perf_event_open(2)` met.
+/// Finds out who denied `perf_event_open(2)` with EACCES or EPERM.
 pub(crate) fn perf_event_denied(errno: Errno) -> Cause {
     let (r#type, config) = DUMMY_EVENT;
     perf_event_cause(
@@ -32,28 +34,29 @@ pub(crate) fn perf_event_denied(errno: Errno) -> Cause {
     )
 }
 
-/// Whether there is a seccomp filter, or may be.
+/// Returns whether this process has a seccomp filter, or may have one.
 fn is_filtered() -> bool {
     rustix::thread::secure_computing_mode() != Ok(SecureComputingMode::Disabled)
 }
 
-/// The same from whether a filter refuses [no event](sys::perf_event_open_nothing) too, and from
-/// the answer for [one that takes no capability](sys::perf_event_open_own).
+/// Decides by two more answers: whether a filter also refuses [no
+/// event](sys::perf_event_open_nothing), and the errno of [an event that takes no
+/// capability](sys::perf_event_open_own).
 fn perf_event_cause(errno: Errno, refuses_all: bool, own: Option<Errno>) -> Cause {
     match errno {
         _ if refuses_all => Cause::Seccomp,
         Errno::ACCESS if own == Some(Errno::ACCESS) => Cause::PerfEventParanoid,
         Errno::ACCESS => Cause::NoPermission,
-        // Of the kernel's own checks only this one says EPERM.
+        // Of the kernel's own checks, only lockdown returns EPERM.
         _ => Cause::Lockdown,
     }
 }
 
-/// Whose EPERM it is that a BPF command met.
+/// Finds out who denied a BPF command with EPERM.
 ///
-/// An older kernel (5.10, no longer 6.1) refuses every command, as a filter does, to a process
-/// without `CAP_BPF` or with that of a user namespace. So it is a filter's only where there is one,
-/// and the capabilities are there.
+/// Some kernels (5.10, but not 6.1) refuse every command to a process whose `CAP_BPF` is missing,
+/// or counts only in a user namespace. A filter does the same. The cause is therefore a filter only
+/// if the process has one and has the capabilities.
 pub(crate) fn bpf_denied() -> Cause {
     if is_filtered() && has_capabilities() && sys::link_create_nothing().err() == Some(Errno::PERM)
     {
@@ -63,8 +66,8 @@ pub(crate) fn bpf_denied() -> Cause {
     }
 }
 
-/// Whether this thread has the capabilities that loading a program for kprobes takes, whether or
-/// not they count.
+/// Returns whether this thread has the capabilities for loading a kprobe program, in whatever user
+/// namespace.
 pub(crate) fn has_capabilities() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| {
         sets.effective.contains(CapabilitySet::SYS_ADMIN)
@@ -84,7 +87,7 @@ mod tests {
         for (errno, refuses_all, own, cause) in [
             (Errno::ACCESS, false, None, Cause::NoPermission),
             (Errno::ACCESS, false, ACCESS, Cause::PerfEventParanoid),
-            // The kernel lets it pass, and has no file descriptor left.
+            // The kernel allows it, and has no file descriptor left.
             (
                 Errno::ACCESS,
                 false,
@@ -93,7 +96,7 @@ mod tests {
             ),
             (Errno::PERM, false, None, Cause::Lockdown),
             (Errno::PERM, false, ACCESS, Cause::Lockdown),
-            // A filter may say what it likes.
+            // A filter can return any errno.
             (Errno::PERM, true, Some(Errno::PERM), Cause::Seccomp),
             (Errno::ACCESS, true, ACCESS, Cause::Seccomp),
         ] {

@@ -1,5 +1,5 @@
-//! From a step and an errno to the cause: the tables, and where these leave it open, a question to
-//! the kernel that changes nothing.
+//! From a step and an errno to the cause. Tables decide most cases; for the rest, the kernel is
+//! asked a question that changes nothing.
 
 mod cause;
 mod denied;

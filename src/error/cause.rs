@@ -1,31 +1,31 @@
-//! What an errno means: the words for it. How it is found out is for `diagnose`.
+//! The meanings of an errno. The module `diagnose` finds out which one applies.
 
 use core::fmt;
 
 use crate::text::texts;
 
-/// What an errno means at the step where it came up. Its name, as in the program's JSON, is
-/// [`Cause::name`].
+/// Names the meaning of an errno at the step that failed.
+///
+/// [`Cause::name`] returns its name, as the program's JSON has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// The request contradicts itself or the mode it asks for.
+    /// The request contradicts itself, or the mode that it asks for.
     InvalidRequest,
-    /// No such function in the kernel or module.
+    /// The kernel or the module does not have this function.
     NoSuchFunction,
-    /// No such function, and the module it is to be in is not loaded, as far as `/sys/module`
-    /// tells.
+    /// The function does not exist, and `/sys/module` does not show its module as loaded.
     ModuleNotLoaded,
     /// Several functions have this name.
     NotUnique,
-    /// The offset is not that of an instruction.
+    /// The offset does not lead to the start of an instruction.
     NotInstructionBoundary,
-    /// A return probe sits at the entry of a function only.
+    /// A return probe can only be at the entry of a function.
     NotFunctionEntry,
-    /// The kernel does not allow a probe there: notrace, blacklisted, or an instruction that it
-    /// cannot step over.
+    /// The kernel refuses a probe there: the function is notrace or blacklisted, or the kernel
+    /// cannot step over the instruction.
     NotProbeable,
-    /// No kernel function is at the address.
+    /// The address is not in a kernel function.
     BadAddress,
     /// A capability is missing.
     NoPermission,
@@ -35,23 +35,23 @@ pub enum Cause {
     Seccomp,
     /// The kernel is locked down.
     Lockdown,
-    /// `RLIMIT_MEMLOCK` is too low (before Linux 5.11).
+    /// `RLIMIT_MEMLOCK` is too low. It matters before Linux 5.11.
     MemlockLimit,
-    /// There is no kprobe PMU, or no telling.
+    /// The kprobe PMU is unavailable, or its probe had no answer.
     NoKprobePmu,
-    /// There are no perf links, or no telling.
+    /// Perf links are unavailable, or their probe had no answer.
     NoPerfLink,
-    /// There is no tracefs to be had.
+    /// tracefs is unavailable.
     NoTracefs,
-    /// tracefs has no `kprobe_events` that this process may write.
+    /// tracefs does not have a `kprobe_events` that this process may write.
     NoKprobeEvents,
-    /// There are no `kprobe.multi` links of the kind asked for.
+    /// The requested kind of `kprobe.multi` link is unavailable.
     NoKprobeMulti,
-    /// The program is not one that can be attached to a kprobe.
+    /// The program cannot be attached to a kprobe.
     WrongProgram,
-    /// The program is attached to this event already.
+    /// The program is already attached to this event.
     AlreadyAttached,
-    /// The event has all the programs that it can have.
+    /// The event cannot take another program.
     TooManyPrograms,
     /// An event of this name exists already.
     EventExists,
@@ -59,21 +59,21 @@ pub enum Cause {
     NameTaken,
     /// Something still uses the event.
     EventBusy,
-    /// The CPU that the event was to be opened on has gone offline.
+    /// The CPU of the event has gone offline.
     CpuOffline,
-    /// The process or the system has no file descriptors left.
+    /// The process or the system has no file descriptor left.
     OutOfFds,
-    /// The kernel has no memory left for this.
+    /// The kernel does not have enough memory.
     OutOfMemory,
-    /// The kernel has no such thing on this architecture, or was built without it.
+    /// The kernel does not support it on this architecture, or was built without it.
     UnsupportedArch,
-    /// None of the above: the errno says all there is.
+    /// No other cause applies, and the errno is all that is known.
     Unknown,
 }
 
 impl Cause {
     texts! {
-        /// The name that scripts may rely on, such as `no-such-function`.
+        /// Returns the name that scripts can rely on, such as `no-such-function`.
         #[must_use]
         pub fn name(Cause) {
             InvalidRequest => "invalid-request",
@@ -109,7 +109,7 @@ impl Cause {
     }
 
     texts! {
-        /// The meaning in a few words, with what to do about it where that is known.
+        /// Returns the meaning in a few words, and a remedy if one is known.
         #[must_use]
         pub fn meaning(Cause) {
             InvalidRequest => "the request is wrong",

@@ -1,4 +1,4 @@
-//! Errnos by their names.
+//! The names of errnos.
 
 use core::fmt;
 
@@ -6,8 +6,8 @@ use rustix::io::Errno;
 
 use crate::text::line;
 
-/// An errno for people and scripts: its `Display` is the name, such as `ENOENT`, or for one that is
-/// not in use on kprobes `errno` and the number.
+/// Prints an errno by its name, such as `ENOENT`. For an errno that is not in its list, it prints
+/// `errno` and the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrnoName(pub Errno);
 
@@ -29,8 +29,8 @@ fn errno_name(errno: Errno) -> Option<&'static str> {
     Some(line(ERRNO_NAMES, at))
 }
 
-/// Lists errnos with their names, which are one text: a table of them would be larger than they
-/// are.
+/// Lists errnos and their names. The names are one text, because a table would be larger than the
+/// names themselves.
 macro_rules! errno_names {
     ($($errno:ident $name:literal,)*) => {
         const NAMED_ERRNOS: &[Errno] = &[$(Errno::$errno,)*];

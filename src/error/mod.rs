@@ -1,4 +1,4 @@
-//! What can fail, at which step, and with which errno. Pure words: nothing here asks the kernel.
+//! Errors: the step that failed, its errno and its cause. This module makes no system call.
 
 mod cause;
 mod errno;
@@ -15,24 +15,24 @@ pub use cause::Cause;
 pub use errno::ErrnoName;
 pub use step::Step;
 
-/// What there is to say beyond step, errno and cause.
+/// Holds what there is to report beyond step, errno and cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Detail {
-    /// The errno and its cause say it all.
+    /// Nothing more.
     Plain,
     /// The rule that the request breaks.
     Invalid(Invalid),
-    /// A mode needs what the kernel surely does not have.
+    /// A mode needs a feature that the kernel certainly does not have.
     Unmet(AttachMode, Need),
-    /// A mode needs what a probe could not find out.
+    /// A mode needs a feature whose probe had no answer.
     Unknown(AttachMode, Need),
 }
 
-/// A failure: the [step](Self::step) at which it happened, the [errno](Self::errno), and the
-/// [cause](Self::cause), which is what that errno means there.
+/// Represents a failure: its [step](Self::step), its [errno](Self::errno) and its
+/// [cause](Self::cause), which is the meaning of that errno at that step.
 ///
-/// Nothing is left behind, no file descriptor and no trace event, but for the event that
-/// [`Step::RemoveEvent`] itself is about.
+/// A failure leaves no file descriptor and no trace event behind. The one exception is the event
+/// that [`Step::RemoveEvent`] could not remove.
 ///
 /// Its `Display` is one line: function, step, errno and meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +41,9 @@ pub struct Error {
     step: Step,
     cause: Cause,
     errno: Errno,
-    /// A function, or an event; empty for an address, and where nothing is concerned.
+    /// A function or an event. It is empty for an address, and for an error that is about neither.
     subject: Buf<SUBJECT_LEN>,
-    /// The offset in bytes beside a function, or an address.
+    /// An address, or the offset in bytes from the start of a function.
     number: u64,
     is_address: bool,
 }
@@ -51,7 +51,8 @@ pub struct Error {
 static_assertions::const_assert!(size_of::<Error>() <= 128);
 
 impl Error {
-    // A call takes less than to clear the subject in each of a hundred places.
+    // There are about a hundred callers. A call is smaller than clearing the subject in each of
+    // them.
     #[inline(never)]
     pub(crate) const fn new(step: Step, errno: Errno, cause: Cause) -> Self {
         Self {
@@ -73,8 +74,8 @@ impl Error {
         error
     }
 
-    /// Makes the error of a mode that needs what the kernel surely does not have, or, if not
-    /// `certain`, what a probe could not find out.
+    /// Makes the error of a mode that needs a feature. If `certain`, the kernel does not have it;
+    /// otherwise its probe had no answer.
     pub(crate) const fn unmet(
         mode: AttachMode,
         need: Need,
@@ -82,8 +83,8 @@ impl Error {
         cause: Cause,
         certain: bool,
     ) -> Self {
-        // What the kernel does not have is libbpf's EOPNOTSUPP, whatever the probe met; what it
-        // denies is not.
+        // libbpf reports a feature that the kernel does not have as EOPNOTSUPP, whatever errno its
+        // probe met. An errno of denied permission is kept.
         let denied = matches!(errno, Errno::ACCESS | Errno::PERM);
         let errno = if certain && !denied {
             Errno::OPNOTSUPP
@@ -99,14 +100,14 @@ impl Error {
         error
     }
 
-    /// Names what was to be probed.
+    /// Adds the target of the probe to the error.
     pub(crate) fn about(mut self, target: &Target<'_>, opts: &KprobeOpts) -> Self {
         self.name(target, opts);
         self
     }
 
-    /// The same, in place.
-    // Without core::fmt, which a small program need not have.
+    /// Does the same in place.
+    // It avoids core::fmt, so that a small program need not contain that.
     #[cold]
     pub(crate) fn name(&mut self, target: &Target<'_>, opts: &KprobeOpts) {
         self.number = target.as_address().unwrap_or(opts.offset);
@@ -117,13 +118,13 @@ impl Error {
         self.set_subject([module.unwrap_or_default(), colon, function]);
     }
 
-    /// Names the event that it is about.
+    /// Adds the name of an event to the error.
     pub(crate) fn about_event(mut self, name: &[u8]) -> Self {
         self.set_subject([name, b"", b""]);
         self
     }
 
-    /// Puts the parts together, as far as there is room; what is cut ends with `…`.
+    /// Joins the parts. If they do not fit, cuts them and appends `…`.
     fn set_subject(&mut self, parts: [&[u8]; 3]) {
         const CUT: &[u8] = "…".as_bytes();
         let subject = &mut self.subject;
@@ -133,7 +134,7 @@ impl Error {
             .try_for_each(|part| subject.push_as_fits(part))
             .is_err()
         {
-            // Names are ASCII: any place is between two characters.
+            // Names are ASCII, so every byte is the start of a character.
             subject.truncate(CUT_LEN);
             let cut = subject.push_all(CUT);
             debug_assert!(cut.is_ok());
@@ -155,30 +156,34 @@ impl Error {
         self.step
     }
 
-    /// Returns the errno: the kernel's, or libbpf's for what is refused before the kernel is asked
-    /// (`EINVAL`, and `EOPNOTSUPP` for what a mode cannot do). Where a probe could not tell, it is
-    /// the one that hid the answer.
+    /// Returns the errno.
+    ///
+    /// It is the kernel's, or libbpf's if the request is refused before the kernel is asked. That
+    /// is `EINVAL`, or `EOPNOTSUPP` for an option that the mode does not support. If a probe had no
+    /// answer, it is the errno that the probe met.
     #[must_use]
     pub const fn errno(&self) -> Errno {
         self.errno
     }
 
-    /// Returns what the errno means at this step.
+    /// Returns the meaning of the errno at this step.
     #[must_use]
     pub const fn cause(&self) -> Cause {
         self.cause
     }
 
-    /// Returns the text of what the error is about: the function that was to be probed, as
-    /// `function` or `module:function`, or for [`Step::RemoveEvent`] the event, as `group/name`. A
-    /// text of more than 63 bytes is cut, and ends with `…`.
+    /// Returns the function or the event that the error is about.
+    ///
+    /// The function to probe appears as `function` or `module:function`. For [`Step::RemoveEvent`],
+    /// the event appears as `group/name`. A text of more than 63 bytes is cut, and then ends with
+    /// `…`.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         let subject = self.subject.as_str();
         (!subject.is_empty()).then_some(subject)
     }
 
-    /// Returns the address that was to be probed, where it was given as one.
+    /// Returns the address to probe, if the target was an address.
     #[must_use]
     pub const fn address(&self) -> Option<u64> {
         if self.is_address {
@@ -188,7 +193,7 @@ impl Error {
         }
     }
 
-    /// Returns the offset that was asked for, in bytes from the start of the function.
+    /// Returns the offset of the probe, in bytes from the start of the function.
     #[must_use]
     pub const fn offset(&self) -> u64 {
         if self.is_address { 0 } else { self.number }
@@ -203,7 +208,8 @@ impl Error {
         }
     }
 
-    /// Returns what the mode needs and the kernel does not have, or a probe could not find out.
+    /// Returns the feature that the mode needs, and that the kernel does not have or whose probe
+    /// had no answer.
     #[must_use]
     pub const fn unmet_need(&self) -> Option<Need> {
         match self.detail {
@@ -258,7 +264,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The meaning of an errno, where a step gives it a better one than the cause.
+/// Returns the meaning of an errno. For some steps it is more precise than the cause.
 fn meaning(step: Step, errno: Errno, cause: Cause) -> &'static str {
     let opens = matches!(step, Step::OpenProgram | Step::OpenLink);
     match (step, errno) {
@@ -285,7 +291,8 @@ impl From<ParseError> for Error {
     }
 }
 
-/// The longest subject, and how much of a longer one there is room for beside the mark of the cut.
+/// The length of the longest subject, and the length at which a longer one is cut to make room for
+/// `…`.
 const SUBJECT_LEN: usize = 63;
 const CUT_LEN: usize = 60;
 
@@ -308,7 +315,7 @@ mod tests {
         for longer in [64, 511] {
             assert_eq!(about(&"f".repeat(longer)).subject(), Some(&*cut));
         }
-        // In whichever part it comes to its end.
+        // The cut can be in any of the parts.
         for module in [59, 60, 61, 62, 63, 64] {
             let name = "m".repeat(module) + ":f_is_longer";
             let cut = name[..60].to_string() + "…";

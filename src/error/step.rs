@@ -1,50 +1,59 @@
-//! The steps at which something can fail.
+//! The steps that can fail.
 
 use core::fmt;
 
 use crate::text::texts;
 
-/// The step at which something failed. Its name, as printed and as in the program's JSON, is
-/// [`Step::name`].
+/// Names the step that failed.
+///
+/// [`Step::name`] returns its name, as messages and the program's JSON have it. Commands such as
+/// `BPF_PROG_LOAD` are those of [`bpf(2)`].
+///
+/// [`bpf(2)`]: https://man7.org/linux/man-pages/man2/bpf.2.html
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// The request itself is wrong; no system call was made.
+    /// The request is wrong. No system call was made.
     Request,
-    /// The kernel lacks what the request needs, or a probe could not tell; nothing was changed.
+    /// The kernel does not have what the request needs, or a probe had no answer. Nothing was
+    /// changed.
     ProbeKernel,
-    /// Reading `/proc/kallsyms`
+    /// Reads `/proc/kallsyms`.
     ResolveSymbol,
-    /// `BPF_PROG_LOAD`
+    /// Loads a program by `BPF_PROG_LOAD`.
     LoadProgram,
-    /// `BPF_OBJ_GET` or `BPF_PROG_GET_FD_BY_ID` of a program
+    /// Opens a program by `BPF_OBJ_GET` or `BPF_PROG_GET_FD_BY_ID`.
     OpenProgram,
-    /// `BPF_OBJ_GET` of a pinned link
+    /// Opens a pinned link by `BPF_OBJ_GET`.
     OpenLink,
-    /// `perf_event_open(2)`
+    /// Opens an event by [`perf_event_open(2)`].
+    ///
+    /// [`perf_event_open(2)`]: https://man7.org/linux/man-pages/man2/perf_event_open.2.html
     PerfEventOpen,
-    /// `BPF_LINK_CREATE`
+    /// Makes a link by `BPF_LINK_CREATE`.
     LinkCreate,
-    /// The ioctl `PERF_EVENT_IOC_SET_BPF`
+    /// Binds the program by the ioctl `PERF_EVENT_IOC_SET_BPF` of [`perf_event_open(2)`].
+    ///
+    /// [`perf_event_open(2)`]: https://man7.org/linux/man-pages/man2/perf_event_open.2.html
     SetBpf,
-    /// The write that defines an event in `kprobe_events`
+    /// Writes the line to `kprobe_events` that defines an event.
     CreateEvent,
-    /// Reading the id of an event just defined
+    /// Reads the id of a newly defined event.
     ReadEventId,
-    /// The write that removes an event from `kprobe_events`
+    /// Writes the line to `kprobe_events` that removes an event, or looks for events to sweep.
     RemoveEvent,
-    /// `BPF_OBJ_PIN`, and what it takes to get there
+    /// Pins an object by `BPF_OBJ_PIN`, or prepares its path.
     Pin,
-    /// `BPF_OBJ_GET_INFO_BY_FD`, `BPF_TASK_FD_QUERY` or `kprobe_profile`: what the kernel tells of
-    /// a link
+    /// Reads what the kernel reports of a link, by `BPF_OBJ_GET_INFO_BY_FD`, `BPF_TASK_FD_QUERY` or
+    /// `kprobe_profile`.
     LinkInfo,
-    /// `BPF_MAP_CREATE` or `BPF_MAP_LOOKUP_ELEM`
+    /// Makes or opens a map, or reads or writes its elements.
     Map,
 }
 
 impl Step {
     texts! {
-        /// The name that scripts may rely on, such as `perf_event_open` or `create-event`.
+        /// Returns the name that scripts can rely on, such as `perf_event_open` or `create-event`.
         #[must_use]
         pub fn name(Step) {
             Request => "request",

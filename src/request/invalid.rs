@@ -81,7 +81,7 @@ pub enum Invalid {
     PinOfTraceEvent,
     /// The path of a pin is not in a bpf file system.
     PinOutsideBpffs,
-    /// A pin is relative to a directory, and the kernel pins by absolute path only.
+    /// A pin is relative to an open directory, and the kernel pins by path only.
     PinAtDirectory,
 }
 

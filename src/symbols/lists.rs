@@ -1,4 +1,4 @@
-//! The lists of what may be probed: `kprobes/blacklist` of debugfs, and
+//! The lists of functions that cannot or can be probed: `kprobes/blacklist` of debugfs, and
 //! `available_filter_functions` of tracefs.
 
 use core::ffi::CStr;
@@ -14,7 +14,7 @@ use crate::text::{LINE_LEN, for_each_line, hexadecimal, split, words};
 pub(crate) const BLACKLIST: &CStr = c"/sys/kernel/debug/kprobes/blacklist";
 pub(crate) const FILTER: &CStr = c"available_filter_functions";
 
-/// Whether the kernel protects a function from probes, by `kprobes/blacklist` in debugfs.
+/// Returns whether `kprobes/blacklist` in debugfs protects a function from probes.
 pub(crate) fn is_blacklisted(target: &Target<'_>, address: Option<u64>) -> Result<bool> {
     let file = open_read(CWD, BLACKLIST)?;
     let mut found = false;
@@ -28,7 +28,7 @@ pub(crate) fn is_blacklisted(target: &Target<'_>, address: Option<u64>) -> Resul
     Ok(found)
 }
 
-/// `0xSTART-0xEND`, a tab and the name.
+/// Splits `0xSTART-0xEND`, a tab and the name.
 fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &[u8])> {
     let mut words = words(line);
     let (start, end) = split(words.next()?, b'-')?;
@@ -36,13 +36,13 @@ fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &[u8])> {
     Some((hex(start)?..hex(end)?, words.next()?))
 }
 
-/// Whether ftrace can trace a function, by `available_filter_functions`; what it cannot the kernel
-/// lets nobody probe.
+/// Returns whether `available_filter_functions` lists a function, so that ftrace can trace it. The
+/// kernel refuses a probe of any other function.
 pub(crate) fn is_traceable(tracefs: Option<BorrowedFd<'_>>, target: &Target<'_>) -> Result<bool> {
     let file = open_read(tracefs.ok_or(Errno::NOENT)?, FILTER)?;
     let mut found = false;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
-        // `function`, or `function [module]`.
+        // A line is `function`, or `function [module]`.
         let mut words = words(line);
         let function = words.next();
         let module = words

@@ -1,29 +1,31 @@
-//! What the kernel's symbols say of one name.
+//! The answers of the kernel's symbols about one name.
 
 use rustix::io::Result;
 
 use super::kallsyms::{Code, Place, for_each_symbol, place_of};
 use crate::request::{KprobeOpts, Target, TargetBuf};
 
-/// What `/proc/kallsyms` has under the name of a target.
+/// Holds the entries of `/proc/kallsyms` under the name of a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Symbols {
-    /// How many functions the name stands for.
+    /// The number of functions that have the name.
     pub(crate) functions: usize,
-    /// The first of them, and its address, which is 0 where the kernel hides addresses.
+    /// The first of these functions, and its address. The address is 0 if the kernel hides
+    /// addresses.
     pub(crate) function: Option<(TargetBuf, u64)>,
-    /// The type of a symbol of this name that is no function.
+    /// The type of a symbol that has this name and is not a function.
     pub(crate) data: Option<u8>,
-    /// The function where it was not asked for: in another module, or in the kernel itself.
+    /// A function of this name in a place that was not asked for: another module, or the kernel
+    /// itself.
     pub(crate) elsewhere: Option<TargetBuf>,
-    /// Whether the module that was asked for is surely loaded.
+    /// Whether the requested module is certainly loaded.
     pub(crate) has_module: bool,
-    /// Whether the function is code for the boot alone, which has been freed.
+    /// Whether the function belongs to boot code that has been freed.
     pub(crate) is_init: bool,
 }
 
 impl Symbols {
-    /// The address of the first function, unless the kernel hides it.
+    /// Returns the address of the first function, unless the kernel hides it.
     pub(crate) fn address(&self) -> Option<u64> {
         let (_, address) = self.function.as_ref()?;
         (*address != 0).then_some(*address)
@@ -55,7 +57,8 @@ impl Symbols {
         })?;
         if let (1, Some((function, address @ 1..))) = (found.functions, &found.function) {
             found.is_init = code.init.contains(address);
-            // Linux 7.3 says of some data that it is code; but it is behind all of the kernel's.
+            // Linux 7.3 gives some data the type of code. But that data lies after all of the
+            // kernel's code.
             let is_behind = code.end != 0 && *address >= code.end && !found.is_init;
             if is_behind && function.as_target().module().is_none() {
                 found.functions = 0;
@@ -67,8 +70,8 @@ impl Symbols {
     }
 }
 
-/// Finds where a probe would really be: at an address, or at an offset from the start of a
-/// function. Puts the function that is there into `function`.
+/// Finds where a probe would be: at an address, or at an offset from the start of a function. Puts
+/// the function that contains this place into `function`.
 pub(crate) fn place(
     target: &Target<'_>,
     opts: &KprobeOpts,

@@ -1,4 +1,4 @@
-//! Names that are like one that is none.
+//! Names that are similar to a name that does not exist.
 
 use rustix::io::Result;
 
@@ -6,18 +6,18 @@ use super::kallsyms::{Symbol, for_each_symbol};
 use crate::request::{Target, TargetBuf};
 use crate::text::contains;
 
-/// Names that may have been meant, the likeliest first.
+/// Holds the names that may have been meant, with the most likely first.
 #[derive(Debug)]
 pub(crate) struct Meant {
     best: [Option<(u32, TargetBuf)>; Self::MAX],
-    /// The function behind a system call of the name.
+    /// The function behind the system call of this name.
     pub(crate) syscall: Option<TargetBuf>,
 }
 
 impl Meant {
     const MAX: usize = 4;
 
-    /// Looks for names that are like that of a target which is none.
+    /// Looks for names that are similar to that of a target that does not exist.
     pub(crate) fn by(target: &Target<'_>) -> Result<Self> {
         let mut meant = Self {
             best: core::array::from_fn(|_| None),
@@ -61,7 +61,7 @@ impl Meant {
     }
 }
 
-/// Whether a function is the entry of a system call on this machine: `SYSCALL_DEFINE` in
+/// Returns whether a function is the entry of a system call on this machine: `SYSCALL_DEFINE` in
 /// `arch/*/include/asm/syscall_wrapper.h`.
 fn is_syscall(function: &str, call: &str) -> bool {
     const PREFIX: &str = if cfg!(target_arch = "x86_64") {
@@ -80,12 +80,14 @@ fn is_syscall(function: &str, call: &str) -> bool {
     !call.is_empty() && function.strip_prefix(PREFIX) == Some(call)
 }
 
-/// How far a name is from the one that was asked for: 0 for what the compiler makes of it
-/// (`foo.isra.0`), else the slips of a typist. [`None`] for a name that is not like it, or is it.
+/// Returns how different a name is from the requested one: 0 for a copy that the compiler made
+/// (`foo.isra.0`), or else the number of typing errors. Returns [`None`] for the name itself, and
+/// for a name that is not similar.
 fn likeness(wanted: &[u8], name: &[u8]) -> Option<u32> {
     match name.strip_prefix(wanted) {
         Some([]) => return None,
-        // The half of a function that is hardly ever run is not the function.
+        // The compiler moves the rarely run part of a function to a `.cold` symbol. It is not the
+        // function.
         Some(suffix) if suffix.starts_with(b".") => {
             return (!contains(suffix, b".cold")).then_some(0);
         }
@@ -96,16 +98,16 @@ fn likeness(wanted: &[u8], name: &[u8]) -> Option<u32> {
     (distance <= limit).then_some(distance)
 }
 
-/// The longest name that is compared.
+/// The length of the longest name that is compared.
 const MAX_COMPARED: usize = 63;
 
-/// How many letters are missing, too many, wrong, or in each other's place ("optimal string
-/// alignment"); [`None`] if that is surely more than 2.
+/// Counts the letters that are missing, extra, wrong or swapped ("optimal string alignment").
+/// Returns [`None`] if there are more than 2.
 fn slips(a: &[u8], b: &[u8]) -> Option<u32> {
     if a.len().abs_diff(b.len()) > 2 || a.len() > MAX_COMPARED || b.len() > MAX_COMPARED {
         return None;
     }
-    // One slip cannot change both, and two seldom do.
+    // One typing error cannot change both the first and the last letter, and two rarely do.
     if a.first() != b.first() && a.last() != b.last() {
         return None;
     }
