@@ -11,9 +11,14 @@ use crate::sys::uapi::{
     BPF_FD_TYPE_KPROBE, BPF_FD_TYPE_KRETPROBE, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE,
 };
 
-/// What the kernel reports of an attached probe. A field is [`None`] where this kernel does not
-/// report it, or not to this process: of a link it does since Linux 6.6, and of a perf event since
-/// 4.18 for `CAP_SYS_ADMIN`.
+/// Holds what the kernel reports of an attached probe.
+///
+/// A field is [`None`] if this kernel does not report it, or not to this process.
+///
+/// # Minimum kernel
+///
+/// Linux 6.6 reports the fields of a link. Linux 4.18 reports those of a perf event, to a process
+/// with `CAP_SYS_ADMIN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KprobeInfo {
@@ -21,17 +26,27 @@ pub struct KprobeInfo {
     pub mode: AttachMode,
     /// Whether it is a return probe.
     pub retprobe: Option<bool>,
-    /// The function, or the address where it was given as one.
+    /// The function, or the address if the target was one.
     pub function: Option<TargetBuf>,
-    /// Bytes from the start of the function.
+    /// The offset in bytes from the start of the function.
     pub offset: Option<u64>,
-    /// Where the probe sits; on x86 with IBT 4 bytes after the function's symbol. [`None`] also
-    /// where the kernel hides addresses (`kernel.kptr_restrict`). Linux 6.6 (commit cd3910d00505).
+    /// The address of the probe.
+    ///
+    /// On x86 with IBT, it is 4 bytes after the function's symbol. It is also [`None`] if the
+    /// kernel hides addresses (`kernel.kptr_restrict`).
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 6.6 (commit cd3910d00505).
     pub address: Option<u64>,
-    /// How often the probe was hit and went no further: see
+    /// The number of hits that the probe missed: see
     /// [`KprobeLink::missed`](crate::KprobeLink::missed).
     pub missed: Option<u64>,
-    /// The cookie. Linux 6.9 (commit d5c16492c66f).
+    /// The cookie.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 6.9 (commit d5c16492c66f).
     pub cookie: Option<u64>,
     /// The id of the BPF link.
     pub link_id: Option<u32>,
@@ -39,13 +54,13 @@ pub struct KprobeInfo {
     pub prog_id: Option<u32>,
 }
 
-/// What the kernel reports, but for the name.
+/// Holds what the kernel reports, except for the name.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reported {
     pub(super) missed: Option<u64>,
     retprobe: Option<bool>,
     offset: Option<u64>,
-    /// Zero where it is hidden.
+    /// The address of the probe; 0 if the kernel hides addresses.
     address: u64,
     cookie: Option<u64>,
     link_id: Option<u32>,
@@ -53,8 +68,8 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// Asks the kernel about a link, or in the ioctl modes about a perf event. The name of the
-    /// function is in `name` then, NUL-terminated.
+    /// Asks the kernel about a link, or in the ioctl modes about a perf event. Puts the name of the
+    /// function into `name`, with a NUL behind it.
     pub(super) fn of(fd: BorrowedFd<'_>, mode: AttachMode, name: &mut [u8]) -> Result<Self, Errno> {
         let mut reported = Self::default();
         if mode.uses_link() {
@@ -75,7 +90,7 @@ impl Reported {
         Ok(reported)
     }
 
-    /// Takes over the place of what is a probe.
+    /// Keeps the place, if the event is a probe.
     fn place(&mut self, kind: u32, [entry, retprobe]: [u32; 2], offset: u64, address: u64) {
         if kind == entry || kind == retprobe {
             self.retprobe = Some(kind == retprobe);
@@ -84,7 +99,7 @@ impl Reported {
         }
     }
 
-    /// Puts all of it together. An address has no name.
+    /// Puts all of it together. A probe of an address has no name.
     pub(super) fn info(&self, mode: AttachMode, missed: Option<u64>, name: &[u8]) -> KprobeInfo {
         let address = (self.address != 0).then_some(self.address);
         let name = CStr::from_bytes_until_nul(name).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The plan carried out: a [`KprobeLink`] is a program attached, and detaches it when dropped.
+//! The plan carried out: a [`KprobeLink`] is an attached program, and detaches it when dropped.
 
 mod info;
 
@@ -22,19 +22,21 @@ use info::Reported;
 
 pub use info::KprobeInfo;
 
-/// A program attached to a kernel function. Dropping it detaches; [`detach`](Self::detach) does
-/// too, and says whether all of it worked.
+/// Represents a program that is attached to a kernel function.
 ///
-/// It holds one file descriptor: the link, or in the ioctl modes the perf event; and in the tracefs
-/// modes a second one, of `kprobe_events`. Detaching waits for RCU grace periods in the kernel,
-/// some ten milliseconds each.
+/// Dropping it detaches the program. [`detach`](Self::detach) does the same, and reports whether
+/// all of it worked.
 ///
-/// There is no way to pause it: `PERF_EVENT_IOC_DISABLE` does not stop a kprobe program.
+/// It holds one file descriptor: the link, or in the ioctl modes the perf event. In the tracefs
+/// modes it holds a second one, of `kprobe_events`. Detaching waits for RCU grace periods in the
+/// kernel, of about ten milliseconds each.
+///
+/// An attached program cannot be paused: `PERF_EVENT_IOC_DISABLE` does not stop a kprobe program.
 #[doc(alias = "bpf_link")]
 #[derive(Debug)]
 pub struct KprobeLink {
-    // The order is the order of detaching: what uses the event is closed before the event is
-    // removed (EBUSY otherwise).
+    // The order of the fields is the order of detaching. The file descriptor must be closed before
+    // the event is removed (EBUSY otherwise).
     fd: OwnedFd,
     event: Option<TraceEvent>,
     mode: AttachMode,
@@ -43,19 +45,21 @@ pub struct KprobeLink {
 static_assertions::const_assert!(size_of::<KprobeLink>() <= 48);
 static_assertions::assert_impl_all!(KprobeLink: Send, Sync);
 
-/// Attaches a loaded program to a kernel function: asks the kernel what this takes, plans, and
-/// attaches. To attach several, use one [`Kernel`] and [`Kernel::attach_kprobe`].
+/// Attaches a loaded program to a kernel function.
 ///
-/// `prog` is a loaded program of type `BPF_PROG_TYPE_KPROBE`, whoever loaded it. Nothing is
-/// mounted: the tracefs modes take a tracefs that is.
+/// It asks the kernel what this takes, makes a plan, and carries it out. To attach several
+/// programs, use one [`Kernel`] and [`Kernel::attach_kprobe`].
+///
+/// `prog` is a program of type `BPF_PROG_TYPE_KPROBE`, loaded by any loader. Nothing is mounted:
+/// the tracefs modes need a tracefs that is mounted.
 ///
 /// # Errors
 ///
-/// Those of [`Kernel::plan`] and of [`Plan::attach`].
+/// Returns the errors of [`Kernel::plan`] and of [`Plan::attach`].
 ///
 /// # Minimum kernel
 ///
-/// Linux 4.1; what each mode and option needs is in the table of [`AttachMode`].
+/// Linux 4.1. The table of [`AttachMode`] lists what each mode and option needs.
 #[doc(alias = "bpf_program__attach_kprobe_opts")]
 pub fn attach_kprobe(
     prog: impl AsFd,
@@ -66,11 +70,12 @@ pub fn attach_kprobe(
 }
 
 impl Kernel {
-    /// Attaches a loaded program to a kernel function: libbpf's `bpf_program__attach_kprobe_opts`.
+    /// Attaches a loaded program to a kernel function, as libbpf's
+    /// `bpf_program__attach_kprobe_opts` does.
     ///
     /// # Errors
     ///
-    /// Those of [`plan`](Self::plan) and of [`Plan::attach`].
+    /// Returns the errors of [`plan`](Self::plan) and of [`Plan::attach`].
     #[doc(alias = "bpf_program__attach_kprobe_opts")]
     pub fn attach_kprobe(
         &self,
@@ -79,19 +84,20 @@ impl Kernel {
         opts: &KprobeOpts,
     ) -> Result<KprobeLink, Error> {
         let prog = prog.as_fd();
-        // By reference: a plan is not moved once more.
+        // The reference saves a copy of the plan.
         match Plan::new(self, func, opts, Some(prog)) {
             Ok(ref plan) => plan.attach_to(prog),
             Err(error) => Err(error),
         }
     }
 
-    /// Returns how often a probe was missed, as [`KprobeLink::missed`] does, with the tracefs of
-    /// this value.
+    /// Returns the number of hits that a probe missed, as [`KprobeLink::missed`] does.
+    ///
+    /// It uses this `Kernel`'s tracefs.
     ///
     /// # Errors
     ///
-    /// As of [`KprobeLink::missed`].
+    /// Returns the errors of [`KprobeLink::missed`].
     pub fn missed(&self, link: &KprobeLink) -> Result<Option<u64>, Error> {
         match (link.missed_by_link()?, &link.event) {
             (None, Some(event)) => {
@@ -106,19 +112,20 @@ impl Kernel {
 }
 
 impl Plan<'_> {
-    /// Carries the plan out for a loaded program of type `BPF_PROG_TYPE_KPROBE`. The program runs
-    /// from here on, until the link is detached or dropped.
+    /// Carries out the plan with a loaded program of type `BPF_PROG_TYPE_KPROBE`.
+    ///
+    /// The program runs from then on, until the link is detached or dropped.
     ///
     /// # Errors
     ///
-    /// The kernel's refusal, with the step at which it came; what the steps before had made is
-    /// undone.
+    /// Returns the step that the kernel refused, and its errno. The effects of the earlier steps
+    /// are undone.
     pub fn attach(&self, prog: impl AsFd) -> Result<KprobeLink, Error> {
         self.attach_to(prog.as_fd())
     }
 
     fn attach_to(&self, prog: BorrowedFd<'_>) -> Result<KprobeLink, Error> {
-        // In place: neither a link nor an error is moved once more.
+        // Changes the result in place, which saves a copy of the link or error.
         let mut attached = self.open_event();
         let bound = match &mut attached {
             Ok(link) => link.bind(self.bind, prog),
@@ -129,13 +136,13 @@ impl Plan<'_> {
         };
         match bound {
             Ok(()) => attached,
-            // This drops the link, which undoes the event in the right order.
+            // Dropping the link closes and removes the event in the right order.
             Err((step, errno)) => Err(self.failed(step, errno)),
         }
     }
 
-    /// Opens the event, and makes a link of it to which no program is bound yet. What came before a
-    /// failure is undone.
+    /// Opens the event, and returns a link that has no program yet. If a step fails, the earlier
+    /// ones are undone.
     #[inline]
     pub(crate) fn open_event(&self) -> Result<KprobeLink, Error> {
         if self.opts.within_function && self.opts.offset != 0 {
@@ -150,7 +157,7 @@ impl Plan<'_> {
                 (opened, None)
             }
             Event::Tracefs(name) if FILES => {
-                // There is one, or there would be no plan.
+                // A plan with a trace event exists only where a tracefs was found.
                 let Some(tracefs) = self.kernel.tracefs_dir() else {
                     return Err(self.failed(Step::CreateEvent, Errno::NOENT));
                 };
@@ -174,7 +181,7 @@ impl Plan<'_> {
         }
     }
 
-    /// The place of the probe, as the kprobe PMU takes it.
+    /// Returns the place of the probe, as the kprobe PMU takes it.
     fn place(&self) -> KprobeAt<'_> {
         let target = &self.target;
         match (target.function_bytes(), target.as_address()) {
@@ -198,7 +205,7 @@ impl KprobeLink {
     fn bind(&mut self, bind: Bind, prog: BorrowedFd<'_>) -> Result<(), (Step, Errno)> {
         match bind {
             Bind::Link { bpf_cookie } => {
-                // The link holds the event: its own file descriptor is closed by being replaced.
+                // The link holds the event. The assignment closes the event's own file descriptor.
                 self.fd = sys::link_create_perf_event(prog, Some(self.fd.as_fd()), bpf_cookie)
                     .map_err(|errno| (Step::LinkCreate, errno))?;
                 Ok(())
@@ -208,24 +215,29 @@ impl KprobeLink {
         }
     }
 
-    /// Returns the mode that was used, which is never "default". A link from a pin is
-    /// [`AttachMode::Link`].
+    /// Returns the mode that was used, which is never "default".
+    ///
+    /// The mode of a link from a pin is [`AttachMode::Link`].
     #[must_use]
     pub const fn mode(&self) -> AttachMode {
         self.mode
     }
 
-    /// Detaches, and removes what was defined in tracefs. After it the program does not run any
-    /// more; a call of the function that was under way may still be in it.
+    /// Detaches the program, and removes the event that was defined in tracefs.
     ///
-    /// A link that is pinned stays attached by its pin.
+    /// After that, the program is not called any more. A call that was already running may still be
+    /// in it. A link that is pinned stays attached by its pin.
     ///
     /// # Errors
     ///
-    /// [`Step::RemoveEvent`], about the event: the program is detached, but its event is still
-    /// defined, since something uses it: another process, or a child that was forked with the file
-    /// descriptors and has not yet become another program. When it is used no more,
-    /// [`sweep`](crate::tracefs::sweep()) removes it.
+    /// Returns an error with the step [`Step::RemoveEvent`] if the event cannot be removed. The
+    /// program is detached all the same.
+    ///
+    /// The usual errno is `EBUSY`: something still uses the event. It may be another process, or a
+    /// child that was forked with the file descriptors and has not called [`execve(2)`] yet. When
+    /// the event is no longer in use, [`sweep`](crate::tracefs::sweep()) removes it.
+    ///
+    /// [`execve(2)`]: https://man7.org/linux/man-pages/man2/execve.2.html
     pub fn detach(self) -> Result<(), Error> {
         let Self { fd, event, mode: _ } = self;
         drop(fd);
@@ -235,16 +247,18 @@ impl KprobeLink {
         }
     }
 
-    /// Returns what the kernel reports of the probe. Of a tracefs event it looks for tracefs, as
-    /// [`missed`](Self::missed) does.
+    /// Returns what the kernel reports of the probe.
+    ///
+    /// For a trace event it looks for tracefs, as [`missed`](Self::missed) does.
     ///
     /// # Errors
     ///
-    /// [`Step::LinkInfo`] where the kernel refuses to report anything of a link.
+    /// Returns an error with the step [`Step::LinkInfo`] if the kernel refuses to report on the
+    /// link.
     pub fn info(&self) -> Result<KprobeInfo, Error> {
         let mut name = [0; MAX_SYMBOL_LEN + 1];
         let reported = Reported::of(self.fd.as_fd(), self.mode, &mut name);
-        // What `missed` would report is no reason to report nothing.
+        // If only `missed` fails, the other fields are still reported.
         let missed = |reported: &Reported| match reported.missed {
             None => self.missed_by_event().unwrap_or(None),
             missed => missed,
@@ -255,16 +269,27 @@ impl KprobeLink {
         }
     }
 
-    /// Returns how often the probe was hit and went no further, because its CPU was in another
-    /// probe or, for a return probe, because as many calls as it can follow were under way: from
-    /// the link (Linux 6.7), or for a tracefs event from `kprobe_profile`, for which tracefs is
-    /// [looked for anew](Mount::find_tracefs), which may wake an automount; [`Kernel::missed`] has
-    /// one. [`None`] where the kernel does not say. What the probe handed on and the program missed
-    /// is in [`Program::recursion_misses`](crate::bpf::Program::recursion_misses).
+    /// Returns the number of hits that did not reach the program because the probe missed them.
+    ///
+    /// A probe misses a hit if its CPU is already in another probe. A return probe also misses a
+    /// call if it already follows as many calls as it can. Returns [`None`] if the kernel does not
+    /// report the number.
+    ///
+    /// The number of a trace event is in `kprobe_profile`. For that, this function looks for
+    /// tracefs [each time](Mount::find_tracefs), which can wake an automount. [`Kernel::missed`]
+    /// uses the tracefs that it holds.
+    ///
+    /// Hits that the probe passed on, and the program missed, are counted by
+    /// [`Program::recursion_misses`](crate::bpf::Program::recursion_misses).
     ///
     /// # Errors
     ///
-    /// [`Step::LinkInfo`] where the kernel has the count and refuses to report it.
+    /// Returns an error with the step [`Step::LinkInfo`] if the kernel has the number and refuses
+    /// to report it.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 6.7 for a link, and 4.1 for a trace event.
     pub fn missed(&self) -> Result<Option<u64>, Error> {
         match self.missed_by_link()? {
             None => self.missed_by_event().map_err(info_failed),
@@ -287,43 +312,75 @@ impl KprobeLink {
         }
     }
 
-    /// Pins the link into a bpf file system, where it stays attached without this process, until
-    /// the pin is unlinked. Of the path at most the last directory is made, with mode 0700, as
-    /// libbpf does. Linux 5.15, as for every link.
+    /// Pins the link into a bpf file system.
+    ///
+    /// It then stays attached without this process, until the pin is unlinked. If the last
+    /// directory of the path does not exist, it is made with mode 0700, as libbpf does. No other
+    /// directory is made.
+    ///
+    /// The bpf file system must be mounted. A pin in a detached mount would be gone with the file
+    /// descriptor; [`pin_at`](Self::pin_at) makes such a pin.
     ///
     /// # Errors
     ///
-    /// [`Step::Pin`]: the mode has no link; or the link is of a tracefs event, which nobody would
-    /// remove after the pin is gone; or the path is not in a bpf file system that is mounted, or
-    /// taken. None is mounted for it: in a detached mount the pin would be gone with the file
-    /// descriptor. [`pin_at`](Self::pin_at) is for that.
+    /// Returns an error with the step [`Step::Pin`]:
+    ///
+    /// * `EINVAL` if the mode has no link, or if the path is not in a bpf file system that is
+    ///   mounted.
+    /// * `EOPNOTSUPP` if the event is in tracefs. Nothing would remove it after the pin is gone.
+    /// * `EEXIST` if the path is taken.
+    /// * Any other errno of the kernel.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 5.15, as for every link.
     #[doc(alias = "bpf_link__pin")]
     pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
         check_pin(self.mode)?;
         pin(self.fd.as_fd(), path)
     }
 
-    /// Pins the link at a path that starts from a directory of a bpf file system, which need not be
-    /// mounted anywhere: `BPF_F_PATH_FD`. A path from the root goes by that, as with `openat(2)`.
+    /// Pins the link at a path relative to a directory of a bpf file system (`BPF_F_PATH_FD`).
     ///
-    /// The pins of a [`Mount`] that is mounted nowhere end with it, and so do the links, unless it
-    /// is mounted meanwhile (`move_mount(2)`) or its file descriptor handed on. Nothing is made but
-    /// the pin. Linux 6.5 (commit cb8edce28073).
+    /// The file system need not be mounted. As in [`openat(2)`], an absolute path ignores the
+    /// directory. Only the pin is made, and no directory.
+    ///
+    /// The pins of a detached [`Mount`] end with it, and so do their links. They stay if the file
+    /// system is mounted by then ([`move_mount(2)`]), or if another process holds its file
+    /// descriptor.
     ///
     /// # Errors
     ///
-    /// [`Step::Pin`]: as of [`pin`](Self::pin); or the kernel pins by path only.
+    /// Returns the errors of [`pin`](Self::pin), and `EINVAL` if the kernel pins by path only.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 6.5 (commit cb8edce28073).
+    ///
+    /// [`openat(2)`]: https://man7.org/linux/man-pages/man2/openat.2.html
+    /// [`move_mount(2)`]: https://man7.org/linux/man-pages/man2/move_mount.2.html
     pub fn pin_at(&self, dir: impl AsFd, path: impl Arg) -> Result<(), Error> {
         check_pin(self.mode)?;
         pin_at(self.fd.as_fd(), dir.as_fd(), path)
     }
 
-    /// Opens a link that was pinned, by this crate or another. Dropping it does not detach: the pin
-    /// does, when it is unlinked. Linux 5.15.
+    /// Opens a pinned link, whichever program pinned it.
+    ///
+    /// Dropping the result does not detach the program. Unlinking the pin does, once no process
+    /// holds the link.
     ///
     /// # Errors
     ///
-    /// [`Step::OpenLink`]: there is no such pin, or it is not a link of a perf event.
+    /// Returns an error with the step [`Step::OpenLink`]:
+    ///
+    /// * `ENOENT` if the pin does not exist.
+    /// * `EINVAL` if the pin is not a link to a perf event. Since Linux 6.6, it is also returned if
+    ///   that event is not a kprobe.
+    /// * Any other errno of the kernel.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 5.15.
     #[doc(alias = "bpf_link__open")]
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
         let opened = path.into_with_c_str(|path| opened(obj_get(path)?));
@@ -337,10 +394,10 @@ impl KprobeLink {
     }
 }
 
-/// Makes a link of a descriptor that is one: `EINVAL` for anything else.
+/// Makes a link of a file descriptor that is one. Returns `EINVAL` for any other object.
 fn opened(fd: OwnedFd) -> Result<KprobeLink, Errno> {
     let info = sys::link_info(fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1])?;
-    // Since Linux 6.6 it also tells a kprobe from the other perf events.
+    // Since Linux 6.6 the kernel reports whether the perf event is a kprobe.
     let is_kprobe = matches!(
         info.perf_event_type,
         0 | BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE
@@ -359,7 +416,7 @@ fn info_failed(errno: Errno) -> Error {
     bpf_error(Step::LinkInfo, errno, Cause::Unknown)
 }
 
-/// The link's file descriptor, or in the ioctl modes the perf event's.
+/// Borrows the link's file descriptor, or in the ioctl modes that of the perf event.
 impl AsFd for KprobeLink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

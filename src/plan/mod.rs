@@ -1,5 +1,5 @@
-//! What will be done: a [`Plan`] is made of a request and a kernel's answers, and holds the
-//! arguments of every system call before the first one is made.
+//! The plan: a [`Plan`] is made from a request and a kernel's answers. It holds the arguments of
+//! every system call before the first one is made.
 
 mod select;
 mod syscall;
@@ -20,19 +20,25 @@ pub use syscall::Syscall;
 /// `PERF_TYPE_TRACEPOINT`
 pub(crate) const PERF_TYPE_TRACEPOINT: u32 = 2;
 
-/// The decision how to attach, as the system calls that will be made: see [`steps`](Self::steps)
-/// and the `Display`, which prints one to a line in the way of `strace(1)`.
+/// Holds the decision how to attach, as the system calls that carry it out.
+///
+/// [`steps`](Self::steps) lists them. The `Display` prints one to a line, in the format of
+/// [`strace(1)`].
+///
+/// [`strace(1)`]: https://man7.org/linux/man-pages/man1/strace.1.html
 ///
 /// ```
 /// # use kprobe_attach::{AttachMode, Kernel, KprobeOpts, Target, kernel::Features};
 /// let kernel = Kernel::with_features(Features::everything());
 /// let plan = kernel.plan(Target::symbol("vfs_read")?, &KprobeOpts::new().bpf_cookie(7))?;
 /// assert_eq!(plan.mode(), AttachMode::Link);
-/// assert_eq!(plan.to_string(), r#"
-/// perf_event_open({type=8, size=72, config=0, disabled=1, config1="vfs_read", config2=0}, -1, 0, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd
-/// bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=perf_fd, attach_type=BPF_PERF_EVENT, flags=0, perf_event={bpf_cookie=7}}}, 24) = link_fd
-/// close(perf_fd) = 0
-/// "#.trim());
+/// assert_eq!(plan.to_string(), concat!(
+///     r#"perf_event_open({type=8, size=72, config=0, disabled=1, config1="vfs_read", "#,
+///     "config2=0}, -1, 0, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd\n",
+///     "bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=perf_fd, ",
+///     "attach_type=BPF_PERF_EVENT, flags=0, perf_event={bpf_cookie=7}}}, 24) = link_fd\n",
+///     "close(perf_fd) = 0",
+/// ));
 /// # Ok::<(), kprobe_attach::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -48,16 +54,16 @@ pub struct Plan<'a> {
 
 static_assertions::const_assert!(size_of::<Plan<'_>>() <= 256);
 
-/// Where the event comes from.
+/// The source of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The kprobe PMU, with this type and config.
     Pmu { r#type: u32, config: u64 },
-    /// A definition in tracefs, by this name.
+    /// A definition in tracefs, with this name.
     Tracefs(EventName),
 }
 
-/// What binds the program to the event.
+/// The way in which the program is bound to the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bind {
     Link { bpf_cookie: u64 },
@@ -65,21 +71,24 @@ pub(crate) enum Bind {
 }
 
 impl Kernel {
-    /// Decides how a program would be attached, and with which system calls, without making one of
-    /// them. Asks the kernel what the decision takes; what each mode and option needs is in the
-    /// table of [`AttachMode`].
+    /// Decides how to attach a program, and with which system calls. It makes none of them.
+    ///
+    /// It asks the kernel only the questions that the decision needs. The table of [`AttachMode`]
+    /// lists what each mode and option needs.
     ///
     /// # Errors
     ///
-    /// [`Step::Request`] for a request that contradicts itself or its mode; [`Step::ProbeKernel`]
-    /// for one that this kernel does not serve.
+    /// Returns an error with one of these steps:
+    ///
+    /// * [`Step::Request`] if the request contradicts itself or its mode.
+    /// * [`Step::ProbeKernel`] if this kernel does not support the request.
     pub fn plan<'a>(&'a self, func: Target<'a>, opts: &KprobeOpts) -> Result<Plan<'a>, Error> {
         Plan::new(self, func, opts, None)
     }
 }
 
 impl<'a> Plan<'a> {
-    /// Makes the plan. `prog`, where it is given, is asked about perf links with.
+    /// Makes the plan. If `prog` is given, the probe for perf links uses it.
     pub(crate) fn new(
         kernel: &'a Kernel,
         target: Target<'a>,
@@ -128,7 +137,7 @@ impl<'a> Plan<'a> {
         self.mode
     }
 
-    /// The definition of an event of this plan.
+    /// Returns the definition of an event of this plan.
     pub(crate) const fn definition(&self, name: EventName) -> Definition<'a> {
         Definition {
             name,
@@ -137,7 +146,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Lists the system calls of the attach, in order.
+    /// Lists the system calls that attach, in order.
     pub fn steps(&self) -> impl Iterator<Item = Syscall<'_>> {
         (0..).map_while(|index| self.step(index))
     }
@@ -175,7 +184,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Lists the system calls of the detach, in order.
+    /// Lists the system calls that detach, in order.
     pub fn detach_steps(&self) -> impl Iterator<Item = Syscall<'_>> {
         (0..).map_while(|index| self.detach_step(index))
     }
@@ -194,13 +203,14 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     ///
-    /// [`Step::Pin`]: the mode has no link, or one that cannot be pinned.
+    /// Returns an error with the step [`Step::Pin`] if the mode has no link, or a link that cannot
+    /// be pinned.
     pub fn can_pin(&self) -> Result<(), Error> {
         check_pin(self.mode).map_err(|error| error.about(&self.target, &self.opts))
     }
 }
 
-/// Checks that what a mode makes can be pinned.
+/// Checks that a link of this mode can be pinned.
 pub(crate) const fn check_pin(mode: AttachMode) -> Result<(), Error> {
     let invalid = match mode {
         AttachMode::Link => return Ok(()),
@@ -211,7 +221,7 @@ pub(crate) const fn check_pin(mode: AttachMode) -> Result<(), Error> {
 }
 
 impl fmt::Display for Plan<'_> {
-    /// The system calls of the attach, one to a line.
+    /// Writes the system calls that attach, one to a line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, step) in self.steps().enumerate() {
             let newline = if index == 0 { "" } else { "\n" };

@@ -1,12 +1,12 @@
-//! The one place that chooses a mode.
+//! The choice of the mode, made here and nowhere else.
 
 use crate::error::Error;
 use crate::kernel::Support;
 use crate::request::{AttachMode, Invalid, KprobeOpts, Need, Target, check_mode, check_request};
 
-/// Chooses the mode. An explicit one is checked and never replaced; else it is the first that the
-/// request and the kernel leave. `unmet` says what a mode needs and the kernel does not surely
-/// have.
+/// Chooses the mode. An explicit mode is checked, and never replaced. Otherwise it is the first
+/// mode that the request and the kernel allow. `unmet` returns the first need of a mode that is not
+/// certainly met.
 #[inline]
 pub(super) fn select(
     target: &Target<'_>,
@@ -32,7 +32,7 @@ pub(super) fn select(
     }
     Err(match first_unmet {
         Some((mode, need, support)) => support.unmet(mode, need),
-        // LegacyLink carries whatever a request has, so there always was one.
+        // LegacyLink supports every option, so at least one mode was asked about.
         None => Error::invalid(Invalid::CookieWithoutLink),
     })
 }

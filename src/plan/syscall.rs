@@ -6,25 +6,27 @@ use crate::request::Target;
 use crate::sys::PERF_EVENT_ATTR_SIZE;
 use crate::tracefs::{Definition, EventName, EventPath, ID_LEN, IdPath, Removal};
 
-/// One system call of a plan. What only the calls before it will tell (a file descriptor, an
-/// event's id) it has not.
+/// Describes one system call of a plan.
+///
+/// It lacks the values that only an earlier call returns, such as a file descriptor or an event's
+/// id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Syscall<'p> {
     /// Opens `kprobe_events` for appending.
     OpenKprobeEvents,
-    /// Locks the byte of `kprobe_events` that stands for the event, which tells
-    /// [`sweep`](crate::tracefs::sweep()) that it has an owner.
+    /// Locks the byte of `kprobe_events` that stands for the event. By the lock,
+    /// [`sweep`](crate::tracefs::sweep()) sees that the event has an owner.
     LockOwnerByte(EventName),
-    /// Looks whether an event has the name already, which none should.
+    /// Checks that no event has this name yet.
     LookForEvent(EventName),
     /// Writes the line that defines the event.
     WriteDefinition(Definition<'p>),
-    /// Opens the file with the event's id.
+    /// Opens the file that contains the event's id.
     OpenId(EventName),
     /// Reads the id.
     ReadId,
-    /// Closes the file.
+    /// Closes the file of the id.
     CloseId,
     /// Opens an event of the kprobe PMU.
     PerfEventOpenKprobe {
@@ -32,28 +34,28 @@ pub enum Syscall<'p> {
         r#type: u32,
         /// 0, or the retprobe bit.
         config: u64,
-        /// `config1`, or for an address `config2`.
+        /// The target: `config1` is a function, and `config2` an address.
         target: Target<'p>,
-        /// `config2` of a function.
+        /// The offset from a function, which is `config2`.
         offset: u64,
-        /// The CPU.
+        /// The CPU of the event.
         cpu: u32,
     },
     /// Opens the event that was defined in tracefs.
     PerfEventOpenTracepoint {
-        /// The CPU.
+        /// The CPU of the event.
         cpu: u32,
     },
-    /// Binds the program by a link, which holds the event.
+    /// Binds the program by a link, which then holds the event.
     LinkCreate {
         /// The cookie.
         bpf_cookie: u64,
     },
     /// Binds the program by ioctl.
     SetBpf,
-    /// Closes the perf event: the link holds it too, or else this detaches.
+    /// Closes the perf event. In the ioctl modes, this detaches the program.
     ClosePerfEvent,
-    /// Closes the link, which detaches.
+    /// Closes the link, which detaches the program.
     CloseLink,
     /// Writes the line that removes the event.
     WriteRemoval(EventName),
@@ -61,12 +63,12 @@ pub enum Syscall<'p> {
     CloseKprobeEvents,
 }
 
-/// Such machines have other calls where files may be large, and times late.
+/// 32-bit machines have further system calls, for large files and for times after 2038.
 const IS_32_BIT: bool = cfg!(target_pointer_width = "32");
 
 impl fmt::Display for Syscall<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Numbers of one width are printed by one piece of code.
+        // With one width for all numbers, one copy of the formatting code is enough.
         let size = u64::from(PERF_EVENT_ATTR_SIZE);
         match self {
             Self::OpenKprobeEvents => f.write_str(
@@ -135,7 +137,7 @@ impl fmt::Display for Syscall<'_> {
     }
 }
 
-/// `write(2)` of one line to `kprobe_events`.
+/// Prints a `write(2)` of one line to `kprobe_events`.
 fn write(f: &mut fmt::Formatter<'_>, line: &impl fmt::Display) -> fmt::Result {
     let mut length = Length(0);
     fmt::write(&mut length, format_args!("{line}"))?;
@@ -143,7 +145,7 @@ fn write(f: &mut fmt::Formatter<'_>, line: &impl fmt::Display) -> fmt::Result {
     write!(f, r#"write(events_fd, "{line}", {length}) = {length}"#)
 }
 
-/// Counts what is written.
+/// Counts the bytes that are written.
 struct Length(usize);
 
 impl fmt::Write for Length {
