@@ -5,18 +5,18 @@ use rustix::io::Errno;
 use crate::error::{Cause, Error};
 use crate::request::{AttachMode, Need};
 
-/// Whether a feature is there.
+/// Answers whether the kernel has a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
-    /// It is there, and this process may use it.
+    /// The kernel has the feature, and this process may use it.
     Yes,
-    /// It is not there, or not for this process.
+    /// The kernel does not have the feature, or this process may not use it.
     No(Reason),
-    /// The probe could not tell.
+    /// The probe had no answer.
     Unknown(Reason),
 }
 
-/// The errno that a probe met, and what it means there.
+/// Holds the errno that a probe met, and its meaning there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reason {
     /// The errno.
@@ -32,7 +32,7 @@ impl Support {
         matches!(self, Self::Yes)
     }
 
-    /// Returns why it is not yes.
+    /// Returns the reason if the answer is not yes.
     #[must_use]
     pub const fn reason(self) -> Option<Reason> {
         match self {
@@ -49,7 +49,7 @@ impl Support {
         Self::Unknown(Reason { errno, cause })
     }
 
-    /// Makes the error of a mode that needs this, which is not there.
+    /// Makes the error of a mode that needs this feature, which is not available.
     pub(crate) const fn unmet(self, mode: AttachMode, need: Need) -> Error {
         let (errno, cause) = match self.reason() {
             Some(Reason { errno, cause }) => (errno, cause),
@@ -60,41 +60,70 @@ impl Support {
     }
 }
 
-/// The features of a kernel, as a plain value.
+/// Holds the features of a kernel, as far as this process may use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Features {
-    /// `perf_event_open(2)` opens an event that is not bound to a process, as every mode does. It
-    /// takes `CAP_PERFMON` (`CAP_SYS_ADMIN` before Linux 5.8, and with Debian's
-    /// `perf_event_paranoid` of 3).
+    /// Whether [`perf_event_open(2)`] can open an event that covers all processes, as every mode
+    /// does.
+    ///
+    /// It takes `CAP_PERFMON`. Before Linux 5.8, and with Debian's `perf_event_paranoid` of 3, it
+    /// takes `CAP_SYS_ADMIN`.
+    ///
+    /// [`perf_event_open(2)`]: https://man7.org/linux/man-pages/man2/perf_event_open.2.html
     pub perf_event: Support,
-    /// A CPU that is online, to open events on: the first that this thread may run on. The program
-    /// runs on every CPU all the same.
+    /// The CPU to open events on: the first on which this thread may run. A program runs on every
+    /// CPU all the same.
     pub cpu: u32,
-    /// The kprobe PMU: Linux 4.17 (commit e12f03d7031a).
+    /// Whether the kernel has the kprobe PMU.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.17 (commit e12f03d7031a).
     pub kprobe_pmu: Support,
-    /// The type of the kprobe PMU: 6, and 8 since Linux 6.5.
+    /// The verified type of the kprobe PMU: 8 since Linux 6.5, and 6 before.
     pub pmu_type: u32,
-    /// The type that sysfs has for it, as a cross-check; the one that is used is the verified one.
+    /// The type that sysfs shows, as a cross-check. Events are opened with the verified type.
     pub pmu_type_in_sysfs: Option<u32>,
-    /// The bit of `config` that makes a return probe, verified as the type is: always 0 so far.
-    /// [`None`] where no bit does.
+    /// The bit of `config` that makes a return probe. It is verified like the type, and has always
+    /// been 0.
+    ///
+    /// [`None`] if no bit could be verified.
     pub retprobe_bit: Option<u8>,
-    /// `BPF_LINK_CREATE` of a perf event, with a cookie: Linux 5.15 (commit b89fbfbb854c).
+    /// Whether `BPF_LINK_CREATE` of [`bpf(2)`] takes a perf event and a cookie.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 5.15 (commit b89fbfbb854c).
+    ///
+    /// [`bpf(2)`]: https://man7.org/linux/man-pages/man2/bpf.2.html
     pub perf_link: Support,
-    /// tracefs is mounted, or can be: Linux 4.1.
+    /// Whether tracefs is mounted, or a detached mount can be made.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.1.
     pub tracefs: Support,
-    /// `kprobe_events` in tracefs can be opened for writing.
+    /// Whether `kprobe_events` in tracefs can be opened for writing.
     pub kprobe_events: Support,
-    /// `kprobe.multi` links: Linux 5.18 (commit 0dcac2725406) with `CONFIG_FPROBE`.
+    /// Whether the kernel has `kprobe.multi` links.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 5.18 (commit 0dcac2725406), built with `CONFIG_FPROBE`.
     pub kprobe_multi: Support,
-    /// `kprobe.session` links: Linux 6.10 (commit 535a3692ba72).
+    /// Whether the kernel has `kprobe.session` links.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 6.10 (commit 535a3692ba72).
     pub kprobe_session: Support,
 }
 
 impl Features {
-    /// Makes the features of a kernel that has everything, with the kprobe PMU of Linux 6.5: a
-    /// starting point for plans on other kernels than the running one.
+    /// Makes the features of a kernel that has everything, with the kprobe PMU of Linux 6.5.
+    ///
+    /// They are a starting point for plans that are not for the running kernel.
     ///
     /// ```
     /// use kprobe_attach::kernel::{Features, Reason, Support};
@@ -125,7 +154,7 @@ impl Features {
         }
     }
 
-    /// Returns one of the features that modes need.
+    /// Returns the support for a feature that modes need.
     #[must_use]
     pub const fn support(&self, need: Need) -> Support {
         match need {
@@ -138,8 +167,8 @@ impl Features {
         }
     }
 
-    /// Returns the first thing that a mode needs and that is not surely there, for an entry or a
-    /// return probe.
+    /// Returns the first need of a mode that is not certainly met, for an entry probe or a return
+    /// probe.
     #[must_use]
     pub fn unmet(&self, mode: AttachMode, retprobe: bool) -> Option<(Need, Support)> {
         let unmet = Need::of(mode, retprobe)
@@ -148,14 +177,14 @@ impl Features {
         unmet.map(|need| (*need, self.support(*need)))
     }
 
-    /// Returns whether a mode can be used at all.
+    /// Returns whether a mode can be used for an entry probe.
     #[must_use]
     pub fn mode(&self, mode: AttachMode) -> Support {
         self.unmet(mode, false)
             .map_or(Support::Yes, |(_, support)| support)
     }
 
-    /// Returns the mode of a plain entry probe when none is asked for.
+    /// Returns the mode of an entry probe that asks for no mode and has no further options.
     #[must_use]
     pub fn default_mode(&self) -> Option<AttachMode> {
         AttachMode::ALL
@@ -164,7 +193,7 @@ impl Features {
     }
 }
 
-/// Whether there is a bit that makes a return probe.
+/// Returns whether there is a bit that makes a return probe.
 pub(super) const fn retprobe_support(bit: Option<u8>) -> Support {
     match bit {
         Some(0..=63) => Support::Yes,

@@ -1,4 +1,4 @@
-//! The kprobe PMU, found without a file.
+//! The kprobe PMU, found without reading a file.
 
 use core::ffi::CStr;
 
@@ -14,26 +14,26 @@ use crate::sys::{
 };
 use crate::text::{decimal, read_small};
 
-/// What was found out of the kprobe PMU.
+/// Holds the answers about the kprobe PMU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pmu {
     pub(crate) support: Support,
-    /// The type of its events; 0 where there is no PMU.
+    /// The type of its events; 0 if there is no PMU.
     pub(crate) r#type: u32,
-    /// The bit of `config` that makes a return probe, where it was seen to.
+    /// The bit of `config` that makes a return probe, if one was verified.
     pub(crate) retprobe_bit: Option<u8>,
 }
 
-/// The types that the PMU may have: 8 since Linux 6.5, 6 before; the rest in case a kernel has more
-/// named PMUs than those of today.
+/// The types that the PMU can have: 8 since Linux 6.5, and 6 before. The others are for a kernel
+/// with more named PMUs than those of today.
 const TYPES: [u32; 10] = [8, 6, 7, 9, 10, 11, 12, 13, 14, 15];
 
-/// The kprobe PMU of a kernel that is locked down.
+/// The support for the kprobe PMU in a kernel that is locked down.
 pub(super) const LOCKED_DOWN: Support = Support::no(Errno::PERM, Cause::Lockdown);
 
 impl Pmu {
-    /// Looks for the PMU among the types that it may have, and verifies the one that is found by
-    /// two refusals. What sysfs says is asked for where that comes to nothing, and verified too.
+    /// Looks for the PMU among its possible types. Two refusals verify a type. If no type passes,
+    /// the type that sysfs shows is verified in the same way.
     #[cold]
     pub(super) fn find<'a>(cpu: u32, sysfs: impl Fn() -> Option<BorrowedFd<'a>>) -> Self {
         let mut refusal = None;
@@ -68,9 +68,14 @@ impl Pmu {
         }
     }
 
-    /// The PMU, if it has this type. `refusal` takes note of an errno that says nothing of the PMU.
+    /// Returns the PMU, if it has this type. Stores an errno that says nothing about the PMU in
+    /// `refusal`.
+    ///
+    /// Two answers together are the evidence: E2BIG for a long name, and EINVAL from
+    /// `return_inside`. EINVAL alone is not: before Linux 6.5, type 8 can be the msr PMU, which
+    /// answers EINVAL too.
     fn at(r#type: u32, cpu: u32, refusal: &mut Option<Errno>) -> Option<Self> {
-        // An event that does open is of another PMU: it is disabled, and closed here.
+        // An event that does open belongs to another PMU. It is disabled, and is closed at once.
         match perf_event_open_long_name(r#type, cpu).map(drop) {
             Err(Errno::TOOBIG) => {}
             Err(errno) => {
@@ -92,7 +97,8 @@ impl Pmu {
         match return_inside(r#type, 0, cpu) {
             Err(Errno::INVAL) => found(Support::Yes, Some(0)),
             Err(Errno::PERM) => found(LOCKED_DOWN, None),
-            // Whatever that was: both probe PMUs say EFAULT of a name at an invalid address.
+            // Another answer may be due to the function. Both PMUs return EFAULT for a name at an
+            // invalid address.
             _ => match perf_event_open_bad_address(r#type, cpu).map(drop) {
                 Err(Errno::FAULT) => found(Support::Yes, None),
                 _ => None,
@@ -100,18 +106,21 @@ impl Pmu {
         }
     }
 
-    /// Whether the PMU has let this process in.
+    /// Returns whether the PMU has let this process open an event.
     pub(super) fn is_open_to_us(&self) -> bool {
         self.support.is_yes() || self.support == LOCKED_DOWN
     }
 }
 
-/// Asks for a return probe inside a function, by this bit of `config`. That is EINVAL, since a
-/// return probe sits at an entry: no probe comes of it. A bit that makes no return probe gives
-/// another answer. So does a kernel that is locked down (Linux 5.4, `lockdown=confidentiality`):
-/// EPERM, after it has found the function.
+/// Asks for a return probe inside a function, by this bit of `config`.
+///
+/// The kprobe PMU answers EINVAL, because a return probe can only be at an entry, and makes no
+/// probe. If the bit does not make a return probe, the answer is another. A kernel that is locked
+/// down (Linux 5.4, `lockdown=confidentiality`) answers EPERM after it has found the function.
+///
+/// The answer is evidence only for a type that has answered E2BIG to a long name.
 fn return_inside(r#type: u32, bit: u8, cpu: u32) -> Result<(), Errno> {
-    // On a system call's path since the first kernels with kprobes.
+    // Every kernel with kprobes has this function, on the path of a system call.
     let at = KprobeAt::Symbol {
         module: None,
         function: b"vfs_read",
@@ -127,13 +136,13 @@ fn read<'a>(sysfs: BorrowedFd<'_>, path: &CStr, text: &'a mut [u8; 32]) -> Resul
     Ok(text.get(..len).unwrap_or_default())
 }
 
-/// Reads the type as sysfs has it.
+/// Reads the type that sysfs shows.
 pub(super) fn type_in(sysfs: BorrowedFd<'_>) -> Option<u32> {
     let path = c"bus/event_source/devices/kprobe/type";
     parse_pmu_type(read(sysfs, path, &mut [0; 32]).ok()?)
 }
 
-/// Reads the retprobe bit as sysfs has it.
+/// Reads the retprobe bit that sysfs shows.
 pub(super) fn retprobe_bit_in(sysfs: BorrowedFd<'_>) -> Option<u8> {
     let path = c"bus/event_source/devices/kprobe/format/retprobe";
     parse_retprobe_format(read(sysfs, path, &mut [0; 32]).ok()?)

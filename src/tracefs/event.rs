@@ -1,6 +1,6 @@
-//! A kprobe event in tracefs: its name, and the grammar of the files about it.
+//! The name of a trace event, and the grammar of the files about it.
 //!
-//! All of it takes bytes; opening files is left to others. Source of the grammar:
+//! Everything here works on bytes, and opens no file. The grammar is that of
 //! `Documentation/trace/kprobetrace.rst` and `kernel/trace/trace_kprobe.c`.
 
 use core::fmt;
@@ -13,14 +13,18 @@ use crate::text::{Buf, decimal, hexadecimal, split_str, words};
 /// The prefix of the name of each of this crate's events.
 const EVENT_PREFIX: &str = "probe_";
 
-/// The prefix of each of this crate's groups; 16 hexadecimal digits follow.
+/// The prefix of each of this crate's groups. It is followed by 16 hexadecimal digits.
 const GROUP_PREFIX: &str = "kprobe_attach_";
 
-/// The name of an event of this crate's, not used twice by a [`Kernel`](crate::Kernel) that is not
-/// shared over `fork(2)`: a group with a random part for each `Kernel`, and in it a number.
+/// Names one of this crate's events: a group with a random part for each [`Kernel`](crate::Kernel),
+/// and a number in that group.
 ///
-/// The number and half of the random part are in the event's name too, since `kprobe_profile`
+/// A `Kernel` never uses a name twice, unless it is shared over [`fork(2)`].
+///
+/// The event's own name repeats the number and half of the random part, because `kprobe_profile`
 /// leaves out the group.
+///
+/// [`fork(2)`]: https://man7.org/linux/man-pages/man2/fork.2.html
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventName {
     group: u64,
@@ -55,27 +59,29 @@ impl EventName {
         event
     }
 
-    /// Returns the byte of `kprobe_events` that is locked for as long as the event has an owner.
+    /// Returns the byte of `kprobe_events` that is locked while the event has an owner.
     pub(crate) const fn owner_byte(&self) -> u64 {
         owner_byte(self.group, self.number)
     }
 }
 
-/// Returns a number for each of this crate's events: another one for each of its group and, as good
-/// as surely, of all groups. Below 2^63, as is every offset in a file.
+/// Returns a number for each of this crate's events. The numbers within a group differ; those of
+/// different groups differ almost certainly. A number is below 2^63, like every offset in a file.
 const fn owner_byte(group: u64, number: u32) -> u64 {
     (group ^ number as u64) & u64::MAX >> 1
 }
 
-/// `GROUP/EVENT`
+/// Writes `GROUP/EVENT`.
 impl fmt::Display for EventName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(f, &|text| self.put(text))
     }
 }
 
-/// The line that defines an event: `p:GROUP/EVENT [MODULE:]FUNCTION[+OFFSET]`,
-/// `r[MAXACTIVE]:GROUP/EVENT FUNCTION`, or an address in the function's place.
+/// Holds the line that defines an event.
+///
+/// An entry probe is `p:GROUP/EVENT [MODULE:]FUNCTION[+OFFSET]`. A return probe is
+/// `r[MAXACTIVE]:GROUP/EVENT [MODULE:]FUNCTION`. An address can stand in place of the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Definition<'a> {
     pub(crate) name: EventName,
@@ -115,14 +121,14 @@ fn put_hexadecimal(text: &mut Buf<WRITTEN_LEN>, number: u64) -> fmt::Result {
     text.push_hex(number, 1)
 }
 
-/// The line.
+/// Writes the line.
 impl fmt::Display for Definition<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(f, &|text| self.put(text))
     }
 }
 
-/// Shows what is written to `kprobe_events`, and as it is written there.
+/// Prints text that is written to `kprobe_events`, exactly as it is written there.
 fn show(
     f: &mut fmt::Formatter<'_>,
     put: &dyn Fn(&mut Buf<WRITTEN_LEN>) -> fmt::Result,
@@ -132,22 +138,23 @@ fn show(
     f.write_str(text.as_str())
 }
 
-/// A line of `kprobe_events` as the kernel lists it: an entry or return probe's event. Its
-/// `Display` is the line.
+/// Represents a line of `kprobe_events`, as the kernel lists an event.
+///
+/// Its `Display` writes that line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EventLine<'a> {
     /// Whether it is a return probe.
     pub retprobe: bool,
-    /// The maxactive of a return probe; 0 where the kernel chose it.
+    /// The maxactive of a return probe; 0 if the kernel chose it.
     pub maxactive: u32,
     /// The group of the event.
     pub group: &'a str,
     /// The name of the event.
     pub event: &'a str,
-    /// The function, with its module and offset, or the address.
+    /// The function with its module and offset, or the address.
     pub place: &'a str,
-    /// What the event fetches, separated by blanks; empty for an event of this crate.
+    /// The values that the event fetches, separated by blanks. It is empty for this crate's events.
     pub arguments: &'a str,
 }
 
@@ -177,22 +184,23 @@ impl<'a> EventLine<'a> {
         })
     }
 
-    /// Whether the event was defined by this crate, in this process or another: its group is
-    /// `kprobe_attach_` and 16 hexadecimal digits.
+    /// Returns whether this crate defined the event, in this process or in another.
+    ///
+    /// The group of such an event is `kprobe_attach_` and 16 hexadecimal digits.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.random().is_some()
     }
 
-    /// The random part of one of this crate's groups.
+    /// Returns the random part, if the group is one of this crate's.
     fn random(&self) -> Option<u64> {
         let digits = self.group.strip_prefix(GROUP_PREFIX)?.as_bytes();
         let as_written = digits.len() == 16 && !digits.iter().any(u8::is_ascii_uppercase);
         hexadecimal(digits).filter(|_| as_written)
     }
 
-    /// The byte of `kprobe_events` that the owner of this crate's event has locked; [`None`] for an
-    /// event whose name this crate does not give.
+    /// Returns the byte of `kprobe_events` that the owner of the event has locked. Returns [`None`]
+    /// for a name that this crate does not give.
     pub(crate) fn owner_byte(&self) -> Option<u64> {
         let number = self.event.bytes().rposition(|byte| byte == b'_')? + 1;
         let number = decimal(self.event.as_bytes().get(number..)?)?;
@@ -223,14 +231,14 @@ impl fmt::Display for EventLine<'_> {
     }
 }
 
-/// The longest line: a definition of `r4096:`, group, `/`, event, blank, symbol; or an entry's with
-/// `+0xffffffff`.
+/// The room for the longest line: the definition of a return probe with a maxactive of 4 digits, or
+/// of an entry probe with `+0xffffffff`.
 pub(crate) const WRITTEN_LEN: usize = 640;
 
-/// More than any id is long.
+/// The room for an event's id, which is shorter.
 pub(crate) const ID_LEN: usize = 32;
 
-/// The path of an event's directory, from the root of tracefs.
+/// Names the path of an event's directory, relative to the root of tracefs.
 pub(crate) struct EventPath<'a>(pub(crate) &'a EventName);
 
 impl EventPath<'_> {
@@ -247,7 +255,7 @@ impl fmt::Display for EventPath<'_> {
     }
 }
 
-/// The path of an event's id, from the root of tracefs.
+/// Names the path of an event's id, relative to the root of tracefs.
 pub(crate) struct IdPath<'a>(pub(crate) &'a EventName);
 
 impl IdPath<'_> {
@@ -264,8 +272,8 @@ impl fmt::Display for IdPath<'_> {
     }
 }
 
-/// The line that removes an event, by its group and name. Without the group it would remove the
-/// name from every group.
+/// Holds the line that removes an event, by its group and name. Without the group, the line would
+/// remove the name from every group.
 pub(crate) struct Removal<'a>(pub(crate) &'a EventName);
 
 impl Removal<'_> {
@@ -282,12 +290,12 @@ impl fmt::Display for Removal<'_> {
     }
 }
 
-/// A line of `error_log` that matters here.
+/// Represents one of the lines of `error_log` that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorLogLine<'a> {
     /// `[seconds] trace_kprobe: error: TEXT`
     Error(&'a [u8]),
-    /// `  Command: LINE`, below the error that it met
+    /// `  Command: LINE`, below the error that it caused.
     Command(&'a [u8]),
 }
 
@@ -299,8 +307,8 @@ pub(crate) fn error_log_line(line: &[u8]) -> Option<ErrorLogLine<'_>> {
     Some(ErrorLogLine::Error(text))
 }
 
-/// The errno that a text of `error_log` stands for: those of `ERRORS` in
-/// `kernel/trace/trace_probe.h` that tell more than EINVAL does.
+/// Returns the errno for a text of `error_log`. The texts are those of `ERRORS` in
+/// `kernel/trace/trace_probe.h` that say more than EINVAL does.
 pub(crate) fn error_log_errno(text: &[u8]) -> Option<Errno> {
     const ERRORS: [(&str, Errno); 5] = [
         ("Invalid probed address or symbol", Errno::NOENT),
@@ -316,12 +324,12 @@ pub(crate) fn error_log_errno(text: &[u8]) -> Option<Errno> {
     Some(*errno)
 }
 
-/// An event's id: a decimal number on a line of its own.
+/// Reads an event's id: a decimal number on a line of its own.
 pub(crate) fn parse_id(text: &[u8]) -> Option<u64> {
     decimal(text.strip_suffix(b"\n").unwrap_or(text))
 }
 
-/// The last column of the event's line in `kprobe_profile`: `  EVENT  HITS  MISSED`.
+/// Reads the last column of the event's line in `kprobe_profile`: `  EVENT  HITS  MISSED`.
 pub(crate) fn profile_missed(line: &[u8], event: &str) -> Option<u64> {
     let mut columns = words(line);
     if columns.next()? != event.as_bytes() {
@@ -436,7 +444,7 @@ mod tests {
         let listed = EventLine::parse(line.as_bytes()).unwrap();
         assert_eq!(listed.owner_byte(), Some(defined.name.owner_byte()));
         assert_eq!(defined.name.owner_byte(), GROUP ^ 0xc);
-        // This crate's group, and a name that is not.
+        // A group of this crate, and a name that this crate does not give.
         for line in [
             "p:kprobe_attach_0123456789abcdef/byhand f",
             "p:kprobe_attach_0123456789abcdef/by_hand f",

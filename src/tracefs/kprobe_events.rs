@@ -1,4 +1,4 @@
-//! The file `kprobe_events` of tracefs: events are defined in it by a line, and removed by another.
+//! The file `kprobe_events` of tracefs: one line defines an event, and another removes it.
 
 use core::fmt;
 
@@ -18,8 +18,7 @@ use crate::request::AttachMode;
 use crate::sys;
 use crate::text::{Buf, LINE_LEN, contains, for_each_line};
 
-/// Opens `kprobe_events` for one line at a time. Never with `O_TRUNC`: that deletes every event of
-/// the machine.
+/// Opens `kprobe_events` for one line at a time. `O_TRUNC` would delete every event of the system.
 const KPROBE_EVENTS_FLAGS: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::CLOEXEC);
 
 pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
@@ -31,23 +30,23 @@ pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
     )
 }
 
-/// An event in `kprobe_events`, removed when dropped. What uses it must be closed before, or the
-/// kernel says `EBUSY`.
+/// Owns an event in `kprobe_events`, and removes it when dropped. Everything that uses the event
+/// must be closed before, or the kernel returns `EBUSY`.
 #[derive(Debug)]
 pub(crate) struct TraceEvent {
-    /// Kept open, and locked at the event's [`owner_byte`](EventName::owner_byte): to remove an
-    /// event must not fail for want of a file descriptor, and whoever sweeps must see that the
-    /// event has an owner.
+    /// It stays open so that the removal cannot fail for lack of a file descriptor. It stays locked
+    /// at the event's [`owner_byte`](EventName::owner_byte), so that a sweep sees that the event
+    /// has an owner.
     kprobe_events: OwnedFd,
     name: EventName,
     defined: bool,
 }
 
 impl TraceEvent {
-    /// Defines the event by one write: the kernel cannot take a line in pieces.
+    /// Defines the event by one write, because the kernel does not take a line in pieces.
     ///
-    /// The lock comes first, so that there is no moment at which the event is there and nobody's,
-    /// although the kernel would let it be removed until a perf event is opened on it.
+    /// The lock comes first, so that the event has an owner from its first moment on. Until a perf
+    /// event is opened on it, the kernel would let anyone remove it.
     pub(crate) fn define(
         tracefs: BorrowedFd<'_>,
         definition: &Definition<'_>,
@@ -70,17 +69,17 @@ impl TraceEvent {
         event.defined = true;
         if let Err(errno) = write_line(&event.kprobe_events, &|line| definition.put(line)) {
             event.defined = errno == SHORT_WRITE;
-            // Since Linux 6.12 EINVAL has more than one reason, and only the log tells.
+            // Since Linux 6.12, EINVAL has several reasons, and only the log tells them apart.
             return Err(refused(errno, error_log(tracefs, name).unwrap_or(errno)));
         }
         Ok(event)
     }
 
-    /// Looks whether the name is free: the kernel adds what is defined under a name that is taken
-    /// to the event that has it (Linux 5.5, commit ca89bc071d5e), and would remove both.
+    /// Checks that the name is free. Since Linux 5.5 (commit ca89bc071d5e), the kernel adds a
+    /// second definition to an event that has the name, and would then remove both.
     fn is_new(&self, tracefs: BorrowedFd<'_>) -> Result<()> {
         let path = text(&|path| EventPath(&self.name).put(path))?;
-        // Not access(2), which asks for the real user and forgets the capabilities.
+        // access(2) would check the real user, and ignore the capabilities.
         match rustix::fs::statat(tracefs, path.as_c_str()?, AtFlags::empty()) {
             Ok(_) => Err(Errno::EXIST),
             Err(Errno::NOENT) => Ok(()),
@@ -88,7 +87,7 @@ impl TraceEvent {
         }
     }
 
-    /// The id by which `perf_event_open(2)` knows the event.
+    /// Returns the id by which `perf_event_open(2)` finds the event.
     pub(crate) fn id(&self, tracefs: BorrowedFd<'_>) -> Result<u64> {
         let path = text(&|path| IdPath(&self.name).put(path))?;
         let file = open_read(tracefs, path.as_c_str()?)?;
@@ -97,7 +96,7 @@ impl TraceEvent {
         text.get(..len).and_then(parse_id).ok_or(Errno::IO)
     }
 
-    /// Removes the event, and reports it where that fails.
+    /// Removes the event, and returns an error if that fails.
     pub(crate) fn remove(mut self) -> core::result::Result<(), Error> {
         self.defined = false;
         self.write_removal().map_err(|errno| {
@@ -106,9 +105,8 @@ impl TraceEvent {
         })
     }
 
-    /// Writes the removal, again after a pause if it fails: a child that another thread has forked
-    /// uses the event until it becomes another program, and a kernel that has no memory now may
-    /// have some soon.
+    /// Writes the removal. If that fails, tries again after a pause: a child of another thread may
+    /// use the event until it calls execve(2), and the kernel may lack memory for a moment.
     fn write_removal(&self) -> Result<()> {
         let mut pauses = 0;
         loop {
@@ -117,12 +115,12 @@ impl TraceEvent {
                 Err(errno) if pauses == REMOVAL_PAUSES => return Err(errno),
                 Err(_) => pauses += 1,
             }
-            // A pause cut short by a signal is one all the same.
+            // A signal can cut the pause short, which does no harm.
             let _ = rustix::thread::nanosleep(&REMOVAL_PAUSE);
         }
     }
 
-    /// How often the event's probe was missed, from `kprobe_profile`.
+    /// Returns how many hits the event's probe missed, from `kprobe_profile`.
     pub(crate) fn missed(&self, tracefs: BorrowedFd<'_>) -> Result<Option<u64>> {
         let profile = open_read(tracefs, c"kprobe_profile")?;
         let event = self.name.event();
@@ -137,7 +135,7 @@ impl TraceEvent {
 impl Drop for TraceEvent {
     fn drop(&mut self) {
         if FILES && self.defined {
-            // Who wants to know calls `KprobeLink::detach`.
+            // A caller who needs the error calls `KprobeLink::detach`.
             let _ = self.write_removal();
         }
     }
@@ -153,10 +151,10 @@ pub(crate) fn remove_listed(kprobe_events: &OwnedFd, group: &str, event: &str) -
     })
 }
 
-/// Puts together a text.
+/// Writes a text into a buffer.
 type Put<'a> = &'a dyn Fn(&mut Buf<WRITTEN_LEN>) -> fmt::Result;
 
-/// Makes a line, or a path from the root of tracefs.
+/// Makes a line, or a path relative to the root of tracefs.
 fn text(put: Put<'_>) -> Result<Buf<WRITTEN_LEN>> {
     let mut text = Buf::new();
     put(&mut text).map_err(|_| Errno::NAMETOOLONG)?;
@@ -173,17 +171,18 @@ fn write_line(kprobe_events: &OwnedFd, put: Put<'_>) -> Result<()> {
     }
 }
 
-/// How often, and after how long, a removal is tried again.
+/// How often a removal is tried again, and the pause before each try.
 const REMOVAL_PAUSES: usize = 10;
 const REMOVAL_PAUSE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 5_000_000,
 };
 
-/// The kernel took a part of a line, which it never does.
+/// The errno of a line that the kernel took only in part, which it never does.
 const SHORT_WRITE: Errno = Errno::IO;
 
-/// Why the kernel refused this very definition, from `error_log` (Linux 5.2, commit 8a062902be72).
+/// Finds the reason in `error_log` for which the kernel refused this definition (Linux 5.2, commit
+/// 8a062902be72).
 fn error_log(tracefs: BorrowedFd<'_>, name: &EventName) -> Option<Errno> {
     let file = open_read(tracefs, c"error_log").ok()?;
     let event = Buf::<128>::of(name).ok()?;

@@ -1,5 +1,5 @@
-//! Trace events: the grammar of the files about them, defining and removing one, and removing those
-//! that dead processes left.
+//! Trace events: the grammar of their files, how an event is defined and removed, and how the
+//! events of dead processes are swept.
 
 mod event;
 mod kprobe_events;

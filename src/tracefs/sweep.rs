@@ -1,7 +1,7 @@
-//! Removing the events that dead processes left in tracefs.
+//! Sweeping: removing the events that dead processes left in tracefs.
 //!
-//! The kernel takes back what a dead process had open, the perf event and the program with it, but
-//! not a definition in `kprobe_events`: that stays, disarmed, until somebody removes it.
+//! When a process dies, the kernel closes its perf events and detaches its programs. It does not
+//! remove a definition from `kprobe_events`, which stays there, disarmed.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -14,50 +14,61 @@ use crate::mount::{Mount, open_read};
 use crate::sys::{is_byte_locked, lock_byte, unlock_byte};
 use crate::text::{LINE_LEN, for_each_line};
 
-/// How many events of this crate's a sweep has met; one with several probes, which this crate does
-/// not make, more than once.
+/// Counts the events of this crate that a sweep has seen.
+///
+/// An event with several probes counts once for each. This crate does not make such events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Swept {
-    /// Those that nobody owned or used, and that are removed now; of a [dry run](sweep_dry_run),
-    /// those that would be.
+    /// The events that had no owner and no user, and are now removed. For a [dry
+    /// run](sweep_dry_run), the events that a sweep would remove.
     pub removed: usize,
-    /// Those that have an owner, or that something else uses.
+    /// The events that have an owner, or that something else uses.
     pub in_use: usize,
 }
 
-/// Removes the trace events that processes of this crate's have defined and not removed, because
-/// they were killed; calls `each` with every event that it has removed.
+/// Removes the trace events that processes of this crate defined, and could not remove because they
+/// were killed.
 ///
-/// Only events in a group of this crate's are looked at ([`EventLine::is_ours`]), and of those none
-/// that has an owner is removed, whatever else happens at the same time. Before a process defines
-/// an event, it locks a byte of `kprobe_events` that stands for the event, and it keeps the lock
-/// until the event is removed. The lock belongs to the open file (`F_OFD_SETLK` of `fcntl(2)`): the
-/// kernel drops it when the process dies, and shows it to every process, whatever namespaces the
-/// two are in. No process id is asked for. A sweep takes that lock itself for as long as it removes
-/// the event.
+/// It calls `each` with every event that it has removed. It looks only at the events in this
+/// crate's groups ([`EventLine::is_ours`]).
 ///
-/// An event that nobody owns, but something uses (`enable` of tracefs, perf, a perf event that was
-/// passed on), the kernel refuses to remove, with `EBUSY`; it counts as in use.
+/// An event that has an owner is never removed, whatever else happens at the same time. Before a
+/// process defines an event, it locks a byte of `kprobe_events` that stands for this event. It
+/// keeps the lock until the event is removed. The lock belongs to the open file (`F_OFD_SETLK` of
+/// [`fcntl(2)`]). The kernel drops it when the process dies, and shows it to every process, in
+/// whatever namespaces. No process id is involved. A sweep holds the same lock while it removes the
+/// event.
 ///
-/// It [looks for a tracefs](crate::Mount::find_tracefs) that is mounted, which may wake an
-/// automount; [`Kernel::sweep`](crate::Kernel::sweep) uses that of a `Kernel`.
+/// An event without an owner can still be in use, by tracefs's `enable`, by perf, or by a perf
+/// event that was passed on. The kernel refuses to remove it, with `EBUSY`, and it counts as in
+/// use.
 ///
-/// Sweeping and attaching do not wait for each other. Several may sweep at once: what one is about
-/// to remove is in use to another. What is defined or removed by others meanwhile may be passed
-/// over; the next sweep sees it.
+/// This function [looks for a tracefs](crate::Mount::find_tracefs) that is mounted, which can wake
+/// an automount. [`Kernel::sweep`](crate::Kernel::sweep) uses the tracefs of a `Kernel`.
+///
+/// A sweep and an attach never wait for each other, and several sweeps can run at once. An event
+/// that one sweep is removing is in use to another. A sweep can miss an event while others are
+/// defined or removed; the next sweep sees it.
 ///
 /// # Errors
 ///
-/// [`Step::RemoveEvent`]: no tracefs is mounted, or its `kprobe_events` may not be written; or the
-/// first removal that failed, after all the others have been tried.
+/// Returns an error with the step [`Step::RemoveEvent`] in one of these cases:
+///
+/// * No tracefs is mounted.
+/// * This process may not write its `kprobe_events`.
+/// * A removal failed. It is the error of the first one; the sweep goes on with the others.
 ///
 /// # Minimum kernel
 ///
-/// Linux 4.1, as for the tracefs modes. Not needed by the others, which leave nothing.
+/// Linux 4.1, as for the tracefs modes. The other modes leave nothing behind.
+///
+/// [`fcntl(2)`]: https://man7.org/linux/man-pages/man2/fcntl.2.html
 ///
 /// ```no_run
-/// let swept = kprobe_attach::tracefs::sweep(|event| println!("removed {}/{}", event.group, event.event))?;
+/// use kprobe_attach::tracefs::sweep;
+///
+/// let swept = sweep(|event| println!("removed {}/{}", event.group, event.event))?;
 /// println!("{} removed, {} in use", swept.removed, swept.in_use);
 /// # Ok::<(), kprobe_attach::Error>(())
 /// ```
@@ -65,7 +76,7 @@ pub fn sweep(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
     sweep_in(find_tracefs()?.as_fd(), false, &mut each)
 }
 
-/// Sweeps this tracefs, or, if it is a dry run, only says what would be removed.
+/// Sweeps this tracefs. In a dry run, it only lists the events that a sweep would remove.
 pub(crate) fn sweep_in(
     tracefs: BorrowedFd<'_>,
     dry_run: bool,
@@ -94,13 +105,13 @@ pub(crate) fn sweep_in(
                 }
                 // It has an owner, or something uses it.
                 Err(Errno::AGAIN | Errno::BUSY) => in_use += 1,
-                // Somebody else has removed it just now.
+                // Another process has just removed it.
                 Err(Errno::NOENT) => {}
                 Err(errno) => failure = failure.or(Some(errno)),
             }
         })?;
-        // What is read after a removal has moved up, so that some of it is passed over: once more,
-        // then.
+        // After a removal, the rest of the file moves up, and some of it is skipped. Therefore the
+        // file is read again.
         if removed == before || dry_run {
             return match failure {
                 Some(errno) => Err(failed(errno, remove_cause(errno))),
@@ -110,7 +121,7 @@ pub(crate) fn sweep_in(
     }
 }
 
-/// Checks that an event has no owner: `EAGAIN` if it has one.
+/// Checks that an event has no owner. Returns `EAGAIN` if it has one.
 fn check_ownerless(file: BorrowedFd<'_>, event: &EventLine<'_>) -> rustix::io::Result<()> {
     match event.owner_byte() {
         Some(byte) if is_byte_locked(file, byte)? => Err(Errno::AGAIN),
@@ -118,28 +129,30 @@ fn check_ownerless(file: BorrowedFd<'_>, event: &EventLine<'_>) -> rustix::io::R
     }
 }
 
-/// Removes an event as its owner, which it becomes for the time: `EAGAIN` if it has one.
+/// Becomes the owner of an event, and removes it. Returns `EAGAIN` if it has another owner.
 fn remove_ownerless(kprobe_events: &OwnedFd, event: &EventLine<'_>) -> rustix::io::Result<()> {
-    // A name in our group that we did not give has no owner.
+    // A name in this crate's groups that this crate does not give has no owner.
     let byte = event.owner_byte();
     if let Some(byte) = byte {
         lock_byte(kprobe_events.as_fd(), byte)?;
     }
     let removed = remove_listed(kprobe_events, event.group, event.event);
     if let Some(byte) = byte {
-        // Else it is given up with the file.
+        // If this fails, closing the file drops the lock.
         let _ = unlock_byte(kprobe_events.as_fd(), byte);
     }
     removed
 }
 
-/// Calls `each` with every event that [`sweep`] would try to remove, and removes none. It needs no
-/// more than to read `kprobe_events`, and does not see whether something else than an owner uses an
-/// event.
+/// Calls `each` with every event that [`sweep`] would try to remove, and removes none.
+///
+/// It only has to read `kprobe_events`. It does not see whether something other than an owner uses
+/// an event.
 ///
 /// # Errors
 ///
-/// [`Step::RemoveEvent`]: there is no tracefs, or its `kprobe_events` may not be read.
+/// Returns an error with the step [`Step::RemoveEvent`] if no tracefs is mounted, or if this
+/// process may not read its `kprobe_events`.
 pub fn sweep_dry_run(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
     sweep_in(find_tracefs()?.as_fd(), true, &mut each)
 }
@@ -153,7 +166,7 @@ pub(crate) fn no_tracefs(errno: Errno) -> Error {
     failed(errno, out_of(errno).unwrap_or(Cause::NoTracefs))
 }
 
-/// Calls `each` with every event in this crate's groups, and the file that lists it.
+/// Calls `each` with every event in this crate's groups, and with the file that lists it.
 fn for_each_of_ours(
     tracefs: BorrowedFd<'_>,
     each: &mut dyn FnMut(&EventLine<'_>, BorrowedFd<'_>),
