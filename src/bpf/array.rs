@@ -1,4 +1,4 @@
-//! As much of BPF maps as programs that count need: an array of 64-bit numbers.
+//! Arrays of 64-bit numbers, the one kind of BPF map that a counting program needs.
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
@@ -10,60 +10,81 @@ use crate::diagnose::bpf_error;
 use crate::error::{Cause, Error, Step};
 use crate::sys::{self, ArrayFd};
 
-/// A `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values, all zero at first.
+/// Owns a map of type `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values, which are zero at first.
 #[derive(Debug)]
 pub struct Array(ArrayFd);
 
 impl Array {
     /// Makes an array of `entries` numbers.
     ///
-    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`, which is raised for the call
-    /// if it is too low, and put back.
+    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`. If that limit is too low, it
+    /// is raised for the call, and then restored.
     ///
     /// # Errors
     ///
-    /// [`Step::Map`]: no permission (`CAP_BPF`; `CAP_SYS_ADMIN` before Linux 5.8), no memory, no
-    /// entries.
+    /// Returns an error with the step [`Step::Map`]:
+    ///
+    /// * `EPERM` without `CAP_BPF`, or before Linux 5.8 without `CAP_SYS_ADMIN`.
+    /// * `ENOMEM` if the kernel does not have enough memory.
+    /// * `EINVAL` if `entries` is 0.
     pub fn create(entries: u32) -> Result<Self, Error> {
         with_memlock(|| ArrayFd::create(entries))
             .map(Self)
             .map_err(|errno| memlock_error(Step::Map, errno, Cause::Unknown))
     }
 
-    /// The number at `index`.
+    /// Returns the number at `index`.
     ///
     /// # Errors
     ///
-    /// [`Step::Map`], `ENOENT`: there is no such index.
+    /// Returns `ENOENT` with the step [`Step::Map`] if there is no such index.
     pub fn get(&self, index: u32) -> Result<u64, Error> {
         self.0.lookup(index).map_err(map_failed)
     }
 
-    /// Changes the number at `index`.
+    /// Sets the number at `index`.
     ///
     /// # Errors
     ///
-    /// [`Step::Map`], `E2BIG`: there is no such index.
+    /// Returns `E2BIG` with the step [`Step::Map`] if there is no such index.
     pub fn set(&self, index: u32, number: u64) -> Result<(), Error> {
         self.0.update(index, number).map_err(map_failed)
     }
 
-    /// Pins the array into a bpf file system, where it stays without this process. Of the path at
-    /// most the last directory is made, with mode 0700. Linux 4.4.
+    /// Pins the array into a bpf file system, where it stays without this process.
+    ///
+    /// If the last directory of the path does not exist, it is made with mode 0700. No other
+    /// directory is made.
     ///
     /// # Errors
     ///
-    /// [`Step::Pin`]: the path is not in a bpf file system that is mounted, or taken.
+    /// Returns an error with the step [`Step::Pin`]:
+    ///
+    /// * `EINVAL` if the path is not in a bpf file system that is mounted.
+    /// * `EEXIST` if the path is taken.
+    /// * Any other errno of the kernel.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.4.
     #[doc(alias = "bpf_map__pin")]
     pub fn pin(&self, path: impl Arg) -> Result<(), Error> {
         pin(self.as_fd(), path)
     }
 
-    /// Opens an array that was pinned, by this crate or another. Linux 4.13.
+    /// Opens a pinned array, whichever program pinned it.
     ///
     /// # Errors
     ///
-    /// [`Step::Map`]: there is no such pin, or it is not an array of u64 values.
+    /// Returns an error with the step [`Step::Map`]:
+    ///
+    /// * `ENOENT` if the pin does not exist.
+    /// * `EINVAL` if the pin is not an array of u64 values.
+    /// * Any other errno of the kernel.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.13.
     #[doc(alias = "bpf_map__reuse_fd")]
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
         let opened = path.into_with_c_str(|path| ArrayFd::of_map(sys::obj_get(path)?));

@@ -1,29 +1,29 @@
-//! The instructions that a program which counts is made of, as [`Load`](super::Load) takes them.
-//! Source: `Documentation/bpf/standardization`.
+//! The instructions of a counting program, as [`Load`](super::Load) takes them. Source:
+//! `Documentation/bpf/standardization`.
 
 use rustix::fd::{AsFd, AsRawFd};
 
 use super::array::Array;
 pub use crate::sys::Insn;
 
-/// A register of the BPF machine.
+/// Names a register of the BPF machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reg(u8);
 
-/// The answer of a helper, and of the program.
+/// Holds the result of a helper, and of the program.
 pub const R0: Reg = Reg(0);
-/// The first argument of a helper; at the start the program's context.
+/// Holds the first argument of a helper, and at the start the program's context.
 pub const R1: Reg = Reg(1);
-/// The second argument of a helper.
+/// Holds the second argument of a helper.
 pub const R2: Reg = Reg(2);
-/// The end of the stack, which grows down.
+/// Holds the end of the stack, which grows down.
 pub const R10: Reg = Reg(10);
 
-/// `struct bpf_insn`: code, two registers in nibbles, offset, immediate.
+/// Makes a `struct bpf_insn`: code, two registers of 4 bits each, offset, and immediate value.
 const fn insn(code: u8, dst: Reg, src: Reg, off: i16, imm: i32) -> Insn<'static> {
     let [off0, off1] = off.to_ne_bytes();
     let [imm0, imm1, imm2, imm3] = imm.to_ne_bytes();
-    // The nibbles are bit-fields of C, which has them the other way round on a big endian machine.
+    // The two registers are bit-fields of C, whose order is reversed on a big endian machine.
     let regs = if cfg!(target_endian = "big") {
         dst.0 << 4 | src.0
     } else {
@@ -34,55 +34,57 @@ const fn insn(code: u8, dst: Reg, src: Reg, off: i16, imm: i32) -> Insn<'static>
     ]))
 }
 
-/// `dst = imm`
+/// Makes `dst = imm`.
 #[must_use]
 pub const fn mov_imm(dst: Reg, imm: i32) -> Insn<'static> {
     insn(0xb7, dst, R0, 0, imm)
 }
 
-/// `dst = src`
+/// Makes `dst = src`.
 #[must_use]
 pub const fn mov(dst: Reg, src: Reg) -> Insn<'static> {
     insn(0xbf, dst, src, 0, 0)
 }
 
-/// `dst += imm`
+/// Makes `dst += imm`.
 #[must_use]
 pub const fn add_imm(dst: Reg, imm: i32) -> Insn<'static> {
     insn(0x07, dst, R0, 0, imm)
 }
 
-/// `*(u32 *)(dst + off) = imm`
+/// Makes `*(u32 *)(dst + off) = imm`.
 #[must_use]
 pub const fn store_imm_u32(dst: Reg, off: i16, imm: i32) -> Insn<'static> {
     insn(0x62, dst, R0, off, imm)
 }
 
-/// `*(u64 *)(dst + off) = src`
+/// Makes `*(u64 *)(dst + off) = src`.
 #[must_use]
 pub const fn store_u64(dst: Reg, off: i16, src: Reg) -> Insn<'static> {
     insn(0x7b, dst, src, off, 0)
 }
 
-/// `lock *(u64 *)(dst + off) += src`
+/// Makes `lock *(u64 *)(dst + off) += src`.
 #[must_use]
 pub const fn atomic_add_u64(dst: Reg, off: i16, src: Reg) -> Insn<'static> {
     insn(0xdb, dst, src, off, 0)
 }
 
-/// `if dst == imm goto +skip`
+/// Makes `if dst == imm goto +skip`.
 #[must_use]
 pub const fn jump_if_eq_imm(dst: Reg, imm: i32, skip: i16) -> Insn<'static> {
     insn(0x15, dst, R0, skip, imm)
 }
 
-/// `r0 = helper(r1, ...)`, by the helper's number in `enum bpf_func_id`
+/// Makes `r0 = helper(r1, ...)`, with the helper's number in `enum bpf_func_id`.
 #[must_use]
 pub const fn call(helper: i32) -> Insn<'static> {
     insn(0x85, R0, R0, 0, helper)
 }
 
-/// `dst = map`, two instructions long. They borrow the map, which stays open until they are loaded.
+/// Makes the two instructions for `dst = map`.
+///
+/// They borrow the map, which therefore stays open until they are loaded.
 #[must_use]
 pub fn load_map(dst: Reg, map: &Array) -> [Insn<'_>; 2] {
     const PSEUDO_MAP_FD: Reg = Reg(1);
@@ -90,7 +92,7 @@ pub fn load_map(dst: Reg, map: &Array) -> [Insn<'_>; 2] {
     [insn(0x18, dst, PSEUDO_MAP_FD, 0, fd), Insn::new(0)]
 }
 
-/// Ends the program; [`R0`] is its answer.
+/// Ends the program. [`R0`] is its result.
 #[must_use]
 pub const fn exit() -> Insn<'static> {
     insn(0x95, R0, R0, 0, 0)

@@ -1,4 +1,4 @@
-//! Loading a program from instructions.
+//! Loading of programs from instructions.
 
 use core::ffi::CStr;
 
@@ -12,7 +12,7 @@ use crate::error::{Cause, Error, Step};
 use crate::request::{Invalid, ParseError};
 use crate::sys;
 
-/// Loads the two instructions `r0 = 0; exit`, to ask the kernel about attaching them.
+/// Loads the two instructions `r0 = 0; exit`, for questions to the kernel that need a program.
 pub(crate) fn load_nop(expected_attach_type: u32) -> Result<Program, Error> {
     const NOP: [Insn<'static>; 2] = [insn::mov_imm(insn::R0, 0), insn::exit()];
     let mut load = Load::new(&NOP, c"GPL");
@@ -20,7 +20,7 @@ pub(crate) fn load_nop(expected_attach_type: u32) -> Result<Program, Error> {
     load.load()
 }
 
-/// A kprobe program to be loaded from [instructions](insn).
+/// Builds a kprobe program from [instructions](insn), and loads it.
 ///
 /// ```no_run
 /// use kprobe_attach::bpf::{Load, insn};
@@ -41,8 +41,9 @@ pub struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    /// A program of these instructions. Helpers that are for GPL programs only take a license such
-    /// as `GPL`.
+    /// Starts with these instructions, and a license such as `GPL`.
+    ///
+    /// The kernel offers some helpers only to a program with a GPL license.
     #[must_use]
     pub const fn new(insns: &'a [Insn<'a>], license: &'a CStr) -> Self {
         Self {
@@ -55,12 +56,13 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Gives the program a name: at most 15 letters, digits, `_` and `.`. A kernel before Linux
-    /// 4.15 has no names, and is not given one.
+    /// Gives the program a name of at most 15 letters, digits, `_` and `.`.
+    ///
+    /// A kernel before Linux 4.15 does not have names, and the program is loaded without one.
     ///
     /// # Errors
     ///
-    /// The first byte that the kernel would refuse, or cut off.
+    /// Returns the first byte that the kernel would refuse, or cut off.
     pub fn name(mut self, name: &str) -> Result<Self, ParseError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
         let (_nul, bytes) = self.name.split_last_mut().unwrap_or((&mut 0, &mut []));
@@ -73,36 +75,44 @@ impl<'a> Load<'a> {
         Ok(self)
     }
 
-    /// Has the verifier write its log, NUL-terminated, into a buffer. One that is too small makes
-    /// the load fail with `ENOSPC`, or before Linux 5.13 with `EINVAL` if it has less than 128
-    /// bytes.
+    /// Makes the verifier write its log into a buffer, with a NUL behind it.
+    ///
+    /// If the buffer is too small, the load fails with `ENOSPC`. Before Linux 5.13, a buffer of
+    /// less than 128 bytes makes it fail with `EINVAL`.
     #[must_use]
     pub fn log(mut self, log: &'a mut [u8]) -> Self {
         self.log = log;
         self
     }
 
-    /// The version that a kernel before 5.0 wants to read in a kprobe program: its own. Where it is
-    /// not given it is looked for in the vDSO when it is needed, for which `/proc` must be mounted;
-    /// [`kern_version`](super::kern_version) reads it anywhere.
+    /// Sets the kernel version that a kernel before 5.0 requires in a kprobe program: its own.
+    ///
+    /// If it is not set, it is read from the vDSO when needed, for which `/proc` must be mounted.
+    /// [`kern_version`](super::kern_version) reads it without `/proc`.
     #[must_use]
     pub const fn kern_version(mut self, kern_version: u32) -> Self {
         self.kern_version = kern_version;
         self
     }
 
-    /// Loads the program: `BPF_PROG_LOAD`.
+    /// Loads the program by `BPF_PROG_LOAD` of [`bpf(2)`].
     ///
-    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`, which is raised for the call
-    /// if it is too low, and put back. Without a [`kern_version`](Self::kern_version) a program
-    /// that is refused with `EINVAL` is given to the kernel a second time with one, and the log is
-    /// that of the second time.
+    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`. If that limit is too low, it
+    /// is raised for the call, and then restored.
+    ///
+    /// If the kernel refuses a program without a [`kern_version`](Self::kern_version) with
+    /// `EINVAL`, the program is loaded once more with one. The log is then that of the second load.
     ///
     /// # Errors
     ///
-    /// [`Step::LoadProgram`]: `EPERM` without `CAP_BPF` and `CAP_PERFMON` (`CAP_SYS_ADMIN` before
-    /// Linux 5.8), `EACCES` or `EINVAL` where the verifier refuses the program, `E2BIG` for too
-    /// many instructions, `ENOSPC` for too small a log.
+    /// Returns an error with the step [`Step::LoadProgram`]:
+    ///
+    /// * `EPERM` without `CAP_BPF` and `CAP_PERFMON`, or before Linux 5.8 without `CAP_SYS_ADMIN`.
+    /// * `EACCES` or `EINVAL` if the verifier refuses the program.
+    /// * `E2BIG` if there are too many instructions.
+    /// * `ENOSPC` if the log does not fit into its buffer.
+    ///
+    /// [`bpf(2)`]: https://man7.org/linux/man-pages/man2/bpf.2.html
     pub fn load(self) -> Result<Program, Error> {
         let Self {
             insns,
@@ -122,8 +132,8 @@ impl<'a> Load<'a> {
         };
         let loaded = with_memlock(|| {
             let loaded = match sys::prog_load(&mut load) {
-                // Linux before 4.15 (commit cb4d2b3f03d8) has no names, and refuses what it does
-                // not know.
+                // Linux before 4.15 (commit cb4d2b3f03d8) does not have names, and refuses an
+                // attribute that it does not know.
                 Err(Errno::TOOBIG) if load.name != [0; 16] => {
                     load.name = [0; 16];
                     sys::prog_load(&mut load)
@@ -131,8 +141,8 @@ impl<'a> Load<'a> {
                 loaded => loaded,
             };
             match loaded {
-                // Linux before 5.0 (commit 6c4fc209fcf9) compares kern_version with its own, later
-                // nobody looks at it.
+                // Linux before 5.0 (commit 6c4fc209fcf9) compares kern_version with its own. Later
+                // kernels ignore it.
                 Err(Errno::INVAL) if load.kern_version == 0 => {
                     load.kern_version = vdso_version().ok_or(Errno::INVAL)?;
                     sys::prog_load(&mut load)
@@ -141,7 +151,7 @@ impl<'a> Load<'a> {
             }
         });
         loaded.map(Program).map_err(|errno| match errno {
-            // The verifier's word, not a missing permission.
+            // EACCES comes from the verifier, and not from a missing permission.
             Errno::ACCESS => Error::new(Step::LoadProgram, errno, Cause::WrongProgram),
             errno => memlock_error(Step::LoadProgram, errno, Cause::WrongProgram),
         })

@@ -1,7 +1,7 @@
-//! BPF programs, maps and pins, as far as attaching takes them: a [`Program`] is opened from a pin
-//! or by its id, or loaded from instructions; an [`Array`] is a map to count in.
+//! BPF programs, maps and pins, as far as this crate needs them.
 //!
-//! Any other loader's program serves as well: whatever is `AsFd` can be attached.
+//! A [`Program`] is opened from a pin or by its id, or is loaded from instructions. An [`Array`] is
+//! a map that holds counters. Programs of any other loader can be attached too, if they are `AsFd`.
 
 mod array;
 pub mod insn;

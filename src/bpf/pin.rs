@@ -14,8 +14,8 @@ use crate::mount::is_a;
 use crate::request::Invalid;
 use crate::sys;
 
-/// Pins an object. Of the path at most the last directory is made, and taken away again if that was
-/// in vain.
+/// Pins an object. If the last directory of the path does not exist, makes it, and removes it again
+/// if the pin fails.
 pub(crate) fn pin(object: BorrowedFd<'_>, path: impl Arg) -> Result<(), Error> {
     let pinned = path.into_with_c_str(|path| pin_path(object, path));
     pinned.map_err(pin_failed)
@@ -26,8 +26,8 @@ fn pin_path(object: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     let dir = dir_of(path, &mut buffer)?;
     let made = match check_bpffs(dir) {
         Err(Errno::NOENT) => {
-            // Nothing is made elsewhere: where no bpf file system is mounted there is another one's
-            // directory.
+            // Without a mounted bpf file system, the parent is a directory of another file system,
+            // where nothing may be made.
             check_bpffs(dir_of(dir, &mut [0; PATH_MAX])?)?;
             rustix::fs::mkdir(dir, Mode::RWXU)?;
             true
@@ -36,13 +36,13 @@ fn pin_path(object: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     };
     let pinned = sys::obj_pin(path, object);
     if made && pinned.is_err() {
-        // Best effort: the pin's own failure is what matters.
+        // The error of the pin counts, and not that of the removal.
         let _ = rustix::fs::rmdir(dir);
     }
     pinned
 }
 
-/// Pins an object below a directory: Linux 6.5 (commit cb8edce28073).
+/// Pins an object at a path relative to a directory: Linux 6.5 (commit cb8edce28073).
 pub(crate) fn pin_at(
     object: BorrowedFd<'_>,
     dir: BorrowedFd<'_>,
@@ -54,7 +54,7 @@ pub(crate) fn pin_at(
     }
     let pinned = path.into_with_c_str(|path| sys::obj_pin_at(dir, path, object));
     pinned.map_err(|errno| match errno {
-        // Everything else about it is in order.
+        // The other arguments are valid, so the kernel does not know the flag.
         Errno::INVAL => Error::invalid(Invalid::PinAtDirectory).at(Step::Pin),
         errno => pin_failed(errno),
     })
@@ -68,13 +68,13 @@ fn pin_failed(errno: Errno) -> Error {
     }
 }
 
-/// The path is not in a bpf file system: libbpf's errno for it.
+/// The errno that libbpf returns for a path that is not in a bpf file system.
 const NOT_BPFFS: Errno = Errno::INVAL;
 
 /// `PATH_MAX` of `include/uapi/linux/limits.h`.
 const PATH_MAX: usize = 4096;
 
-/// The directory of a path.
+/// Returns the directory of a path.
 fn dir_of<'a>(path: &CStr, buffer: &'a mut [u8; PATH_MAX]) -> Result<&'a CStr, Errno> {
     let path = path.to_bytes();
     let dir = match path.iter().rposition(|byte| *byte == b'/') {
@@ -85,7 +85,7 @@ fn dir_of<'a>(path: &CStr, buffer: &'a mut [u8; PATH_MAX]) -> Result<&'a CStr, E
     for (to, from) in buffer.iter_mut().zip(dir) {
         *to = *from;
     }
-    // Without a NUL left it was too long.
+    // If no NUL is left, the path was too long.
     CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::NAMETOOLONG)
 }
 
@@ -97,7 +97,7 @@ fn check_bpffs(dir: &CStr) -> Result<(), Errno> {
     }
 }
 
-/// Whether a path is in a bpf file system.
+/// Returns whether a path is in a bpf file system.
 pub(crate) fn is_bpffs(path: impl Arg) -> Result<bool, Errno> {
     Ok(is_a(&rustix::fs::statfs(path)?, BPF_FS_MAGIC))
 }

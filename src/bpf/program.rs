@@ -11,54 +11,83 @@ use crate::diagnose::bpf_error;
 use crate::error::{Cause, Error, Step};
 use crate::sys;
 
-/// A loaded program of type `BPF_PROG_TYPE_KPROBE`.
+/// Owns a loaded program of type `BPF_PROG_TYPE_KPROBE`.
 #[derive(Debug)]
 pub struct Program(pub(super) OwnedFd);
 
 impl Program {
-    /// Opens a program that is pinned in a bpf file system. Linux 4.13, which can tell its type;
-    /// the mode of the pin and of the directories above it must allow it.
+    /// Opens a program that is pinned in a bpf file system.
+    ///
+    /// The modes of the pin, and of the directories above it, must allow that.
     ///
     /// # Errors
     ///
-    /// [`Step::OpenProgram`]: there is no such pin, it may not be opened, or it is not a kprobe
-    /// program.
+    /// Returns an error with the step [`Step::OpenProgram`]:
+    ///
+    /// * `ENOENT` if the pin does not exist.
+    /// * `EACCES` if the pin may not be opened.
+    /// * `EINVAL` if it is not a kprobe program.
+    /// * Any other errno of the kernel.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.13, which reports the type of a program.
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
         path.into_with_c_str(|path| opened(obj_get(path)?))
             .map_err(open_failed)
     }
 
-    /// Opens a loaded program by its id, as `bpftool prog` lists it. Linux 4.13, `CAP_SYS_ADMIN`.
+    /// Opens a loaded program by its id, as `bpftool prog` lists it. It takes `CAP_SYS_ADMIN`.
     ///
     /// # Errors
     ///
-    /// [`Step::OpenProgram`]: there is no such program, or it is not a kprobe program.
+    /// Returns an error with the step [`Step::OpenProgram`]:
+    ///
+    /// * `ENOENT` if no program has the id.
+    /// * `EPERM` without `CAP_SYS_ADMIN`.
+    /// * `EINVAL` if it is not a kprobe program.
+    /// * Any other errno of the kernel.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.13.
     pub fn open_id(id: u32) -> Result<Self, Error> {
         sys::prog_get_fd_by_id(id)
             .and_then(opened)
             .map_err(open_failed)
     }
 
-    /// The program's id. Linux 4.13.
+    /// Returns the program's id.
     ///
     /// # Errors
     ///
-    /// [`Step::OpenProgram`] with the kernel's errno.
+    /// Returns the kernel's errno with the step [`Step::OpenProgram`].
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.13.
     pub fn id(&self) -> Result<u32, Error> {
         Ok(self.info()?.id)
     }
 
-    /// How often the kernel left out a run of the program because the CPU was in a program of a
-    /// probe, tracepoint or perf event already, or in a system call on a map: such a hit is lost,
-    /// and [`KprobeLink::missed`](crate::KprobeLink::missed) does not count it. Where the kernel
-    /// preempts lazily (Linux 6.13, commit 7c70cb94d29c) or fully, the CPU may have been taken from
-    /// such a call by the very task that hits the probe. The sum over all links that the program
-    /// ever had. [`None`] before Linux 5.12 (commit 9ed9e9ba2337); hits of kprobes are counted
-    /// since 6.7 (commit dd8657894c11).
+    /// Returns the number of runs that the kernel skipped because the CPU was busy with BPF.
+    ///
+    /// The CPU was already in a program of a probe, tracepoint or perf event, or in a system call
+    /// on a map. Such a hit is lost, and [`KprobeLink::missed`](crate::KprobeLink::missed) does not
+    /// count it. A kernel can also preempt such a call, and run the task that hits the probe. It
+    /// must preempt fully, or lazily (Linux 6.13, commit 7c70cb94d29c).
+    ///
+    /// The number is the sum over all links that the program ever had. It is [`None`] if the kernel
+    /// does not report it.
     ///
     /// # Errors
     ///
-    /// [`Step::OpenProgram`] with the kernel's errno.
+    /// Returns the kernel's errno with the step [`Step::OpenProgram`].
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 5.12 (commit 9ed9e9ba2337) reports the number. Linux 6.7 (commit dd8657894c11) counts
+    /// hits of kprobes in it.
     pub fn recursion_misses(&self) -> Result<Option<u64>, Error> {
         Ok(self.info()?.recursion_misses)
     }
@@ -69,7 +98,7 @@ impl Program {
     }
 }
 
-/// Makes a program of a descriptor that is one: `EINVAL` for anything else.
+/// Makes a program of a file descriptor that is one. Returns `EINVAL` for any other object.
 fn opened(fd: OwnedFd) -> Result<Program, Errno> {
     let info = sys::prog_info(fd.as_fd())?;
     if info.prog_type != sys::uapi::BPF_PROG_TYPE_KPROBE || !sys::is_prog(fd.as_fd()) {
@@ -86,8 +115,8 @@ fn open_failed(errno: Errno) -> Error {
     bpf_error(Step::OpenProgram, errno, cause)
 }
 
-/// `BPF_OBJ_GET`, with a path outside of a bpf file system told from one that may not be opened
-/// (both are `EACCES`).
+/// Opens a pin by `BPF_OBJ_GET`. The kernel returns `EACCES` for a path outside of a bpf file
+/// system, as for a pin that may not be opened; this function tells the two apart.
 pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd, Errno> {
     sys::obj_get(path).map_err(|errno| match errno {
         Errno::ACCESS if !is_bpffs(path).unwrap_or(true) => Errno::INVAL,

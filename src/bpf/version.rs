@@ -1,4 +1,4 @@
-//! The version of the running kernel, which a kernel before 5.0 wants to read in a program.
+//! The version of the running kernel, which a kernel before 5.0 requires in a kprobe program.
 
 use core::ffi::CStr;
 
@@ -7,7 +7,7 @@ use rustix::fd::OwnedFd;
 use crate::mount::{is_a, open_read};
 use crate::text::read_small;
 
-/// The version that this process's own vDSO has, by way of `/proc`, which must be procfs.
+/// Reads the version from this process's own vDSO, by way of `/proc`, which must be procfs.
 #[cold]
 #[inline(never)] // a page of stack, which only kernels before 5.0 need
 pub(super) fn vdso_version() -> Option<u32> {
@@ -26,11 +26,10 @@ fn open_proc(path: &CStr) -> Option<OwnedFd> {
     is_a(&stat, linux_raw_sys::general::PROC_SUPER_MAGIC).then_some(file)
 }
 
-/// The bytes of a word, which are what tells the headers of a 32-bit ELF image from those of a
-/// 64-bit one.
+/// The length of a word: 4 in a 32-bit ELF image, and 8 in a 64-bit one.
 const WORD: usize = size_of::<usize>();
 
-/// The address of the vDSO in an auxiliary vector: `AT_SYSINFO_EHDR` of `getauxval(3)`.
+/// Returns the address of the vDSO from an auxiliary vector: `AT_SYSINFO_EHDR` of `getauxval(3)`.
 fn sysinfo_ehdr(auxv: &[u8]) -> Option<u64> {
     const AT_SYSINFO_EHDR: usize = 33;
     let word = |bytes: &[u8]| bytes.try_into().map(usize::from_ne_bytes).ok();
@@ -40,11 +39,17 @@ fn sysinfo_ehdr(auxv: &[u8]) -> Option<u64> {
         .and_then(|address| address.try_into().ok())
 }
 
-/// The `LINUX_VERSION_CODE` of the running kernel from the first page of its vDSO
-/// (`AT_SYSINFO_EHDR` of the auxiliary vector): the ELF note `Linux`, type 0. Right where
-/// `uname(2)` shows a distribution's number, and needs no `/proc`.
+/// Returns the `LINUX_VERSION_CODE` of the running kernel, from the first page of its vDSO.
 ///
-/// The image is one for this program, of its word size and byte order; [`None`] for anything else.
+/// The vDSO lies at `AT_SYSINFO_EHDR` of the auxiliary vector ([`getauxval(3)`]). Its ELF note
+/// `Linux` of type 0 has the version. The version is correct even where [`uname(2)`] shows a
+/// distribution's number, and no `/proc` is needed.
+///
+/// The image must have the word size and byte order of this program. Returns [`None`] for anything
+/// else.
+///
+/// [`getauxval(3)`]: https://man7.org/linux/man-pages/man3/getauxval.3.html
+/// [`uname(2)`]: https://man7.org/linux/man-pages/man2/uname.2.html
 #[must_use]
 pub fn kern_version(vdso: &[u8]) -> Option<u32> {
     const PT_NOTE: u32 = 4;
@@ -52,7 +57,7 @@ pub fn kern_version(vdso: &[u8]) -> Option<u32> {
     let u16_at = |at| Some(u16::from_ne_bytes(bytes(at, 2)?.try_into().ok()?));
     let u32_at = |at| Some(u32::from_ne_bytes(bytes(at, 4)?.try_into().ok()?));
     let usize_at = |at| Some(usize::from_ne_bytes(bytes(at, WORD)?.try_into().ok()?));
-    // Elf64_Ehdr or Elf32_Ehdr: e_ident, and in it ELFCLASS64 or ELFCLASS32; e_phoff, e_phentsize,
+    // Elf64_Ehdr or Elf32_Ehdr: e_ident with ELFCLASS64 or ELFCLASS32, e_phoff, e_phentsize,
     // e_phnum.
     let class = if WORD == 8 { 2 } else { 1 };
     if bytes(0, 5)? != [0x7f, b'E', b'L', b'F', class] {
@@ -63,7 +68,7 @@ pub fn kern_version(vdso: &[u8]) -> Option<u32> {
         u16_at(30 + 3 * WORD)?,
         u16_at(32 + 3 * WORD)?,
     );
-    // Headers that overlap could have the same notes read 65535 times.
+    // Headers that overlap could make this read the same notes 65535 times.
     if usize::from(phentsize) != 8 + 6 * WORD {
         return None;
     }
@@ -76,7 +81,8 @@ pub fn kern_version(vdso: &[u8]) -> Option<u32> {
         let start = usize_at(header.checked_add(WORD)?)?;
         let len = usize_at(header.checked_add(4 * WORD)?)?;
         let mut notes = bytes(start, len)?;
-        // Elf64_Nhdr: n_namesz, n_descsz, n_type, the name and the descriptor padded to 4.
+        // Elf64_Nhdr: n_namesz, n_descsz and n_type, then the name and the descriptor, padded to 4
+        // bytes.
         while let Some((header, rest)) = notes.split_first_chunk::<12>() {
             let word = |at: usize| {
                 let word = header.get(at..at + 4)?.try_into().ok()?;
@@ -99,7 +105,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    /// A vDSO image with one `PT_NOTE` at its end.
+    /// Makes a vDSO image with one `PT_NOTE` at its end.
     fn image(notes: &[u8]) -> Vec<u8> {
         let mut image = std::vec![0; 64 + 56];
         image[..5].copy_from_slice(b"\x7fELF\x02");
@@ -137,7 +143,7 @@ mod tests {
         assert_eq!(kern_version(&image(&note(b"Linux\0", 1, &version))), None);
         assert_eq!(kern_version(&image(&note(b"Linux\0", 0, b""))), None);
         let whole = image(&notes);
-        // Headers that overlap: the same notes over and over.
+        // Headers that overlap would have the same notes read again and again.
         let mut overlapping = whole.clone();
         overlapping[54..56].fill(0);
         overlapping[56..58].fill(0xff);

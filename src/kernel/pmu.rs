@@ -114,9 +114,9 @@ impl Pmu {
 
 /// Asks for a return probe inside a function, by this bit of `config`.
 ///
-/// The kprobe PMU answers EINVAL, because a return probe can only be at an entry, and makes no
-/// probe. If the bit does not make a return probe, the answer is another. A kernel that is locked
-/// down (Linux 5.4, `lockdown=confidentiality`) answers EPERM after it has found the function.
+/// The kprobe PMU answers EINVAL and makes no probe, because a return probe can only be at an
+/// entry. If the bit does not make a return probe, the answer differs. A kernel that is locked down
+/// (Linux 5.4, `lockdown=confidentiality`) answers EPERM after it has found the function.
 ///
 /// The answer is evidence only for a type that has answered E2BIG to a long name.
 fn return_inside(r#type: u32, bit: u8, cpu: u32) -> Result<(), Errno> {
