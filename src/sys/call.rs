@@ -1,4 +1,4 @@
-//! The system calls themselves, and what goes into their arguments and comes out of their answers.
+//! The system calls themselves, and the conversions of their arguments and answers.
 
 use core::mem::size_of;
 use core::ptr;
@@ -9,8 +9,8 @@ use rustix::io::{Errno, Result};
 
 use super::arch;
 
-/// The kernel's answer as a `Result`: it keeps -4095..=-1 for errnos (`MAX_ERRNO`,
-/// include/linux/err.h), and nothing asked of it here answers below that.
+/// Converts the kernel's answer. The kernel keeps -4095..=-1 for errnos (`MAX_ERRNO` of
+/// include/linux/err.h), and none of these calls has a smaller answer.
 pub(super) fn result(answer: isize) -> Result<usize> {
     usize::try_from(answer).map_err(|_| {
         let errno = i32::try_from(answer.unsigned_abs()).ok();
@@ -20,59 +20,59 @@ pub(super) fn result(answer: isize) -> Result<usize> {
     })
 }
 
-/// Takes possession of the new file descriptor in an answer.
+/// Takes ownership of the new file descriptor in an answer.
 ///
 /// # Safety
 ///
 /// The answer must be that of a system call which has just opened a file descriptor for the caller.
 pub(super) unsafe fn owned(answer: usize) -> Result<OwnedFd> {
     let fd = RawFd::try_from(answer).map_err(|_| Errno::OVERFLOW)?;
-    // SAFETY: it is open, and nobody else's.
+    // SAFETY: it is open, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A file descriptor as the u32 of an attribute. An open one is never negative.
+/// Returns a file descriptor as the u32 of an attribute. An open one is never negative.
 pub(super) fn fd_u32(fd: BorrowedFd<'_>) -> u32 {
     u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX)
 }
 
-/// The address of a value as the u64 of an attribute.
+/// Returns the address of a value as the u64 of an attribute.
 pub(super) fn address<T: ?Sized>(value: &T) -> u64 {
     ptr::from_ref(value).cast::<u8>().expose_provenance() as u64
 }
 
-/// The address of a buffer for the kernel to fill, as the u64 of an attribute; it must stay
-/// borrowed during the call.
+/// Returns the address of a buffer for the kernel to fill, as the u64 of an attribute. The buffer
+/// must stay borrowed during the call.
 pub(super) fn address_mut<T: ?Sized>(value: &mut T) -> u64 {
     ptr::from_mut(value).cast::<u8>().expose_provenance() as u64
 }
 
-/// The length of a buffer as the u32 of an attribute; what is longer than 4 GiB is used up to
-/// there.
+/// Returns the length of a buffer as the u32 of an attribute. The kernel sees at most 4 GiB of a
+/// longer one.
 pub(super) fn len_u32(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
-/// `bpf(cmd, &attr, size_of(attr))`.
+/// Calls `bpf(cmd, &attr, size_of(attr))`.
 ///
 /// # Safety
 ///
-/// `attr` must be the attribute of `cmd`, with every address in it valid for what the command does
-/// there.
+/// `attr` must be the attribute of `cmd`, and every address in it must be valid for what the
+/// command does there.
 pub(super) unsafe fn bpf<T>(cmd: u32, attr: &mut T) -> Result<usize> {
     let attr_address = ptr::from_mut(attr).expose_provenance();
-    // SAFETY: attr points to size_of::<T>() bytes of attribute, writable for the commands that
-    // answer in place; the caller answers for the addresses in it.
+    // SAFETY: attr points to size_of::<T>() bytes of attribute, which are writable for the commands
+    // that answer in place. The caller guarantees the addresses in it.
     result(unsafe { arch::syscall5(__NR_bpf, [cmd as usize, attr_address, size_of::<T>(), 0, 0]) })
 }
 
-/// [`bpf`] of a command that answers with a new file descriptor.
+/// Calls [`bpf`] for a command that returns a new file descriptor.
 ///
 /// # Safety
 ///
-/// As for [`bpf`], and `cmd` must be such a command.
+/// As for [`bpf`]. Also, `cmd` must be such a command.
 pub(super) unsafe fn bpf_fd<T>(cmd: u32, attr: &mut T) -> Result<OwnedFd> {
-    // SAFETY: the caller answers for the attribute.
+    // SAFETY: the caller guarantees the attribute.
     let fd = unsafe { bpf(cmd, attr) }?;
     // SAFETY: the command has just opened it.
     unsafe { owned(fd) }

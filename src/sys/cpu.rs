@@ -1,5 +1,5 @@
-//! `sched_getaffinity(2)`. rustix has it for sets of at most 1,024 CPUs, which a larger kernel
-//! refuses.
+//! `sched_getaffinity(2)` for kernels of more than 1,024 CPUs, which refuse the smaller set of
+//! rustix.
 
 use core::mem::size_of_val;
 use core::ptr;
@@ -9,13 +9,13 @@ use linux_raw_sys::general::__NR_sched_getaffinity;
 use super::arch;
 use super::call::result;
 
-/// Returns the first CPU that this thread may run on, which is online; 0 where the kernel does not
-/// say.
+/// Returns the first CPU on which this thread may run, which is online. Returns 0 if the kernel
+/// does not report one.
 pub(crate) fn first_allowed_cpu() -> u32 {
-    // As many CPUs as a kernel can be built for (NR_CPUS).
+    // NR_CPUS of the largest kernel that can be built.
     let mut set = [0_usize; 8192 / usize::BITS as usize];
     let address = ptr::from_mut(&mut set).expose_provenance();
-    // SAFETY: the set is writable for the size that is named.
+    // SAFETY: the set is writable for the size that is given.
     let answer = unsafe {
         arch::syscall5(
             __NR_sched_getaffinity,

@@ -12,8 +12,8 @@ use super::uapi::{
     LinkCreatePerfEvent, LinkInfoPerfKprobe, LinkUpdate,
 };
 
-/// `BPF_LINK_CREATE` of a perf event. Without one, target -1 asks whether the kernel has perf
-/// links: EBADF is yes.
+/// Makes a link to a perf event by `BPF_LINK_CREATE`. Without an event, target -1 asks whether the
+/// kernel has perf links; EBADF means that it does.
 pub(crate) fn link_create_perf_event(
     prog: BorrowedFd<'_>,
     perf_event: Option<BorrowedFd<'_>>,
@@ -30,9 +30,10 @@ pub(crate) fn link_create_perf_event(
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
 
-/// `BPF_LINK_CREATE` of no program: EBADF to everyone; EPERM from an older kernel (5.10, no longer
-/// 6.1) without `CAP_BPF`, where `unprivileged_bpf_disabled` is set, as Debian has it; any other
-/// answer is not the kernel's.
+/// Calls `BPF_LINK_CREATE` without a program, for which the kernel returns EBADF.
+///
+/// Some kernels (5.10, but not 6.1) return EPERM without `CAP_BPF` if `unprivileged_bpf_disabled`
+/// is set, as in Debian. Any other errno is from a filter.
 pub(crate) fn link_create_nothing() -> Result<OwnedFd> {
     let mut attr = LinkCreatePerfEvent {
         prog_fd: u32::MAX,
@@ -44,8 +45,8 @@ pub(crate) fn link_create_nothing() -> Result<OwnedFd> {
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
 
-/// `BPF_LINK_CREATE` of a `kprobe.multi` or `kprobe.session` link to one symbol at an invalid
-/// address: EFAULT where the kernel has them.
+/// Calls `BPF_LINK_CREATE` for a `kprobe.multi` or `kprobe.session` link to one symbol at an
+/// invalid address. Returns EFAULT if the kernel has such links.
 pub(crate) fn link_create_multi_bad_address(
     prog: BorrowedFd<'_>,
     attach_type: u32,
@@ -57,13 +58,13 @@ pub(crate) fn link_create_multi_bad_address(
         syms: 1,
         ..LinkCreateKprobeMulti::default()
     };
-    // SAFETY: the attribute of this command, which opens a file descriptor; its one address is only
+    // SAFETY: the attribute of this command, which opens a file descriptor. Its one address is only
     // read, by copy_from_user(), which refuses it.
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
 
-/// Whether a file descriptor is a link: it is asked to take program -1, which is looked at last.
-/// Linux 5.7.
+/// Returns whether a file descriptor is a link. It asks the kernel to put program -1 into it, which
+/// the kernel checks last. Linux 5.7.
 pub(crate) fn is_link(fd: BorrowedFd<'_>) -> bool {
     let mut attr = LinkUpdate {
         link_fd: fd_u32(fd),
@@ -75,16 +76,16 @@ pub(crate) fn is_link(fd: BorrowedFd<'_>) -> bool {
     answer == Err(Errno::BADF)
 }
 
-/// What the kernel tells of a link; zero where it does not know the field.
+/// Holds what the kernel reports of a link. A field that it does not know is zero.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LinkInfo {
     pub(crate) link_type: u32,
     pub(crate) id: u32,
     pub(crate) prog_id: u32,
-    /// `enum bpf_perf_event_type`; zero before Linux 6.6, and then so is all that follows.
+    /// `enum bpf_perf_event_type`. Before Linux 6.6, it and all the fields below are zero.
     pub(crate) perf_event_type: u32,
     pub(crate) offset: u32,
-    /// Zero where kallsyms hides addresses from this process.
+    /// The address; zero if kallsyms hides addresses from this process.
     pub(crate) address: u64,
     /// Linux 6.7 (commit 3acf8ace6823), and 6.6-stable
     pub(crate) missed: Option<u64>,
@@ -92,16 +93,18 @@ pub(crate) struct LinkInfo {
     pub(crate) cookie: Option<u64>,
 }
 
-/// A cookie that nobody uses, to see whether the kernel wrote one over it.
+/// A cookie that is not in use. If it is still there after the call, the kernel wrote no cookie.
 const NO_COOKIE: u64 = u64::MAX;
 
-/// `BPF_OBJ_GET_INFO_BY_FD` of a link: first the fields that every kernel has, then, where the
-/// first answer says that the kernel has them, those of a kprobe, with the name of its function in
-/// `name`, NUL-terminated.
+/// Asks `BPF_OBJ_GET_INFO_BY_FD` about a link.
+///
+/// The first call asks for the fields that every kernel has. If its answer shows a kprobe, a second
+/// call asks for the fields of that. It puts the name of the function into `name`, with a NUL
+/// behind it.
 pub(crate) fn link_info(link: BorrowedFd<'_>, name: &mut [u8]) -> Result<LinkInfo> {
     let mut raw = LinkInfoPerfKprobe::default();
     let len = size_of_val(&raw);
-    // SAFETY: the struct is all zeros, so the kernel has no address to write to.
+    // SAFETY: the struct is all zeros, so the kernel does not have an address to write to.
     let known = unsafe { obj_get_info(link, &mut raw, len) }?;
     let mut info = LinkInfo {
         link_type: raw.r#type,
@@ -123,13 +126,13 @@ pub(crate) fn link_info(link: BorrowedFd<'_>, name: &mut [u8]) -> Result<LinkInf
         name_len: len_u32(name),
         ..LinkInfoPerfKprobe::default()
     };
-    // A struct of the full length is no proof of the last field: uprobe_multi made it as long in
-    // Linux 6.8.
+    // The full length does not prove that the kernel has the last field: uprobe_multi made the
+    // struct as long in Linux 6.8.
     if known >= len {
         asked.cookie = NO_COOKIE;
     }
-    // SAFETY: the one address in the struct is that of `name`, borrowed mutably, with its length
-    // beside it.
+    // SAFETY: the one address in the struct is that of `name`, which is borrowed mutably, with its
+    // length beside it.
     unsafe { obj_get_info(link, &mut asked, known) }?;
     info.offset = asked.offset;
     info.address = asked.addr;

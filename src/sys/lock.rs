@@ -1,4 +1,4 @@
-//! `fcntl(2)`: the locks that belong to an open file description, which rustix leaves out.
+//! The locks of `fcntl(2)` that belong to an open file description, which rustix does not have.
 
 use core::ptr;
 
@@ -10,10 +10,11 @@ use super::arch;
 use super::call::{fd_u32, result};
 use super::uapi::{self, F_UNLCK, F_WRLCK, Flock};
 
-/// `fcntl(2)` about a lock on one byte of a file, which belongs to the open file description. Linux
-/// 3.15.
+/// Calls `fcntl(2)` for a lock on one byte of a file. The lock belongs to the open file description
+/// (Linux 3.15).
 ///
-/// The byte need not be there, for a lock is on a number; it must be below 2^63.
+/// The file need not have this byte, because a lock is on a position. The position must be below
+/// 2^63.
 ///
 /// # Safety
 ///
@@ -27,28 +28,29 @@ unsafe fn fcntl_lock(file: BorrowedFd<'_>, command: u32, l_type: i16, byte: u64)
     };
     let address = ptr::from_mut(&mut lock).expose_provenance();
     let args = [fd_u32(file) as usize, command as usize, address, 0, 0];
-    // SAFETY: for both commands the argument is a struct flock, which is read, and by the asking
-    // one written to.
+    // SAFETY: both commands take a struct flock, which the kernel reads. `F_OFD_GETLK` also writes
+    // to it.
     result(unsafe { arch::syscall5(uapi::NR_FCNTL, args) })?;
     Ok(lock)
 }
 
-/// Locks a byte of a file that is open for writing, until the file is closed in the last process
-/// that holds it, and be it by a SIGKILL. `EAGAIN`: another open file description has the lock.
+/// Locks a byte of a file that is open for writing. The lock lasts until the last process that
+/// holds the file closes it, even by SIGKILL. Returns `EAGAIN` if another open file description has
+/// the lock.
 pub(crate) fn lock_byte(file: BorrowedFd<'_>, byte: u64) -> Result<()> {
-    // SAFETY: it is one of the commands.
+    // SAFETY: it is one of the two commands.
     unsafe { fcntl_lock(file, F_OFD_SETLK, F_WRLCK, byte) }.map(drop)
 }
 
 /// Gives up the lock on a byte.
 pub(crate) fn unlock_byte(file: BorrowedFd<'_>, byte: u64) -> Result<()> {
-    // SAFETY: it is one of the commands.
+    // SAFETY: it is one of the two commands.
     unsafe { fcntl_lock(file, F_OFD_SETLK, F_UNLCK, byte) }.map(drop)
 }
 
-/// Whether another open file description has locked a byte of a file.
+/// Returns whether another open file description has locked a byte of a file.
 pub(crate) fn is_byte_locked(file: BorrowedFd<'_>, byte: u64) -> Result<bool> {
-    // SAFETY: it is one of the commands.
+    // SAFETY: it is one of the two commands.
     let lock = unsafe { fcntl_lock(file, F_OFD_GETLK, F_WRLCK, byte) }?;
     Ok(lock.l_type != F_UNLCK)
 }

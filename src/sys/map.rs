@@ -12,8 +12,8 @@ use super::uapi::{
     MapElem, MapInfo,
 };
 
-/// A `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values. The calls below rely on that, so only this
-/// file makes one.
+/// Owns a `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values. The calls below rely on that, so
+/// nothing outside this file can make one.
 #[derive(Debug)]
 pub(crate) struct ArrayFd(OwnedFd);
 
@@ -24,7 +24,7 @@ impl AsFd for ArrayFd {
 }
 
 impl ArrayFd {
-    /// `BPF_MAP_CREATE` of an array of `entries` u64.
+    /// Makes an array of `entries` u64 by `BPF_MAP_CREATE`.
     pub(crate) fn create(entries: u32) -> Result<Self> {
         let mut attr = MapCreate {
             map_type: BPF_MAP_TYPE_ARRAY,
@@ -38,12 +38,13 @@ impl ArrayFd {
         unsafe { bpf_fd(BPF_MAP_CREATE, &mut attr) }.map(Self)
     }
 
-    /// Takes a descriptor that is such an array: `EINVAL` for any other map. `fd` must be a map.
+    /// Takes the file descriptor of such an array. Returns `EINVAL` for any other map. `fd` must be
+    /// a map.
     pub(crate) fn of_map(fd: OwnedFd) -> Result<Self> {
         let mut info = MapInfo::default();
         let len = size_of_val(&info);
-        // SAFETY: the struct is all zeros, so the kernel has no address to write to, whatever kind
-        // of object it is.
+        // SAFETY: the struct is all zeros. Whatever kind of object it is, the kernel does not have
+        // an address to write to.
         unsafe { obj_get_info(fd.as_fd(), &mut info, len) }?;
         let MapInfo {
             r#type,
@@ -58,7 +59,7 @@ impl ArrayFd {
         }
     }
 
-    /// `BPF_MAP_UPDATE_ELEM`
+    /// Sets an element by `BPF_MAP_UPDATE_ELEM`.
     pub(crate) fn update(&self, key: u32, value: u64) -> Result<()> {
         let mut attr = MapElem {
             map_fd: fd_u32(self.as_fd()),
@@ -66,12 +67,12 @@ impl ArrayFd {
             value: address(&value),
             ..MapElem::default()
         };
-        // SAFETY: the attribute of this command. The keys of an `ArrayFd` are the u32, and its
-        // values the u64, that are read.
+        // SAFETY: the attribute of this command. An `ArrayFd` has u32 keys and u64 values, and the
+        // kernel reads one of each.
         unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
     }
 
-    /// `BPF_MAP_LOOKUP_ELEM`
+    /// Reads an element by `BPF_MAP_LOOKUP_ELEM`.
     pub(crate) fn lookup(&self, key: u32) -> Result<u64> {
         let mut value = 0_u64;
         let mut attr = MapElem {
@@ -80,9 +81,9 @@ impl ArrayFd {
             value: address_mut(&mut value),
             ..MapElem::default()
         };
-        // SAFETY: the attribute of this command. An `ArrayFd` is made by `create` and `of_map`
-        // alone, so its keys are the u32 that is read and its values the u64 that is written; and
-        // the command refuses what is no map.
+        // SAFETY: the attribute of this command. Only `create` and `of_map` make an `ArrayFd`, so
+        // the kernel reads a u32 key and writes a u64 value. The command refuses anything that is
+        // not a map.
         unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
         Ok(value)
     }

@@ -1,22 +1,25 @@
-//! The one unsafe room of the library: `bpf(2)`, `perf_event_open(2)` and the one `ioctl` between
-//! them, made by hand; of `fcntl(2)` the locks that rustix leaves out; and a child process that
-//! mounts.
+//! The library's only room with unsafe code.
 //!
-//! Outward everything is safe: file descriptors are borrowed or owned, strings are `&CStr`, buffers
-//! are slices.
+//! It makes the system calls that rustix does not have: `bpf(2)`, `perf_event_open(2)`, the `ioctl`
+//! that connects them, and the locks of `fcntl(2)` that belong to an open file. It also starts a
+//! child process that mounts a file system.
+//!
+//! Its functions are safe to call. File descriptors are borrowed or owned, strings are `&CStr`, and
+//! buffers are slices.
 //!
 //! # Safety
 //!
-//! These system calls take one struct, which in the first two may hold addresses. They are sound
-//! here because
+//! Each of these system calls takes one struct. A struct of `bpf(2)` or `perf_event_open(2)` can
+//! hold addresses. The calls are sound for these reasons:
 //!
-//! * each struct is `#[repr(C)]`, has no padding that is not a field, and its size and the offset
-//!   of every field are asserted against the kernel's ([`uapi`]);
-//! * an address in a struct is made, in the function that makes the call, from a reference that
-//!   outlives the call, and the length beside it is that of the same slice (addresses of the two
-//!   probes are invalid on purpose, and only read);
-//! * the kernel writes only where these functions hold a `&mut`;
-//! * a file descriptor in an answer is new, open, and nobody else's, so an [`OwnedFd`] may own it.
+//! * Each struct is `#[repr(C)]` and has no padding that is not a field. Its size, and the offset
+//!   of every field, are asserted against the kernel's ([`uapi`]).
+//! * Each address comes from a reference that outlives the call, in the function that makes the
+//!   call. The length beside it is that of the same slice. Two probes use invalid addresses on
+//!   purpose, which the kernel only reads.
+//! * The kernel writes only where these functions hold a `&mut`.
+//! * A file descriptor in an answer is new and open, and nothing else owns it. An `OwnedFd` can
+//!   therefore own it.
 
 #![allow(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Objects of BPF of any kind: pins, and what the kernel reports.
+//! BPF objects of any kind: their pins, and what the kernel reports of them.
 
 use core::ffi::CStr;
 use core::mem::size_of;
@@ -11,7 +11,7 @@ use super::uapi::{
     BPF_F_PATH_FD, BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, Obj, ObjAt, ObjGetInfo,
 };
 
-/// `BPF_OBJ_PIN`
+/// Pins an object by `BPF_OBJ_PIN`.
 pub(crate) fn obj_pin(path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
     let mut attr = Obj {
         pathname: address(path),
@@ -22,7 +22,8 @@ pub(crate) fn obj_pin(path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
     unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.map(drop)
 }
 
-/// `BPF_OBJ_PIN` below a directory. `EINVAL`: the kernel does not know `BPF_F_PATH_FD`.
+/// Pins an object by `BPF_OBJ_PIN`, at a path relative to a directory. Returns `EINVAL` if the
+/// kernel does not know `BPF_F_PATH_FD`.
 pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
     let mut attr = ObjAt {
         pathname: address(path),
@@ -35,7 +36,7 @@ pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -
     unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.map(drop)
 }
 
-/// `BPF_OBJ_GET`
+/// Opens a pin by `BPF_OBJ_GET`.
 pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd> {
     let mut attr = Obj {
         pathname: address(path),
@@ -46,8 +47,8 @@ pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd> {
     unsafe { bpf_fd(BPF_OBJ_GET, &mut attr) }
 }
 
-/// `BPF_OBJ_GET_INFO_BY_FD` into `info`, of which the kernel is shown `len` bytes; answers how many
-/// it knows.
+/// Fills `info` by `BPF_OBJ_GET_INFO_BY_FD`, of which the kernel sees `len` bytes. Returns how many
+/// bytes the kernel knows.
 ///
 /// # Safety
 ///
@@ -62,8 +63,8 @@ pub(super) unsafe fn obj_get_info<T>(
         info_len: u32::try_from(len.min(size_of::<T>())).map_err(|_| Errno::INVAL)?,
         info: address_mut(info),
     };
-    // SAFETY: the attribute of this command; info is writable for info_len bytes, and the caller
-    // answers for the addresses in it.
+    // SAFETY: the attribute of this command. `info` is writable for info_len bytes, and the caller
+    // guarantees the addresses in it.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     Ok(attr.info_len as usize)
 }

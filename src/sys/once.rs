@@ -1,14 +1,14 @@
-//! A value that is made when it is first asked for, and shared.
+//! A value that is made when it is first needed, and is then shared.
 
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-/// A value that is made at most once, by whichever thread asks first.
+/// Holds a value that is made at most once, by the thread that first needs it.
 ///
-/// Threads that ask at the same time may each make one: the first to finish is kept, and the others
-/// are dropped. No thread waits while a value is made.
+/// Threads that need it at the same time may each make one. The first to finish is kept, and the
+/// others are dropped. No thread waits while a value is made.
 pub(crate) struct Once<T> {
     state: AtomicU8,
     value: UnsafeCell<MaybeUninit<T>>,
@@ -16,12 +16,12 @@ pub(crate) struct Once<T> {
 
 /// There is no value.
 const EMPTY: u8 = 0;
-/// One thread moves its value in.
+/// A thread is moving its value in.
 const MOVING: u8 = 1;
 /// There is a value, which does not change any more.
 const READY: u8 = 2;
 
-// SAFETY: a shared `Once` moves a T in from one thread and hands out references to it in all.
+// SAFETY: a shared `Once` moves a T in from one thread, and gives references to it to all.
 unsafe impl<T: Send + Sync> Sync for Once<T> {}
 
 impl<T> Once<T> {
@@ -32,7 +32,7 @@ impl<T> Once<T> {
         }
     }
 
-    /// Holds a value that is known already.
+    /// Holds a value that is already known.
     pub(crate) const fn with(value: T) -> Self {
         Self {
             state: AtomicU8::new(READY),
@@ -46,13 +46,13 @@ impl<T> Once<T> {
         if self.state.load(Ordering::Acquire) != READY {
             return None;
         }
-        // SAFETY: once READY, nobody writes there any more.
+        // SAFETY: once the state is READY, nothing writes to the value any more.
         let value = unsafe { &*self.value.get() };
-        // SAFETY: READY is set behind the write of a value, and seen with Acquire.
+        // SAFETY: READY is stored after the value is written, and is loaded with Acquire.
         Some(unsafe { value.assume_init_ref() })
     }
 
-    /// Returns the value, which is made first where there is none.
+    /// Returns the value. If there is none, makes it first.
     #[inline]
     pub(crate) fn get_or(&self, make: impl FnOnce() -> T) -> &T {
         match self.get() {
@@ -61,16 +61,16 @@ impl<T> Once<T> {
         }
     }
 
-    /// Keeps this value, or the one that another thread has kept meanwhile.
+    /// Keeps this value, or returns the one that another thread has kept in the meantime.
     fn keep(&self, value: T) -> &T {
         if claim(&self.state) {
-            // SAFETY: only the thread that takes the state from EMPTY to MOVING comes here, and
-            // nobody reads before READY.
+            // SAFETY: only the thread that takes the state from EMPTY to MOVING comes here, and no
+            // thread reads before READY.
             unsafe { (*self.value.get()).write(value) };
             self.state.store(READY, Ordering::Release);
         }
         loop {
-            // Another thread is in the middle of a move of a few words.
+            // Otherwise another thread is still moving a few words.
             if let Some(value) = self.get() {
                 return value;
             }
@@ -79,7 +79,7 @@ impl<T> Once<T> {
     }
 }
 
-/// Takes the state from EMPTY to MOVING, if no other thread has.
+/// Takes the state from EMPTY to MOVING, unless another thread has.
 fn claim(state: &AtomicU8) -> bool {
     let (acquire, relaxed) = (Ordering::Acquire, Ordering::Relaxed);
     state
@@ -138,7 +138,7 @@ mod tests {
             });
             assert!(seen.iter().all(|value| Arc::ptr_eq(value, &seen[0])));
             drop(once);
-            // What the others made is gone.
+            // The values of the other threads have been dropped.
             assert!(seen.iter().all(|value| Arc::strong_count(value) == 4));
         }
     }

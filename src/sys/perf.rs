@@ -1,4 +1,4 @@
-//! `perf_event_open(2)`, the one ioctl that binds a program to a perf event, and what the kernel
+//! `perf_event_open(2)`, the ioctl that binds a program to a perf event, and what the kernel
 //! reports of an event.
 
 use core::mem::{MaybeUninit, size_of};
@@ -15,24 +15,24 @@ use super::uapi::{
     PERF_FLAG_FD_CLOEXEC, PerfEventAttr, TaskFdQuery,
 };
 
-/// Where a kprobe goes.
+/// Names the place of a kprobe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum KprobeAt<'a> {
-    /// `kprobe_func`, which is `module:function` where there is a module, and `probe_offset`, of
-    /// which the kernel keeps 32 bits: callers see to it that there are no more.
+    /// Is `kprobe_func`, as `module:function` if there is a module, and `probe_offset`. The kernel
+    /// keeps only 32 bits of the offset, so callers must not pass more.
     Symbol {
         module: Option<&'a [u8]>,
         function: &'a [u8],
         offset: u64,
     },
-    /// `kprobe_addr`
+    /// Is `kprobe_addr`.
     Address(u64),
 }
 
-/// Opens an event of the kprobe PMU, disabled, on all processes. `ENAMETOOLONG`: the name is longer
-/// than any symbol.
+/// Opens a disabled event of the kprobe PMU that covers all processes. Returns `ENAMETOOLONG` if
+/// the name is longer than any symbol.
 ///
-/// The BPF program will run on every CPU whatever `cpu` is; it only must be online.
+/// The BPF program runs on every CPU, whatever `cpu` is. But that CPU must be online.
 pub(crate) fn perf_event_open_kprobe(
     pmu_type: u32,
     config: u64,
@@ -58,8 +58,8 @@ pub(crate) fn perf_event_open_kprobe(
     perf_event_open(pmu_type, config, [config1, config2], 0, cpu)
 }
 
-/// A name on its way to the kernel. Only the bytes that are written are read, so none is cleared
-/// before.
+/// Holds a name for the kernel. It reads only the bytes that were written, so the others are left
+/// uninitialised.
 struct Name {
     bytes: [MaybeUninit<u8>; 512],
     len: usize,
@@ -79,7 +79,7 @@ impl Name {
         let free = self.bytes.get_mut(self.len..).unwrap_or_default();
         let free = free.get_mut(..text.len()).ok_or(Errno::NAMETOOLONG)?;
         let to = free.as_mut_ptr().cast::<u8>();
-        // SAFETY: there is room for so many bytes, which nothing else refers to.
+        // SAFETY: `free` has room for these bytes, and nothing else refers to it.
         unsafe { ptr::copy_nonoverlapping(text.as_ptr(), to, text.len()) };
         self.len += text.len();
         Ok(())
@@ -93,10 +93,11 @@ impl Name {
     }
 }
 
-/// Asks a PMU for an event with a name that is longer than any symbol, and than any file name. The
-/// kprobe PMU says `E2BIG`, and the uprobe PMU `ENAMETOOLONG`.
+/// Asks a PMU for an event with a name that is longer than any symbol and any file name. The kprobe
+/// PMU returns `E2BIG`, and the uprobe PMU `ENAMETOOLONG`.
 ///
-/// The event is to be sampled, which many a PMU refuses that would open it otherwise.
+/// The event has a sample period, with which many other PMUs refuse an event that they would open
+/// without one.
 pub(crate) fn perf_event_open_long_name(r#type: u32, cpu: u32) -> Result<OwnedFd> {
     let mut letters = [b'z'; 601];
     if let Some(last) = letters.last_mut() {
@@ -105,17 +106,18 @@ pub(crate) fn perf_event_open_long_name(r#type: u32, cpu: u32) -> Result<OwnedFd
     perf_event_open(r#type, 0, [address(&letters), 0], 1, cpu)
 }
 
-/// Opens an event that is named by its type and config alone: a tracepoint, or a software event.
+/// Opens an event that has only a type and a config: a tracepoint, or a software event.
 pub(crate) fn perf_event_open_config(r#type: u32, config: u64, cpu: u32) -> Result<OwnedFd> {
     perf_event_open(r#type, config, [0, 0], 0, cpu)
 }
 
-/// Asks a PMU for an event whose name lies at an invalid address. Both probe PMUs say EFAULT.
+/// Asks a PMU for an event whose name is at an invalid address. Both the kprobe and the uprobe PMU
+/// return EFAULT.
 pub(crate) fn perf_event_open_bad_address(r#type: u32, cpu: u32) -> Result<OwnedFd> {
     perf_event_open(r#type, 0, [1, 0], 0, cpu)
 }
 
-/// The size of `struct perf_event_attr` that the kernel is shown: `PERF_ATTR_SIZE_VER1`.
+/// The size of `struct perf_event_attr` that the kernel sees: `PERF_ATTR_SIZE_VER1`.
 pub(crate) const PERF_EVENT_ATTR_SIZE: u32 = 72;
 static_assertions::const_assert_eq!(size_of::<PerfEventAttr>(), PERF_EVENT_ATTR_SIZE as usize);
 
@@ -136,16 +138,16 @@ fn perf_event_open(
         config2,
         ..PerfEventAttr::default()
     };
-    // SAFETY: config1 is read by the probe PMUs alone, as the address of a string, and by them only
-    // with the checks of strndup_user(); a string that it is the address of outlives the call, up
-    // to its NUL.
+    // SAFETY: only the kprobe and uprobe PMUs read memory at config1, as a string, and with the
+    // checks of strndup_user(). If config1 is the address of a string, that string and its NUL
+    // outlive the call.
     unsafe { perf_event_open_attr(Some(&attr), EVERY_PROCESS, cpu as usize) }
 }
 
 /// pid -1
 const EVERY_PROCESS: usize = usize::MAX;
 
-/// `perf_event_open(attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC)`
+/// Calls `perf_event_open(attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC)`.
 ///
 /// # Safety
 ///
@@ -157,8 +159,8 @@ unsafe fn perf_event_open_attr(
 ) -> Result<OwnedFd> {
     let attr = attr.map_or(ptr::null(), ptr::from_ref);
     let no_group = usize::MAX; // group_fd -1
-    // SAFETY: attr is a perf_event_attr of the size it names, or at no address, which is EFAULT;
-    // the caller answers for the addresses in it.
+    // SAFETY: attr is a perf_event_attr of the size in its `size` field, or null, for which the
+    // kernel returns EFAULT. The caller guarantees the addresses in it.
     let fd = result(unsafe {
         arch::syscall5(
             __NR_perf_event_open,
@@ -175,15 +177,15 @@ unsafe fn perf_event_open_attr(
     unsafe { owned(fd) }
 }
 
-/// Opens no event: EFAULT, which the kernel says before it looks at permissions. Any other answer
-/// is not the kernel's.
+/// Asks for an event without an attribute. The kernel returns EFAULT before it checks permissions,
+/// so any other errno is from a filter.
 pub(crate) fn perf_event_open_nothing() -> Result<OwnedFd> {
     // SAFETY: there is no attribute.
     unsafe { perf_event_open_attr(None, 0, 0) }
 }
 
-/// Opens an event, disabled, on this thread alone and only while it is in user space: the kernel
-/// asks for no capability, and the patched kernels of Debian and others for `CAP_SYS_ADMIN` if
+/// Opens a disabled event for this thread alone, and only in user space. The kernel requires no
+/// capability for it. The patched kernels of Debian and others require `CAP_SYS_ADMIN` if
 /// `perf_event_paranoid` is 3 or above.
 pub(crate) fn perf_event_open_own(r#type: u32, config: u64) -> Result<OwnedFd> {
     let attr = PerfEventAttr {
@@ -194,36 +196,36 @@ pub(crate) fn perf_event_open_own(r#type: u32, config: u64) -> Result<OwnedFd> {
         ..PerfEventAttr::default()
     };
     let (this_thread, every_cpu) = (0, usize::MAX);
-    // SAFETY: there is no address in the attribute.
+    // SAFETY: the attribute has no address in it.
     unsafe { perf_event_open_attr(Some(&attr), this_thread, every_cpu) }
 }
 
-/// `ioctl(perf_event, PERF_EVENT_IOC_SET_BPF, prog)`
+/// Calls `ioctl(perf_event, PERF_EVENT_IOC_SET_BPF, prog)`.
 pub(crate) fn perf_event_set_bpf(perf_event: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: the argument is a file descriptor by value; an fd is never negative, so the cast
-    // keeps it.
+    // SAFETY: the argument is a file descriptor by value. It is never negative, so the cast keeps
+    // it.
     let set_bpf = unsafe {
         rustix::ioctl::IntegerSetter::<PERF_EVENT_IOC_SET_BPF>::new_usize(fd_u32(prog) as usize)
     };
-    // SAFETY: of a perf event the ioctl reads the integer and no memory; on any other file the
-    // driver sees an unknown request number of the perf range.
+    // SAFETY: for a perf event, the ioctl takes the integer and reads no memory. For any other
+    // file, the driver sees an unknown request number of the perf range.
     unsafe { rustix::ioctl::ioctl(perf_event, set_bpf) }
 }
 
-/// What the kernel tells of the kprobe behind a perf event.
+/// Holds what the kernel reports of the kprobe behind a perf event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskFd {
     pub(crate) prog_id: u32,
     /// `enum bpf_task_fd_type`
     pub(crate) fd_type: u32,
-    /// Zero beside an address.
+    /// The offset; zero if the probe was given as an address.
     pub(crate) probe_offset: u64,
-    /// Zero where kallsyms hides addresses from this process.
+    /// The address; zero if kallsyms hides addresses from this process.
     pub(crate) probe_addr: u64,
 }
 
-/// `BPF_TASK_FD_QUERY` of an own perf event, with the name of its function in `name`,
-/// NUL-terminated.
+/// Asks `BPF_TASK_FD_QUERY` about a perf event of this process. Puts the name of its function into
+/// `name`, with a NUL behind it.
 pub(crate) fn task_fd_query(perf_event: BorrowedFd<'_>, name: &mut [u8]) -> Result<TaskFd> {
     let mut attr = TaskFdQuery {
         pid: rustix::thread::gettid().as_raw_pid().unsigned_abs(),
@@ -232,8 +234,8 @@ pub(crate) fn task_fd_query(perf_event: BorrowedFd<'_>, name: &mut [u8]) -> Resu
         buf: address_mut(name),
         ..TaskFdQuery::default()
     };
-    // SAFETY: the attribute of this command; its one address is that of `name`, borrowed mutably,
-    // with its length beside it.
+    // SAFETY: the attribute of this command. Its one address is that of `name`, which is borrowed
+    // mutably, with its length beside it.
     unsafe { bpf(BPF_TASK_FD_QUERY, &mut attr) }?;
     Ok(TaskFd {
         prog_id: attr.prog_id,
@@ -249,7 +251,7 @@ mod tests {
 
     #[test]
     fn perf_event_open_reaches_the_kernel() {
-        // An event type that does not exist: whatever this kernel allows, it answers.
+        // The event type does not exist, so every kernel returns an error.
         let error = perf_event_open_config(u32::MAX, 0, 0).unwrap_err();
         assert!(
             matches!(

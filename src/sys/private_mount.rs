@@ -16,23 +16,26 @@ use rustix::process::{Pid, WaitOptions};
 use super::arch;
 use super::call::result;
 
-/// Mounts a file system in a mount namespace that is a child's own and ends with it, and makes
-/// `dir` its root directory, which stays usable. A child that dies of a signal may not have come to
-/// that, and one that dies between two certain system calls leaves a file descriptor open.
+/// Mounts a file system in a mount namespace that belongs to a child, and ends with it. Makes `dir`
+/// the root directory of the file system, which stays usable.
 ///
-/// The child is a fork(2) that shares the file descriptors (`CLONE_FILES`), so `dir` is replaced
-/// for this process too, and it has every signal kept back, so that no handler runs in it. That it
-/// ends is told to nobody: no SIGCHLD, and no `wait(2)` without `__WALL`, so that a process that
-/// waits for children of its own does not meet it.
+/// If a signal kills the child, `dir` may be unchanged. If it is killed after open(2) of the new
+/// root, a file descriptor may stay open.
+///
+/// The child is a fork(2) that shares the file descriptors (`CLONE_FILES`), so `dir` is replaced in
+/// this process too. Every signal is blocked in it, so that no handler runs. Its end causes no
+/// SIGCHLD, and only a `wait(2)` with `__WALL` sees it. A process that waits for its own children
+/// does not notice it.
 pub(crate) fn mount_privately(fs_type: &CStr, dir: &mut OwnedFd) -> Result<()> {
     let every_signal = u64::MAX;
     let mut old_mask = 0;
     set_signal_mask(every_signal, Some(&mut old_mask))?;
     let args = arch::clone_args(CLONE_FILES | CLONE_NEWNS);
     // SAFETY: clone with no new stack and no CLONE_VM is fork(2): the child has a copy of all
-    // memory. It makes system calls and nothing else, whatever other threads held when it was
-    // forked (rustix is not built on libc, or this crate does not compile), and leaves this
-    // function by exit_group(2) alone. The file descriptors are shared; what it opens it closes.
+    // memory. The child only makes system calls, so it needs no lock that another thread held.
+    // rustix is not built on libc here, or this crate does not compile. The child leaves this
+    // function only by exit_group(2). The file descriptors are shared, and the child closes those
+    // that it opens.
     let pid = match result(unsafe { arch::syscall5(__NR_clone, args) }) {
         Ok(0) => {
             let errno = mount_over_root(fs_type, dir).err();
@@ -41,7 +44,7 @@ pub(crate) fn mount_privately(fs_type: &CStr, dir: &mut OwnedFd) -> Result<()> {
         pid => pid,
     };
     let status = pid.map(|pid| wait_for_clone(i32::try_from(pid).unwrap_or_default()));
-    // It was this mask a moment ago, so setting it cannot fail.
+    // This mask was set a moment ago, so setting it cannot fail.
     let _ = set_signal_mask(old_mask, None);
     match status? {
         0 => Ok(()),
@@ -49,24 +52,26 @@ pub(crate) fn mount_privately(fs_type: &CStr, dir: &mut OwnedFd) -> Result<()> {
     }
 }
 
-/// Mounts a file system over the root of a namespace that nobody else is in, and makes `dir` its
-/// root directory.
+/// Mounts a file system over the root of a namespace that no other process is in. Makes `dir` the
+/// root directory of the file system.
 fn mount_over_root(fs_type: &CStr, dir: &mut OwnedFd) -> Result<()> {
-    // A root that is not of this namespace, as after chroot(2) to that of another process, is
-    // refused (EINVAL); the next call would change it instead (before commit 12f147ddd6de).
+    // After chroot(2) to the root of another process, the root does not belong to this namespace.
+    // This call is then refused (EINVAL). The next call would change the other process's mount
+    // instead (before commit 12f147ddd6de).
     let read_only = MountFlags::BIND | MountFlags::RDONLY;
     rustix::mount::mount_remount(c"/", read_only, c"")?;
-    // Or the mount would appear wherever the root's mount is shared to.
+    // Otherwise the mount would appear wherever the root's mount is shared.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change(c"/", private)?;
     rustix::mount::mount(fs_type, c"/", fs_type, MountFlags::empty(), None)?;
-    // The root of a process is below what is mounted over it, but going up from it is not.
+    // The root of a process is below a file system that is mounted over it, but `..` leads to that
+    // file system.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mounted = rustix::fs::open(c"/..", flags, Mode::empty())?;
     rustix::io::dup3(&mounted, dir, DupFlags::CLOEXEC)
 }
 
-/// Waits for a child of clone(2), and answers its exit status. A signal's victim has none: 0.
+/// Waits for a child of clone(2), and returns its exit status, or 0 if a signal killed it.
 fn wait_for_clone(pid: i32) -> i32 {
     let options = WaitOptions::from_bits_retain(__WALL);
     loop {
@@ -77,19 +82,20 @@ fn wait_for_clone(pid: i32) -> i32 {
                     .unwrap_or(0);
             }
             Err(Errno::INTR) => {}
-            // Another thread waits for children of every kind. What the child did shows.
+            // Another thread waits for children of every kind. The caller sees from `dir` what the
+            // child did.
             Err(_) => return 0,
         }
     }
 }
 
-/// `rt_sigprocmask(2)`: which signals this thread keeps back.
+/// Sets the signals that this thread blocks, by `rt_sigprocmask(2)`.
 fn set_signal_mask(mask: u64, old: Option<&mut u64>) -> Result<()> {
     let old = old.map_or(0, |old| ptr::from_mut(old).expose_provenance());
     let new = ptr::from_ref(&mask).expose_provenance();
     let args = [SIG_SETMASK as usize, new, old, size_of::<u64>(), 0];
-    // SAFETY: a sigset of the kernel is 64 bits on the architectures served; the new one is read,
-    // and the old one written to where a `&mut u64` is, or nowhere.
+    // SAFETY: a sigset of the kernel is 64 bits on every supported architecture. The kernel reads
+    // the new one. It writes the old one where a `&mut u64` is, or nowhere.
     result(unsafe { arch::syscall5(__NR_rt_sigprocmask, args) }).map(drop)
 }
 
@@ -97,7 +103,7 @@ fn set_signal_mask(mask: u64, old: Option<&mut u64>) -> Result<()> {
 fn exit_group(status: i32) -> ! {
     loop {
         let status = usize::try_from(status).unwrap_or_default();
-        // SAFETY: takes a number and does not come back.
+        // SAFETY: it takes a number, and does not return.
         unsafe { arch::syscall5(__NR_exit_group, [status, 0, 0, 0, 0]) };
     }
 }

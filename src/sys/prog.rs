@@ -14,8 +14,10 @@ use super::uapi::{
     GetFdById, ProgBindMap, ProgLoad,
 };
 
-/// An instruction: `struct bpf_insn` in the machine's byte order. It borrows the map that it refers
-/// to, so that the number in it stays that map's.
+/// Represents an instruction: `struct bpf_insn`, in the machine's byte order.
+///
+/// It borrows the map that it refers to. The file descriptor in the instruction therefore stays
+/// that of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Insn<'m> {
@@ -38,7 +40,7 @@ impl Insn<'_> {
     }
 }
 
-/// What `BPF_PROG_LOAD` is given.
+/// Holds the input of `BPF_PROG_LOAD`.
 #[derive(Debug)]
 pub(crate) struct Load<'a> {
     pub(crate) insns: &'a [Insn<'a>],
@@ -46,14 +48,14 @@ pub(crate) struct Load<'a> {
     pub(crate) name: [u8; 16],
     pub(crate) expected_attach_type: u32,
     pub(crate) kern_version: u32,
-    /// `log_level` 1 if there is room for a log at all.
+    /// The buffer for the log. If it is not empty, `log_level` is 1.
     pub(crate) log: &'a mut [u8],
 }
 
-/// How often a load is tried again that a signal interrupted; libbpf's `PROG_LOAD_ATTEMPTS`.
+/// How often a load that a signal interrupted is tried: libbpf's `PROG_LOAD_ATTEMPTS`.
 const PROG_LOAD_ATTEMPTS: u32 = 5;
 
-/// `BPF_PROG_LOAD` of a `BPF_PROG_TYPE_KPROBE` program.
+/// Loads a program of type `BPF_PROG_TYPE_KPROBE` by `BPF_PROG_LOAD`.
 pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
     let Load {
         insns,
@@ -81,33 +83,33 @@ pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        // SAFETY: the attribute of this command, which opens a file descriptor: insns and license
-        // are read within their lengths (the license ends with a NUL), and the log, borrowed
-        // mutably, is written within log_size.
+        // SAFETY: the attribute of this command, which opens a file descriptor. The kernel reads
+        // insns and license within their lengths (the license ends with a NUL). It writes the log,
+        // which is borrowed mutably, within log_size.
         match unsafe { bpf_fd(BPF_PROG_LOAD, &mut attr) } {
-            // The verifier met a pending signal (Linux 5.0, commit c3494801cd17).
+            // The verifier saw a pending signal (Linux 5.0, commit c3494801cd17).
             Err(Errno::AGAIN) if attempts < PROG_LOAD_ATTEMPTS => {}
             loaded => return loaded,
         }
     }
 }
 
-/// `BPF_BTF_LOAD` of no type information: EPERM without `CAP_BPF`, which is looked at first, and
-/// EINVAL with it.
+/// Calls `BPF_BTF_LOAD` without type information. The kernel checks `CAP_BPF` first, and returns
+/// EPERM without it, or EINVAL with it.
 pub(crate) fn btf_load_nothing() -> Result<usize> {
     let mut attr = BtfLoad::default();
     // SAFETY: the attribute of this command, with a length of 0 beside its address.
     unsafe { bpf(BPF_BTF_LOAD, &mut attr) }
 }
 
-/// `BPF_PROG_GET_FD_BY_ID`
+/// Opens a program by `BPF_PROG_GET_FD_BY_ID`.
 pub(crate) fn prog_get_fd_by_id(id: u32) -> Result<OwnedFd> {
     let mut attr = GetFdById { id };
     // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
     unsafe { bpf_fd(BPF_PROG_GET_FD_BY_ID, &mut attr) }
 }
 
-/// What the kernel tells of a program.
+/// Holds what the kernel reports of a program.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProgInfo {
     /// `enum bpf_prog_type`
@@ -117,12 +119,12 @@ pub(crate) struct ProgInfo {
     pub(crate) recursion_misses: Option<u64>,
 }
 
-/// `BPF_OBJ_GET_INFO_BY_FD` of a program.
+/// Asks `BPF_OBJ_GET_INFO_BY_FD` about a program.
 pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> Result<ProgInfo> {
     let mut raw = uapi::ProgInfo::default();
     let len = size_of_val(&raw);
     // SAFETY: whatever kind of object it is, every address in its info is zero, and so is the
-    // length beside it: the kernel writes nowhere else.
+    // length beside it. The kernel writes nowhere else.
     let known = unsafe { obj_get_info(prog, &mut raw, len) }?;
     Ok(ProgInfo {
         prog_type: raw.r#type,
@@ -131,8 +133,8 @@ pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> Result<ProgInfo> {
     })
 }
 
-/// Whether a file descriptor is a program, as far as this kernel can tell: it is asked to bind map
-/// -1 to it, which it looks at last. Linux 5.10 (commit ef15314aa5de).
+/// Returns whether a file descriptor is a program, as far as this kernel can tell. It asks the
+/// kernel to bind map -1 to it, which the kernel checks last. Linux 5.10 (commit ef15314aa5de).
 pub(crate) fn is_prog(fd: BorrowedFd<'_>) -> bool {
     let answer = |prog_fd| {
         let mut attr = ProgBindMap {
@@ -143,7 +145,7 @@ pub(crate) fn is_prog(fd: BorrowedFd<'_>) -> bool {
         // SAFETY: the attribute of this command, with no address in it.
         unsafe { bpf(BPF_PROG_BIND_MAP, &mut attr) }
     };
-    // A kernel that does not know the command does not look at a program that is none either.
+    // A kernel that does not know the command returns EINVAL for program -1 too.
     answer(fd_u32(fd)) != Err(Errno::INVAL) || answer(u32::MAX) == Err(Errno::INVAL)
 }
 
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn bpf_reaches_the_kernel() {
-        // A file descriptor that is not a program: whatever this kernel allows, it answers.
+        // This file descriptor is not a program, so every kernel returns an error.
         let not_a_program = rustix::fs::open(
             c"/dev/null",
             rustix::fs::OFlags::CLOEXEC,

@@ -1,15 +1,16 @@
-//! The bytes of `bpf(2)` and `perf_event_open(2)`: one struct for each command and union arm,
-//! exactly as long as its last field that is used. Sources: `include/uapi/linux/bpf.h`,
-//! `include/uapi/linux/perf_event.h`.
+//! The bytes of `bpf(2)` and `perf_event_open(2)`: one struct for each command and union arm.
+//! Sources: `include/uapi/linux/bpf.h` and `include/uapi/linux/perf_event.h`.
 //!
-//! A kernel takes a shorter attribute than its own (the rest counts as zero), and a longer one
-//! whose unknown tail is zero; so each struct ends where this crate's need of it ends, and works on
-//! every kernel that knows the command. Pointers are `u64` on every architecture.
+//! A kernel accepts an attribute that is shorter than its own, and takes the rest as zero. It
+//! accepts a longer one if the unknown tail is zero. Each struct therefore ends at the last field
+//! that this crate uses, and works on every kernel that knows the command. Pointers are `u64` on
+//! every architecture.
 
 use core::mem::{offset_of, size_of};
 use static_assertions::const_assert_eq;
 
-/// Asserts a struct's size and the offset of each of its fields; a field left out does not compile.
+/// Asserts a struct's size and the offset of each of its fields. It does not compile if a field is
+/// left out.
 macro_rules! layout {
     ($name:ident: $size:literal { $($field:ident @ $offset:literal),+ $(,)? }) => {
         const_assert_eq!(size_of::<$name>(), $size);
@@ -39,19 +40,19 @@ pub(super) const BPF_F_PATH_FD: u32 = 1 << 14;
 
 pub(crate) const BPF_PROG_TYPE_KPROBE: u32 = 2;
 pub(super) const BPF_MAP_TYPE_ARRAY: u32 = 2;
-/// `enum bpf_attach_type`: Linux 5.15 (commit b89fbfbb854c).
+/// `enum bpf_attach_type`: Linux 5.15 (commit b89fbfbb854c)
 pub(super) const BPF_PERF_EVENT: u32 = 41;
-/// `enum bpf_attach_type`: Linux 5.18 (commit 0dcac2725406).
+/// `enum bpf_attach_type`: Linux 5.18 (commit 0dcac2725406)
 pub(crate) const BPF_TRACE_KPROBE_MULTI: u32 = 42;
-/// `enum bpf_attach_type`: Linux 6.10 (commit 535a3692ba72).
+/// `enum bpf_attach_type`: Linux 6.10 (commit 535a3692ba72)
 pub(crate) const BPF_TRACE_KPROBE_SESSION: u32 = 56;
-/// `enum bpf_link_type`.
+/// `enum bpf_link_type`
 pub(crate) const BPF_LINK_TYPE_PERF_EVENT: u32 = 7;
-/// `enum bpf_perf_event_type`: zero before Linux 6.6 (commit 1b715e1b0ec5).
+/// `enum bpf_perf_event_type`: zero before Linux 6.6 (commit 1b715e1b0ec5)
 pub(crate) const BPF_PERF_EVENT_KPROBE: u32 = 3;
 pub(crate) const BPF_PERF_EVENT_KRETPROBE: u32 = 4;
 
-/// `enum bpf_task_fd_type`: Linux 4.18 (commit 41bdc4b40ed6).
+/// `enum bpf_task_fd_type`: Linux 4.18 (commit 41bdc4b40ed6)
 pub(crate) const BPF_FD_TYPE_KPROBE: u32 = 2;
 pub(crate) const BPF_FD_TYPE_KRETPROBE: u32 = 3;
 
@@ -62,13 +63,13 @@ const_assert_eq!(PERF_EVENT_IOC_SET_BPF, 0x4004_2408);
 #[cfg(target_arch = "powerpc64")] // where "write" is bit 31
 const_assert_eq!(PERF_EVENT_IOC_SET_BPF, 0x8004_2408);
 
-/// `fcntl(2)` with a [`Flock`]
+/// The system call `fcntl(2)` that takes a [`Flock`].
 #[cfg(target_pointer_width = "64")]
 pub(super) const NR_FCNTL: u32 = linux_raw_sys::general::__NR_fcntl;
 #[cfg(target_pointer_width = "32")]
 pub(super) const NR_FCNTL: u32 = linux_raw_sys::general::__NR_fcntl64;
 
-/// The words of padding that C puts before and behind 64-bit fields: on 32-bit x86 they need none.
+/// The number of padding words that C puts before and after 64-bit fields. 32-bit x86 needs none.
 const PADDING: usize = if cfg!(target_arch = "x86") { 0 } else { 1 };
 
 /// `struct flock64` of `fcntl(2)`
@@ -96,8 +97,8 @@ pub(super) const F_UNLCK: i16 = 2;
 const_assert_eq!(F_WRLCK as u32, linux_raw_sys::general::F_WRLCK);
 const_assert_eq!(F_UNLCK as u32, linux_raw_sys::general::F_UNLCK);
 
-/// One of the bit-fields in the u64 at offset 40 of `perf_event_attr`: C puts the first at the
-/// lowest bit on a little endian machine and at the highest on a big endian one.
+/// Returns one of the bit-fields in the u64 at offset 40 of `perf_event_attr`. C puts the first at
+/// the lowest bit of a little endian machine, and at the highest bit of a big endian one.
 const fn perf_attr_bit(index: u32, big_endian: bool) -> u64 {
     if big_endian {
         1 << (63 - index)
@@ -107,8 +108,8 @@ const fn perf_attr_bit(index: u32, big_endian: bool) -> u64 {
 }
 pub(super) const PERF_ATTR_DISABLED: u64 = perf_attr_bit(0, cfg!(target_endian = "big"));
 pub(super) const PERF_ATTR_EXCLUDE_KERNEL: u64 = perf_attr_bit(5, cfg!(target_endian = "big"));
-// The byte at offset 40 (little endian) or the first byte of the big endian word: the same bit of
-// `*(u8 *)(attr + 40)`'s word in either byte order.
+// In either byte order, bit 0 is in the byte at offset 40: as its lowest bit (little endian), or as
+// its highest (big endian).
 const_assert_eq!(perf_attr_bit(0, false).to_le_bytes()[0], 0x01);
 const_assert_eq!(perf_attr_bit(0, true).to_be_bytes()[0], 0x80);
 
@@ -127,7 +128,7 @@ pub(super) struct PerfEventAttr {
     pub(super) bp_type: u32,
     /// `kprobe_func`
     pub(super) config1: u64,
-    /// `probe_offset`, or `kprobe_addr` where there is no `kprobe_func`
+    /// `probe_offset`, or `kprobe_addr` if there is no `kprobe_func`
     pub(super) config2: u64,
 }
 layout!(PerfEventAttr: 72 {
@@ -159,7 +160,7 @@ pub(super) struct MapElem {
 }
 layout!(MapElem: 32 { map_fd @ 0, pad @ 4, key @ 8, value @ 16, flags @ 24 });
 
-/// `BPF_PROG_LOAD` up to `expected_attach_type` (Linux 4.17).
+/// `BPF_PROG_LOAD` up to `expected_attach_type` (Linux 4.17)
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ProgLoad {
@@ -202,7 +203,7 @@ pub(super) struct Obj {
 }
 layout!(Obj: 16 { pathname @ 0, bpf_fd @ 8, file_flags @ 12 });
 
-/// `BPF_OBJ_PIN` below a directory
+/// `BPF_OBJ_PIN` at a path relative to a directory
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ObjAt {
@@ -214,7 +215,7 @@ pub(super) struct ObjAt {
 }
 layout!(ObjAt: 24 { pathname @ 0, bpf_fd @ 8, file_flags @ 12, path_fd @ 16, pad @ 20 });
 
-/// The first fields of `struct bpf_map_info`, in Linux 4.13 and every later one.
+/// The first fields of `struct bpf_map_info`, which every kernel since Linux 4.13 has
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MapInfo {
@@ -243,19 +244,19 @@ pub(super) struct ObjGetInfo {
 }
 layout!(ObjGetInfo: 16 { bpf_fd @ 0, info_len @ 4, info @ 8 });
 
-/// `struct bpf_prog_info`, up to what is of use here.
+/// `struct bpf_prog_info`, up to the last field that is used here
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ProgInfo {
     pub(super) r#type: u32,
     pub(super) id: u32,
-    /// Lengths and addresses of what else can be asked for, and counts.
+    /// Lengths and addresses of optional arrays, and numbers that are not used here.
     pub(super) unused: [u64; 25],
     pub(super) recursion_misses: u64,
 }
 layout!(ProgInfo: 216 { r#type @ 0, id @ 4, unused @ 8, recursion_misses @ 208 });
 
-/// `struct bpf_link_info`, arm `perf_event.kprobe`.
+/// `struct bpf_link_info`, arm `perf_event.kprobe`
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LinkInfoPerfKprobe {
@@ -315,7 +316,7 @@ pub(super) struct ProgBindMap {
 }
 layout!(ProgBindMap: 12 { prog_fd @ 0, map_fd @ 4, flags @ 8 });
 
-/// `BPF_LINK_CREATE`, arm `perf_event`: the smallest that carries a cookie.
+/// `BPF_LINK_CREATE`, arm `perf_event`: the shortest attribute that carries a cookie
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LinkCreatePerfEvent {

@@ -4,14 +4,16 @@
 //!
 //! The arguments must be what the system call named by `nr` expects.
 
-/// A system call of up to five arguments; the answer is the kernel's, an errno as its negative.
+/// Makes a system call with up to five arguments. Returns the kernel's answer, with an errno as its
+/// negative.
 #[inline]
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel keeps every register but x0 and, of SVE, the predicates and what a vector
-    // register has beyond 128 bits (Documentation/arch/arm64/sve.rst), all declared; it changes
-    // only the memory that the arguments point to, for which the caller answers.
+    // SAFETY: the kernel keeps every register except x0 and some of SVE: the predicates, and the
+    // bits of a vector register beyond 128 (Documentation/arch/arm64/sve.rst). All of these are
+    // declared. The kernel changes only the memory that the arguments point to, which the caller
+    // guarantees.
     unsafe {
         core::arch::asm!(
             "svc 0",

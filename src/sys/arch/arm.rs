@@ -5,16 +5,17 @@
 //!
 //! The arguments must be what the system call named by `nr` expects.
 
-/// A system call of up to five arguments; the answer is the kernel's, an errno as its negative.
+/// Makes a system call with up to five arguments. Returns the kernel's answer, with an errno as its
+/// negative.
 #[inline]
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel keeps every register but r0, which is declared, and the flags. r7, which
-    // takes the number and is the frame pointer of Thumb code, is as it was when the instructions
-    // end: it is put aside in a register of its own, and should that or the number's be r7 itself,
-    // as it may be in ARM code, the moves come out right as well. The kernel changes only the
-    // memory that the arguments point to, for which the caller answers; the stack stays as it is.
+    // SAFETY: the kernel keeps the flags, and every register except r0, which is declared. r7 holds
+    // the number, and is the frame pointer of Thumb code. It is saved in another register and
+    // restored at the end. In ARM code, that register or the number's can be r7 itself; the moves
+    // are correct then too. The kernel changes only the memory that the arguments point to, which
+    // the caller guarantees. The stack is unchanged.
     unsafe {
         core::arch::asm!(
             "mov {r7}, r7",

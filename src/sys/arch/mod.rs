@@ -1,9 +1,9 @@
-//! What differs between architectures in a system call: the instruction, and the order of
+//! The parts of a system call that differ between architectures: the instruction, and the order of
 //! `clone(2)`'s arguments.
 //!
 //! # Safety
 //!
-//! As of the instruction: the arguments must be what the system call expects.
+//! As for the instruction: the arguments must be what the system call expects.
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "x86", path = "x86.rs")]
@@ -16,8 +16,8 @@ mod instruction;
 
 pub(crate) use instruction::syscall5;
 
-/// The arguments of a `clone(2)` with flags and nothing else, which is a `fork(2)`: with no new
-/// stack the child has a copy of everything that the flags do not share.
+/// Returns the arguments of a `clone(2)` that has only flags, which is a `fork(2)`. With no new
+/// stack, the child has a copy of everything that the flags do not share.
 pub(crate) const fn clone_args(flags: u32) -> [usize; 5] {
     let (flags, no_stack) = (flags as usize, 0);
     if cfg!(target_arch = "s390x") {

@@ -1,20 +1,21 @@
 //! The system call instruction of 64-bit PowerPC (`Documentation/arch/powerpc/syscall64-abi.rst`).
-//! Every processor has this one, not every one has its successor `scv`.
+//! Every processor has this one, but not every one has its successor `scv`.
 //!
 //! # Safety
 //!
 //! The arguments must be what the system call named by `nr` expects.
 
-/// A system call of up to five arguments; the answer is the kernel's, an errno as its negative.
+/// Makes a system call with up to five arguments. Returns the kernel's answer, with an errno as its
+/// negative.
 #[inline]
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel changes what a function may but for the link register, cr1, cr5 to cr7,
-    // and the registers of floating point and vectors, which it keeps: so it is r0, r3 to r12, cr0,
-    // ctr and xer, all declared. It changes only the memory that the arguments point to, for which
-    // the caller answers. A failed call is told by the summary overflow bit in cr0, with the errno
-    // in r3.
+    // SAFETY: the kernel can change the registers that a function can change. It keeps the link
+    // register, cr1, cr5 to cr7, and the floating point and vector registers. The rest is r0, r3 to
+    // r12, cr0, ctr and xer, which are all declared. It changes only the memory that the arguments
+    // point to, which the caller guarantees. The summary overflow bit of cr0 marks a failed call,
+    // whose errno is in r3.
     unsafe {
         core::arch::asm!(
             "sc",

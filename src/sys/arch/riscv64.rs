@@ -4,14 +4,15 @@
 //!
 //! The arguments must be what the system call named by `nr` expects.
 
-/// A system call of up to five arguments; the answer is the kernel's, an errno as its negative.
+/// Makes a system call with up to five arguments. Returns the kernel's answer, with an errno as its
+/// negative.
 #[inline]
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel keeps every register but a0 and the vector registers
-    // (Documentation/arch/riscv/vector.rst), all declared; it changes only the memory that the
-    // arguments point to, for which the caller answers.
+    // SAFETY: the kernel keeps every register except a0 and the vector registers
+    // (Documentation/arch/riscv/vector.rst), which are all declared. It changes only the memory
+    // that the arguments point to, which the caller guarantees.
     unsafe {
         core::arch::asm!(
             "ecall",

@@ -4,14 +4,15 @@
 //!
 //! The arguments must be what the system call named by `nr` expects.
 
-/// A system call of up to five arguments; the answer is the kernel's, an errno as its negative.
+/// Makes a system call with up to five arguments. Returns the kernel's answer, with an errno as its
+/// negative.
 #[inline]
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel keeps every register but r2, which is declared, and the condition code; it
-    // changes only the memory that the arguments point to, for which the caller answers. The number
-    // is in r1 where that of the instruction is 0.
+    // SAFETY: the kernel keeps every register except r2, which is declared, and the condition code.
+    // It changes only the memory that the arguments point to, which the caller guarantees. For `svc
+    // 0`, the number is in r1.
     unsafe {
         core::arch::asm!(
             "svc 0",

@@ -4,16 +4,17 @@
 //!
 //! The arguments must be what the system call named by `nr` expects.
 
-/// A system call of up to five arguments; the answer is the kernel's, an errno as its negative.
+/// Makes a system call with up to five arguments. Returns the kernel's answer, with an errno as its
+/// negative.
 #[inline]
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the kernel keeps every register but eax, which is declared, and the flags. esi, which
-    // the compiler keeps for itself, is exchanged with a register that is written to as far as the
-    // compiler knows, and so is none of the others (two inputs of the same value may share one);
-    // afterwards both are as they were. The kernel changes only the memory that the arguments point
-    // to, for which the caller answers; the stack stays as it is.
+    // SAFETY: the kernel keeps the flags, and every register except eax, which is declared. The
+    // compiler reserves esi, so it is exchanged with a register before the call, and back after it.
+    // The compiler may give two inputs of the same value one register. That register is an output
+    // too, so it is not shared. The kernel changes only the memory that the arguments point to,
+    // which the caller guarantees. The stack is unchanged.
     unsafe {
         core::arch::asm!(
             "xchg esi, {a3}",

@@ -4,14 +4,15 @@
 //!
 //! The arguments must be what the system call named by `nr` expects.
 
-/// A system call of up to five arguments; the answer is the kernel's, an errno as its negative.
+/// Makes a system call with up to five arguments. Returns the kernel's answer, with an errno as its
+/// negative.
 #[inline]
 pub(crate) unsafe fn syscall5(nr: u32, args: [usize; 5]) -> isize {
     let [a0, a1, a2, a3, a4] = args;
     let answer;
-    // SAFETY: the instruction changes rax, rcx and r11, all declared, and the memory that the
-    // arguments point to, for which the caller answers; the stack and its red zone stay as they
-    // are.
+    // SAFETY: the instruction changes rax, rcx and r11, which are all declared, and the memory that
+    // the arguments point to, which the caller guarantees. The stack and its red zone are
+    // unchanged.
     unsafe {
         core::arch::asm!(
             "syscall",
