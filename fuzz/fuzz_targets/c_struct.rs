@@ -1,5 +1,5 @@
-//! Any bytes as a `struct bpf_kprobe_opts`: read as libbpf's rules for `sz` say, and written back
-//! to the same.
+//! Reads any bytes as a `struct bpf_kprobe_opts`. The result must follow libbpf's rules for `sz`,
+//! and must be the same after it is written and read again.
 #![no_main]
 
 use kprobe_attach::{AttachMode, KprobeOpts};
@@ -17,10 +17,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// `OPTS_VALID` and `OPTS_GET` of `src/libbpf_internal.h`, with the ends of the fields written out.
+/// Reads the options as `OPTS_VALID` and `OPTS_GET` of `src/libbpf_internal.h` do, with the end of
+/// each field as a number.
 fn libbpf(bytes: &[u8]) -> Option<KprobeOpts> {
     let sz = u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?);
-    // Beyond the bytes there is nothing to be read, whatever libbpf does there.
+    // libbpf would read beyond the bytes.
     if sz < 8 || sz > bytes.len() as u64 {
         return None;
     }

@@ -1,5 +1,5 @@
-//! Any bytes as a line of `/proc/kallsyms`: what is read prints as a line that reads the same, and
-//! is what a target of its name means.
+//! Reads any bytes as a line of `/proc/kallsyms`. The result must print as a line that reads the
+//! same, and a target of its name must mean it.
 #![no_main]
 
 use kprobe_attach::{Target, symbols::Symbol};
@@ -14,7 +14,7 @@ fuzz_target!(|line: &[u8]| {
         Some(module) => Target::in_module(module, symbol.name),
         None => Target::symbol(symbol.name),
     };
-    // No symbol's name has a colon; one in a target parts off the module.
+    // No symbol's name has a colon. In a target, a colon ends the module's name.
     if let Ok(target) = target
         && !symbol.name.contains(':')
     {

@@ -1,4 +1,5 @@
-//! Any bytes as a line of `kprobe_events`: what is read prints as a line that reads the same.
+//! Reads any bytes as a line of `kprobe_events`. The result must print as a line that reads the
+//! same.
 #![no_main]
 
 use kprobe_attach::tracefs::EventLine;

@@ -1,4 +1,5 @@
-//! Any bytes as a line of `mountinfo`, and as a path in one: it comes back as it was.
+//! Reads any bytes as a line of `mountinfo`, and as a path in one. The path must come back
+//! unchanged.
 #![no_main]
 
 use kprobe_attach::fuzz::mount_point;
@@ -24,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(mount_point(&line, b"debugfs").is_none());
 });
 
-/// `mangle_path()` of `fs/seq_file.c`, as `show_mountinfo()` calls it.
+/// Escapes a path as `mangle_path()` of `fs/seq_file.c` does for `show_mountinfo()`.
 fn escaped(path: &[u8]) -> Vec<u8> {
     let escape = |byte: &u8| match byte {
         b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),

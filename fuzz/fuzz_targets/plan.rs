@@ -1,5 +1,5 @@
-//! Any request on any kernel: a plan keeps to what the kernel surely has and to what was asked for,
-//! and what it writes to `kprobe_events` is one line that says just that.
+//! Plans any request on any kernel. The plan must keep to the request, and to the features that the
+//! kernel certainly has. Its text for `kprobe_events` must be one line that says exactly that.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -10,7 +10,7 @@ use kprobe_attach::tracefs::EventLine;
 use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts, Plan, Target, TargetBuf};
 use libfuzzer_sys::fuzz_target;
 
-/// The place is the last, where a string takes whatever bytes are left: the seeds show it.
+/// The place comes last, because a string takes all the bytes that are left, as the seeds show.
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     answers: [Answer; 7],
@@ -30,7 +30,7 @@ enum Answer {
     Yes,
     No,
     Unknown,
-    /// The errno that a feature surely missing has.
+    /// The errno of a feature that is certainly missing.
     UnknownNotSupported,
 }
 
@@ -42,7 +42,7 @@ enum Mode {
     Legacy,
 }
 
-/// A number near the limits more often than not.
+/// Makes a number that is often near a limit.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Number {
     Zero,
@@ -96,7 +96,7 @@ fuzz_target!(|input: Input<'_>| {
     }
 });
 
-/// It is the text, or as much of it as fits.
+/// Checks that the subject is the text, or as much of it as fits.
 fn check_subject(subject: &str, text: &str) {
     assert!(subject.len() <= 63);
     match subject.strip_suffix('…') {
@@ -165,7 +165,7 @@ fn opts(input: &Input<'_>) -> KprobeOpts {
     }
 }
 
-/// The rules of a request that hold in every mode.
+/// Returns whether a request keeps the rules that hold in every mode.
 fn is_sound(target: &Target<'_>, opts: &KprobeOpts) -> bool {
     let kernel_half = (1 << 63)..=(u64::MAX - 4096);
     let place = target
@@ -181,7 +181,7 @@ fn is_sound(target: &Target<'_>, opts: &KprobeOpts) -> bool {
         }
 }
 
-/// What a mode stands on is surely there.
+/// Returns whether the kernel certainly has what a mode needs.
 fn has_all(features: &Features, mode: AttachMode, retprobe: bool) -> bool {
     let event = if mode.uses_tracefs() {
         features.tracefs.is_yes() && features.kprobe_events.is_yes()
@@ -218,8 +218,8 @@ fn check_steps(plan: &Plan<'_>, features: &Features, target: &Target<'_>, opts: 
                 let event =
                     EventLine::parse(line.as_bytes()).expect("a line as the kernel lists it");
                 assert!(event.is_ours() && event.arguments.is_empty());
-                // A kernel that is no running one has zeros for the random part; of the function's
-                // name there is nothing.
+                // A kernel that is given by its features has zeros for the random part. The
+                // function's name does not appear.
                 let number = event.event.strip_prefix("probe_00000000_");
                 let number = number.expect("the name of an event");
                 assert!(number.bytes().all(|byte| byte.is_ascii_digit()), "{line}");
@@ -245,13 +245,13 @@ fn check_steps(plan: &Plan<'_>, features: &Features, target: &Target<'_>, opts: 
     let cookie = plan.mode().uses_link().then_some(opts.bpf_cookie);
     assert_eq!(cookies, Vec::from_iter(cookie));
     assert!(opts.bpf_cookie == 0 || cookie.is_some());
-    // Looked for, defined, opened and removed under one name.
+    // The same name is looked for, defined, opened and removed.
     assert_eq!(names.len(), if plan.mode().uses_tracefs() { 4 } else { 0 });
     assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
     assert!(names.iter().all(|name| !name.contains(' ')), "{names:?}");
 }
 
-/// What stands between the quotes: nothing there may have a meaning beyond what was meant.
+/// Returns the text between the quotes, which must not contain a character with another meaning.
 fn quoted(text: &str) -> &str {
     let parts: Vec<_> = text.split('"').collect();
     let [_, quoted, _] = parts[..] else {

@@ -1,5 +1,5 @@
-//! Any bytes as the `type` and the `format/retprobe` of the kprobe PMU in sysfs: what is read is
-//! what was written there.
+//! Reads any bytes as the `type` and the `format/retprobe` of the kprobe PMU in sysfs. The result
+//! must be the number in the text.
 #![no_main]
 
 use kprobe_attach::fuzz::{parse_pmu_type, parse_retprobe_format};
@@ -22,7 +22,7 @@ fuzz_target!(|text: &[u8]| {
     }
 });
 
-/// The text from its first digit that counts.
+/// Returns the text without leading zeros.
 fn without_zeros(mut text: &[u8]) -> &[u8] {
     while let [b'0', b'0'..=b'9', ..] = text {
         text = &text[1..];

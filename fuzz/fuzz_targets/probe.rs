@@ -1,5 +1,5 @@
-//! Any bytes as a probe: what is taken prints as a text that means the same, what is refused is
-//! shown at its byte.
+//! Reads any bytes as a probe. A probe must print as a text that means the same. An error must be
+//! shown under its byte.
 #![no_main]
 
 use kprobe_attach::request::Probe;

@@ -1,4 +1,4 @@
-//! Any bytes as a vDSO, and as the notes of one: the version is that of Linux's note.
+//! Reads any bytes as a vDSO, and as the notes of one. The version must be that of Linux's note.
 #![no_main]
 
 use kprobe_attach::bpf::kern_version;
@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(found, Some(u32::from_ne_bytes([1, 2, 3, 4])));
 });
 
-/// An ELF image of one segment, which holds these notes.
+/// Makes an ELF image with one segment, which holds these notes.
 fn image(notes: &[u8]) -> Vec<u8> {
     let mut image = vec![0; 64 + 56];
     let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
@@ -30,7 +30,7 @@ fn image(notes: &[u8]) -> Vec<u8> {
     image
 }
 
-/// A note, its name and descriptor padded to 4 bytes.
+/// Makes a note, with its name and descriptor padded to 4 bytes.
 fn note(name: &[u8], kind: u32, descriptor: &[u8]) -> Vec<u8> {
     let mut note = Vec::new();
     for word in [name.len() as u32, descriptor.len() as u32, kind] {

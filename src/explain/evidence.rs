@@ -1,4 +1,4 @@
-//! What `explain` finds out, and how it says so.
+//! The evidence that `explain` finds, and its texts.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
@@ -10,54 +10,59 @@ use crate::request::Target;
 use crate::symbols::{BLACKLIST, FILTER, KALLSYMS};
 use crate::text::texts;
 
-/// Something that was found out about a probe, or a question that stayed open. Its `Display` is a
-/// line, the source first.
+/// Represents a fact that was found about a probe, or a question that is still open.
+///
+/// Its `Display` is one line, which begins with the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence<'a> {
-    /// The name stands for one function, at this address; 0 where the kernel hides addresses.
+    /// One function has the name, at this address. The address is 0 if the kernel hides addresses.
     Function(Target<'a>, u64),
-    /// The name stands for so many functions.
+    /// This many functions have the name.
     Functions(usize),
     /// No function has the name.
     NoFunction,
-    /// The name is of data, with this type as in `nm(1)`.
+    /// The name is that of data, with this type as in [`nm(1)`].
+    ///
+    /// [`nm(1)`]: https://man7.org/linux/man-pages/man1/nm.1.html
     Data(u8),
-    /// The function is not where it was asked for, but there.
+    /// The function is not in the requested place, but is this one.
     Elsewhere(Target<'a>),
-    /// The module is loaded or built in, or is not.
+    /// The module is loaded or built in, or it is not.
     Module {
-        /// Whether it is.
+        /// Whether it is loaded or built in.
         loaded: bool,
     },
-    /// The function is code for the boot, which the kernel has freed.
+    /// The function is boot code, which the kernel has freed.
     InitCode,
-    /// The address is in this function, so many bytes from its start.
+    /// The address is in this function, at this many bytes from its start.
     AddressIn(Target<'a>, u64),
-    /// The offset is beyond the function: what would be probed is another one, so many bytes from
-    /// its start.
+    /// The offset is beyond the end of the function. It leads into this function, at this many
+    /// bytes from its start.
     OffsetIn(Target<'a>, u64),
-    /// No function is at the address, or where the offset leads.
+    /// No function is at the address, or at the place to which the offset leads.
     NoFunctionThere,
     /// The kernel protects the function from probes.
     Blacklisted,
-    /// ftrace cannot trace the function, and what it cannot trace most kernels let nobody probe
-    /// (not with `CONFIG_KPROBE_EVENTS_ON_NOTRACE`).
+    /// ftrace cannot trace the function. A kernel refuses a probe of such a function, unless it was
+    /// built with `CONFIG_KPROBE_EVENTS_ON_NOTRACE`.
     NotTraceable,
-    /// The kernel refuses the entry of a function that can surely be probed too.
+    /// The kernel also refuses the entry of a function that can certainly be probed.
     EveryEntryRefused,
-    /// The event would wait for a module, and be armed when that is loaded.
+    /// The event would wait for a module, and be armed when the module is loaded.
     Waits,
-    /// The event would be defined, and never be hit.
+    /// The event would be defined, and would never be hit.
     NeverHit,
-    /// All kprobes of the machine are disarmed: the probe would attach, and not be hit.
+    /// All kprobes of the system are disarmed. The probe would attach, and would not be hit.
     Disarmed,
-    /// ftrace is off: a probe of a function's entry would attach, and not be hit. It was not tried,
-    /// since a probe that comes and goes meanwhile harms the kernel (seen on Linux 5.10 to 6.12).
+    /// ftrace is off. A probe of a function's entry would attach, and would not be hit.
+    ///
+    /// Such a probe was not tried. To attach and detach it while ftrace is off harms the kernel
+    /// (seen on Linux 5.10 to 6.12).
     FtraceOff,
     /// The level of `kernel.perf_event_paranoid`.
     Paranoid(i32),
-    /// The effective capabilities that matter.
+    /// The effective capabilities that matter for an attach.
     Capabilities {
         /// `CAP_BPF`
         bpf: bool,
@@ -66,21 +71,21 @@ pub enum Evidence<'a> {
         /// `CAP_SYS_ADMIN`
         sys_admin: bool,
     },
-    /// A seccomp filter is installed, or is not.
+    /// A seccomp filter is installed, or it is not.
     Seccomp {
-        /// Whether it is.
+        /// Whether a filter is installed.
         filter: bool,
     },
-    /// The kernel is locked down to `confidentiality`, or is not.
+    /// The kernel is locked down to `confidentiality`, or it is not.
     Lockdown {
-        /// Whether it is.
+        /// Whether it is locked down to that level.
         confidentiality: bool,
     },
     /// A question that could not be answered.
     Open(Question, Errno),
 }
 
-/// A question to the kernel, named by where the answer would be.
+/// Names a question to the kernel, by the source of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Question {
@@ -88,27 +93,31 @@ pub enum Question {
     Symbols,
     /// `/proc/kallsyms`: which function is at the address?
     Place,
-    /// `kprobes/blacklist` in debugfs: is the function protected?
+    /// `kprobes/blacklist` in debugfs: does the kernel protect the function?
     Blacklist,
-    /// `available_filter_functions` in tracefs: can it be traced?
+    /// `available_filter_functions` in tracefs: can ftrace trace the function?
     Traceable,
     /// `kprobes/enabled` in debugfs: are kprobes armed?
     Armed,
     /// `/proc/sys/kernel/ftrace_enabled`: is ftrace on?
     Ftrace,
-    /// `/proc/sys/kernel/perf_event_paranoid`: which level?
+    /// `/proc/sys/kernel/perf_event_paranoid`: what is the level?
     Paranoid,
-    /// `capget(2)`: which capabilities?
+    /// [`capget(2)`]: which capabilities does this thread have?
+    ///
+    /// [`capget(2)`]: https://man7.org/linux/man-pages/man2/capget.2.html
     Capabilities,
-    /// `prctl(2)`: is there a seccomp filter?
+    /// [`prctl(2)`]: is a seccomp filter installed?
+    ///
+    /// [`prctl(2)`]: https://man7.org/linux/man-pages/man2/prctl.2.html
     Seccomp,
     /// `/sys/kernel/security/lockdown`: is the kernel locked down?
     Lockdown,
 }
 
 impl Evidence<'_> {
-    /// Whether a probe that would attach would not do what it seems to: it would be hit by another
-    /// function, or by none.
+    /// Returns whether it is a warning about a probe that would attach. Such a probe would be hit
+    /// by another function, or by none.
     #[must_use]
     pub const fn is_catch(&self) -> bool {
         matches!(
@@ -124,7 +133,7 @@ impl Evidence<'_> {
 }
 
 impl Question {
-    /// Where the answer would be.
+    /// Returns the source of the answer.
     const fn source(self) -> &'static CStr {
         match self {
             Self::Symbols | Self::Place => KALLSYMS,
@@ -140,7 +149,7 @@ impl Question {
     }
 
     texts! {
-        /// What was asked.
+        /// Returns the question.
         fn asked(Question) {
             Symbols => "which functions have the name",
             Place => "which function is there",
@@ -165,7 +174,7 @@ pub(super) const LOCKDOWN: &CStr = c"/sys/kernel/security/lockdown";
 const TRIAL: &CStr = c"trial";
 
 impl Evidence<'_> {
-    /// Where it is from.
+    /// Returns the source of the evidence.
     const fn source(&self) -> &'static CStr {
         match self {
             Self::Function(..)

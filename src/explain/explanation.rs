@@ -1,4 +1,4 @@
-//! The answer of `explain`: what was found out, and what to try instead.
+//! The answer of `explain`: the evidence, and probes to try instead.
 
 use core::fmt;
 
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::request::{AttachMode, MAX_SYMBOL_LEN, TargetBuf};
 use crate::text::Buf;
 
-/// A probe that may be tried instead, as its text.
+/// Holds the text of a probe that can be tried instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suggestion(Buf<{ MAX_SYMBOL_LEN + 32 }>);
 
@@ -27,13 +27,14 @@ impl fmt::Display for Suggestion {
     }
 }
 
-/// Whether a probe would attach, and if not, why: see [`Kernel::explain`](crate::Kernel::explain).
+/// Answers whether a probe would attach, and if not, why: see
+/// [`Kernel::explain`](crate::Kernel::explain).
 #[derive(Clone, Debug)]
 pub struct Explanation {
     pub(super) mode: Option<AttachMode>,
     pub(super) refusal: Option<Error>,
-    /// The function that the name stands for, the one where the probe would be, and one of the name
-    /// that is elsewhere.
+    /// The function of this name, the function at the place of the probe, and a function of this
+    /// name in another place.
     function: Option<TargetBuf>,
     place: Option<TargetBuf>,
     elsewhere: Option<TargetBuf>,
@@ -41,7 +42,7 @@ pub struct Explanation {
     suggestions: List<Suggestion, 6>,
 }
 
-/// Evidence, whose name the explanation owns.
+/// Holds evidence. The explanation owns its names.
 #[derive(Clone, Copy, Debug)]
 enum Fact {
     Plain(Evidence<'static>),
@@ -64,21 +65,21 @@ impl Explanation {
         }
     }
 
-    /// Returns the mode of the trial: the one that the kernel and the request leave, or that was
-    /// asked for. [`None`] where there is none.
+    /// Returns the mode of the trial: the requested one, or the first that the kernel and the
+    /// request allow. Returns [`None`] if there is no such mode.
     #[must_use]
     pub const fn mode(&self) -> Option<AttachMode> {
         self.mode
     }
 
-    /// Returns how an attach would fail, with the true cause as far as the evidence tells; [`None`]
-    /// if it would not.
+    /// Returns the error that an attach would meet. Its cause is the true one, as far as the
+    /// evidence shows. Returns [`None`] if the probe would attach.
     #[must_use]
     pub const fn refusal(&self) -> Option<&Error> {
         self.refusal.as_ref()
     }
 
-    /// Lists what was found out, and what stayed open.
+    /// Lists the facts that were found, and the questions that are still open.
     pub fn evidence(&self) -> impl Iterator<Item = Evidence<'_>> {
         self.facts.iter().filter_map(|fact| {
             Some(match fact {
@@ -95,7 +96,7 @@ impl Explanation {
         })
     }
 
-    /// Lists probes that may have been meant, the likeliest first.
+    /// Lists probes that may have been meant, with the most likely first.
     pub fn suggestions(&self) -> impl Iterator<Item = &Suggestion> {
         self.suggestions.iter()
     }
@@ -104,25 +105,25 @@ impl Explanation {
         self.facts.push(Fact::Plain(evidence));
     }
 
-    /// The name stands for one function.
+    /// Notes that one function has the name.
     pub(super) fn found_function(&mut self, function: &TargetBuf, at: u64) {
         self.function = Some(function.clone());
         self.facts.push(Fact::Function(at));
     }
 
-    /// The function is not where it was asked for, but there.
+    /// Notes that the function is in this place, which was not asked for.
     pub(super) fn found_elsewhere(&mut self, function: &TargetBuf) {
         self.elsewhere = Some(function.clone());
         self.facts.push(Fact::Elsewhere);
     }
 
-    /// The address is in this function, so many bytes from its start.
+    /// Notes that the address is in this function, at this many bytes from its start.
     pub(super) fn found_address_in(&mut self, function: &TargetBuf, from_start: u64) {
         self.place = Some(function.clone());
         self.facts.push(Fact::AddressIn(from_start));
     }
 
-    /// The offset leads into this function, which is another one.
+    /// Notes that the offset leads into this function, which is another one.
     pub(super) fn found_offset_in(&mut self, function: &TargetBuf, from_start: u64) {
         self.place = Some(function.clone());
         self.facts.push(Fact::OffsetIn(from_start));
@@ -132,7 +133,7 @@ impl Explanation {
         self.found(Evidence::Open(question, errno));
     }
 
-    /// Takes note of an answer, or of the question.
+    /// Notes the question if it has no answer. Returns the answer otherwise.
     pub(super) fn ask<'a, T>(
         &mut self,
         question: Question,
@@ -145,14 +146,14 @@ impl Explanation {
     }
 
     pub(super) fn suggest(&mut self, kind: &str, place: &dyn fmt::Display) {
-        // What does not fit is no probe.
+        // A text that does not fit is not a probe.
         if let Ok(text) = Buf::of(format_args!("{kind}{place}")) {
             self.suggestions.push(Suggestion(text));
         }
     }
 }
 
-/// At most `N` of something; what comes after is the less likely, and left out.
+/// Holds at most `N` items. Later items are less likely, and are left out.
 #[derive(Clone, Debug)]
 struct List<T, const N: usize>([Option<T>; N]);
 

@@ -1,4 +1,4 @@
-//! The rights of the process, as far as attaching takes them.
+//! The rights of the process, as far as an attach needs them.
 
 use core::ffi::CStr;
 
@@ -12,8 +12,8 @@ use crate::error::Cause;
 use crate::mount::open_read;
 use crate::text::{contains, decimal, read_small};
 
-/// The rights of this process, as far as they matter. Answers the cause: what the rights belie is
-/// the word of something else, such as a Linux security module.
+/// Adds the rights of this process to the explanation. Returns the cause: if the rights rule it
+/// out, another part of the kernel denied it, such as a Linux security module.
 pub(super) fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause {
     let level = number_in(PARANOID);
     let level = explanation.ask(Question::Paranoid, &level).copied();
@@ -45,7 +45,7 @@ pub(super) fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause 
     true_denial(cause, level, filter, confidentiality)
 }
 
-/// Who denies, unless what is known of the process and the kernel belies it.
+/// Returns who denied it, unless the state of the process and the kernel rules that out.
 const fn true_denial(
     cause: Cause,
     level: Option<i32>,
@@ -60,7 +60,7 @@ const fn true_denial(
     }
 }
 
-/// The one number in a file.
+/// Reads the one number in a file.
 pub(super) fn number_in(path: &CStr) -> Result<i32> {
     let mut text = [0; 32];
     let len = read_small(&open_read(CWD, path)?, &mut text)?;

@@ -1,4 +1,4 @@
-//! A static program with its own entry point.
+//! Links a static program with its own entry point.
 
 fn main() {
     let script = "../../src/bin/kprobe-attach/link.ld";

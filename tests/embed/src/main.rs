@@ -1,4 +1,4 @@
-//! Load, attach, wait: counts the calls of `vfs_read` for a second, and prints the number.
+//! Loads a program, attaches it, and counts the calls of `vfs_read` for a second.
 
 #![no_std]
 #![no_main]
@@ -12,7 +12,7 @@ use rustix::thread::{Timespec, nanosleep};
 /// `enum bpf_func_id`
 const MAP_LOOKUP_ELEM: i32 = 1;
 
-/// Answers the errno where something was refused.
+/// Returns the errno of the step that was refused.
 fn main() -> Result<(), Errno> {
     run().map_err(|error| error.errno())
 }
@@ -38,12 +38,12 @@ fn run() -> Result<(), Error> {
     )
     .load()?;
     let link = attach_kprobe(&program, Target::symbol("vfs_read")?, &KprobeOpts::new())?;
-    // A second, more or less: a signal may end it.
+    // A signal can end the second early, which does no harm.
     let _ = nanosleep(&Timespec {
         tv_sec: 1,
         tv_nsec: 0,
     });
-    // Without files there is nothing that detaching could leave behind.
+    // Without the feature `files`, detaching cannot leave anything behind.
     drop(link);
     print(counter.get(0)?);
     Ok(())
@@ -63,6 +63,6 @@ fn print(mut number: u64) {
             break;
         }
     }
-    // If nobody takes it there is nobody to tell.
+    // If standard output is closed, the error cannot be reported.
     let _ = rustix::io::write(rt::stdout(), &line[start..]);
 }

@@ -1,6 +1,6 @@
-//! What a C library would bring: the entry, the exit, and the memory functions that the compiler
-//! calls. For x86-64; the program of this crate has the same for every architecture in its own
-//! `rt.rs`.
+//! The parts that a C library would provide on x86-64: the entry, the exit, and the memory
+//! functions that the compiler calls. The program of this crate has the same in its own `rt`, for
+//! every architecture.
 
 use core::ffi::c_int;
 
@@ -21,15 +21,15 @@ extern "C" fn start() -> ! {
 
 fn exit(status: u64) -> ! {
     const EXIT_GROUP: u64 = 231;
-    // SAFETY: exit_group(2) takes a number and does not come back.
+    // SAFETY: exit_group(2) takes a number, and does not return.
     unsafe {
         core::arch::asm!("syscall", in("rax") EXIT_GROUP, in("rdi") status, options(noreturn, nostack));
     }
 }
 
-/// Standard output.
+/// Returns standard output.
 pub fn stdout() -> BorrowedFd<'static> {
-    // SAFETY: nothing here closes it; where it was closed before, writing fails.
+    // SAFETY: nothing here closes it. If it was closed before, writing fails.
     unsafe { rustix::stdio::stdout() }
 }
 
@@ -38,8 +38,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     exit(101)
 }
 
-/// The prebuilt core refers to these two where it was not optimised; nothing unwinds with
-/// `panic = "abort"`.
+/// The prebuilt core refers to these two functions in unoptimised builds. With `panic = "abort"`,
+/// nothing calls them.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 
@@ -54,7 +54,7 @@ extern "C" fn _Unwind_Resume() -> ! {
 /// As for C's `memcpy`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
-    // SAFETY: copies len bytes upwards; the direction flag is clear by the ABI.
+    // SAFETY: it copies len bytes upwards, as the ABI keeps the direction flag clear.
     unsafe {
         core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _,
             options(nostack, preserves_flags));
@@ -68,11 +68,11 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     if to.addr().wrapping_sub(from.addr()) >= len {
-        // SAFETY: going up never writes what is still to be read.
+        // SAFETY: going up never overwrites a byte that is still to be read.
         return unsafe { memcpy(to, from, len) };
     }
     for index in (0..len).rev() {
-        // SAFETY: index is below len; going down never writes what is still to be read.
+        // SAFETY: index is below len. Going down never overwrites a byte that is still to be read.
         unsafe { *to.add(index) = *from.add(index) };
         keep_loop();
     }
@@ -84,7 +84,7 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u
 /// As for C's `memset`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(to: *mut u8, byte: c_int, len: usize) -> *mut u8 {
-    // SAFETY: fills len bytes upwards; the direction flag is clear by the ABI.
+    // SAFETY: it fills len bytes upwards, as the ABI keeps the direction flag clear.
     unsafe {
         core::arch::asm!("rep stosb", inout("rcx") len => _, inout("rdi") to => _, in("eax") byte,
             options(nostack, preserves_flags));
@@ -113,7 +113,7 @@ unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
 /// As for C's `bcmp`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
-    // SAFETY: the same contract.
+    // SAFETY: the contract is the same.
     unsafe { memcmp(a, b, len) }
 }
 
@@ -123,7 +123,7 @@ unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn strlen(text: *const u8) -> usize {
     let mut len = 0;
-    // SAFETY: the text goes on up to its NUL.
+    // SAFETY: the text extends to its NUL.
     while unsafe { *text.add(len) } != 0 {
         len += 1;
         keep_loop();
@@ -131,9 +131,9 @@ unsafe extern "C" fn strlen(text: *const u8) -> usize {
     len
 }
 
-/// Keeps the compiler from seeing in a loop the very function that it is the body of.
+/// Keeps the compiler from replacing a loop by a call of the function that contains it.
 #[inline]
 fn keep_loop() {
-    // SAFETY: does nothing.
+    // SAFETY: it does nothing.
     unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
 }
