@@ -1,4 +1,4 @@
-//! What an errno means: the decision table from a step and an errno to a [`Cause`].
+//! The table from a step and an errno to a [`Cause`].
 
 use rustix::io::Errno;
 
@@ -6,14 +6,14 @@ use super::denied::{bpf_denied, denied};
 use crate::error::{Cause, Error, Step};
 use crate::request::{AttachMode, KprobeOpts, Target};
 
-/// Makes the error of a BPF command: for a reason that is the same for all of them, or else for
-/// `cause`.
+/// Makes the error of a BPF command. Its cause is the one that the errno has for every command, or
+/// else `cause`.
 pub(crate) fn bpf_error(step: Step, errno: Errno, cause: Cause) -> Error {
     Error::new(step, errno, bpf_cause(errno, cause))
 }
 
-/// Makes the error of a step of an attach, about its target. Its cause goes by `told`, which is the
-/// errno or, from the kernel's log, a better one. Asks the kernel where that alone does not tell.
+/// Makes the error of a step of an attach, with its target. The cause depends on `told`: the errno,
+/// or a more precise one from the kernel's log. If that is not enough, asks the kernel.
 #[cold]
 pub(crate) fn attach_error(
     step: Step,
@@ -30,17 +30,17 @@ pub(crate) fn attach_error(
     error
 }
 
-/// Errnos that mean the same wherever they come up.
+/// Returns the cause of an errno that means the same at every step.
 pub(crate) const fn out_of(errno: Errno) -> Option<Cause> {
     match errno {
         Errno::MFILE | Errno::NFILE => Some(Cause::OutOfFds),
-        // The second is what a lock says.
+        // NOLCK is the errno of a lock.
         Errno::NOMEM | Errno::NOLCK => Some(Cause::OutOfMemory),
         _ => None,
     }
 }
 
-/// What an errno means for any BPF command, or else `cause`.
+/// Returns the cause of an errno for any BPF command, or else `cause`.
 pub(crate) fn bpf_cause(errno: Errno, cause: Cause) -> Cause {
     match errno {
         Errno::PERM => bpf_denied(),
@@ -49,7 +49,7 @@ pub(crate) fn bpf_cause(errno: Errno, cause: Cause) -> Cause {
     }
 }
 
-/// What an errno means when `kprobe_events` is opened.
+/// Returns the cause of an errno when `kprobe_events` is opened.
 pub(crate) const fn kprobe_events_cause(errno: Errno) -> Cause {
     match errno {
         Errno::PERM => Cause::Lockdown,
@@ -60,7 +60,7 @@ pub(crate) const fn kprobe_events_cause(errno: Errno) -> Cause {
     }
 }
 
-/// What an errno means when an event is removed.
+/// Returns the cause of an errno when an event is removed.
 pub(crate) const fn remove_cause(errno: Errno) -> Cause {
     match errno {
         Errno::BUSY => Cause::EventBusy,
@@ -71,11 +71,11 @@ pub(crate) const fn remove_cause(errno: Errno) -> Cause {
     }
 }
 
-/// What an errno means at a step of an attach, as far as it alone can tell. The features that the
-/// mode needs are there, since else there would be no plan.
+/// Returns the cause of an errno at a step of an attach, as far as the errno shows it. There is a
+/// plan, so the features that the mode needs are available.
 ///
-/// [`None`] where somebody denies, and who it is must be asked: a capability that is missing, a
-/// level of paranoia, a filter, lockdown.
+/// Returns [`None`] if permission is denied. The kernel must then be asked for the reason: a
+/// missing capability, `perf_event_paranoid`, a filter, or lockdown.
 fn cause(
     step: Step,
     errno: Errno,
@@ -91,17 +91,18 @@ fn cause(
             return None;
         }
         (Step::PerfEventOpen, Errno::NODEV) => Cause::CpuOffline,
-        // The event has been defined, so the place is fine; somebody has removed it since.
+        // The event was defined, so the place is valid. Another process has removed the event
+        // since.
         (Step::PerfEventOpen, _) if mode.uses_tracefs() => Cause::Unknown,
-        // A name longer than any symbol of this kernel: 127 bytes before Linux 6.1.
+        // The name is longer than any symbol of this kernel, which is 127 bytes before Linux 6.1.
         (Step::PerfEventOpen, Errno::TOOBIG) => Cause::NoSuchFunction,
-        // A `Kernel` that is shared over fork(2) gives the same name twice.
+        // A `Kernel` that is shared across fork(2) gives the same name twice.
         (Step::CreateEvent, Errno::EXIST | Errno::AGAIN) => Cause::EventExists,
         (Step::CreateEvent, Errno::PERM) => Cause::Lockdown,
         (Step::CreateEvent, Errno::BUSY) => Cause::EventBusy,
         (Step::PerfEventOpen | Step::CreateEvent, errno) => place_cause(errno, target, opts),
-        // Whatever else is wrong with it: sleepable, loaded for kprobe.multi, writing to its
-        // context, overriding a return.
+        // There are other reasons too: the program is sleepable, is loaded for kprobe.multi, writes
+        // to its context, or overrides a return value.
         (Step::LinkCreate | Step::SetBpf, Errno::INVAL | Errno::BADF | Errno::PROTO) => {
             Cause::WrongProgram
         }
@@ -114,8 +115,8 @@ fn cause(
     })
 }
 
-/// What an errno means for the place of a probe, whether the kprobe PMU or `kprobe_events` answered
-/// it.
+/// Returns the cause of an errno about the place of a probe, from the kprobe PMU or from
+/// `kprobe_events`.
 fn place_cause(errno: Errno, target: &Target<'_>, opts: &KprobeOpts) -> Cause {
     let is_address = target.as_address().is_some();
     match errno {
@@ -124,8 +125,7 @@ fn place_cause(errno: Errno, target: &Target<'_>, opts: &KprobeOpts) -> Cause {
         Errno::NOENT => Cause::NoSuchFunction,
         Errno::ADDRNOTAVAIL => Cause::NotUnique,
         Errno::ILSEQ => Cause::NotInstructionBoundary,
-        // A function's entry is an entry; of an address the kernel says no more than that it will
-        // not do.
+        // A return probe of a function is at its entry. Only one of an address can be elsewhere.
         Errno::INVAL if is_address && opts.retprobe => Cause::NotFunctionEntry,
         Errno::INVAL | Errno::OPNOTSUPP => Cause::NotProbeable,
         _ => Cause::Unknown,
@@ -137,11 +137,11 @@ mod tests {
     use super::*;
     use AttachMode::{Legacy, LegacyLink, Link, Perf};
 
-    /// The modes with an event of the PMU, and those with one of tracefs.
+    /// The modes with an event of the PMU, and those with an event in tracefs.
     const PMU: [AttachMode; 2] = [Link, Perf];
     const TRACEFS: [AttachMode; 2] = [LegacyLink, Legacy];
 
-    /// What each errno means, or none if somebody denies.
+    /// The cause of each errno, or none if permission is denied.
     type Table = [(Errno, Option<Cause>)];
 
     fn check(modes: &[AttachMode], step: Step, target: &str, retprobe: bool, table: &Table) {
@@ -248,7 +248,7 @@ mod tests {
             false,
             &[(Errno::NOENT, Some(Cause::ModuleNotLoaded))],
         );
-        // Once it has been defined, what it then meets tells nothing of the place.
+        // After the event is defined, an errno says nothing about the place.
         let gone: &Table = &[
             (Errno::NOENT, Some(Cause::Unknown)),
             (Errno::INVAL, Some(Cause::Unknown)),

@@ -1,4 +1,4 @@
-//! Why a probe would not attach: a trial, and what the kernel shows besides.
+//! Why a probe would not attach: a trial, and what else the kernel shows.
 
 mod evidence;
 mod explanation;
@@ -19,21 +19,28 @@ pub use evidence::{Evidence, Question};
 pub use explanation::{Explanation, Suggestion};
 
 impl Kernel {
-    /// Finds out whether a probe would attach, and if not, why: by opening its event, without a
-    /// program, and closing it again at once; and by what the kernel shows of its functions, and of
-    /// the rights of this process.
+    /// Finds out whether a probe would attach, and if not, why.
     ///
-    /// For a moment there is a real probe, which patches the kernel's text as any other; nothing of
-    /// it lasts. It takes the privileges of an attach, and as long as one and its end. While
-    /// `kernel.ftrace_enabled` is 0, nothing is tried at the entry of a function, since that harms
-    /// the kernel; without `/proc` that cannot be seen. In the tracefs modes an event that is
-    /// refused leaves an entry with this crate's name in `error_log`.
+    /// It opens the probe's event without a program, and closes it at once. It also reads what the
+    /// kernel shows of its functions, and of the rights of this process.
     ///
-    /// Whether a certain program fits is not asked: that is [`Cause::WrongProgram`] of the attach
-    /// itself.
+    /// For a moment there is a real probe, which patches the kernel's code like any other. Nothing
+    /// of it remains. The trial takes the privileges of an attach, and the time of an attach and a
+    /// detach. In the tracefs modes, a refused event leaves an entry with this crate's name in
+    /// `error_log`.
     ///
-    /// It reads the whole of `/proc/kallsyms`, up to three times. A file that is not there is a
-    /// question that stays open, and nothing is guessed in its place. Linux 4.1, as for the modes.
+    /// While `kernel.ftrace_enabled` is 0, no probe is tried at the entry of a function, because
+    /// that harms the kernel. Without `/proc`, this cannot be checked.
+    ///
+    /// Whether a given program fits the probe is not checked. If it does not, the attach itself
+    /// returns [`Cause::WrongProgram`].
+    ///
+    /// It reads the whole of `/proc/kallsyms`, up to three times. If a file is not there, its
+    /// question stays open, and nothing is guessed.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.1, as for the modes.
     #[must_use]
     pub fn explain(&self, func: Target<'_>, opts: &KprobeOpts) -> Explanation {
         let mut explanation = Explanation::new(opts.attach_mode);
@@ -61,8 +68,8 @@ impl Kernel {
         explanation
     }
 
-    /// Tells what the kernel shows. Gives the refusal of the trial its true cause, or without a
-    /// trial foretells one.
+    /// Adds what the kernel shows. It corrects the cause of a refused trial. Without a trial, it
+    /// predicts the refusal.
     fn survey(
         &self,
         explanation: &mut Explanation,
@@ -72,7 +79,7 @@ impl Kernel {
     ) {
         let mut symbols = func.function().map(|_| Symbols::of(func));
         if let Some(Ok(symbols)) = &mut symbols {
-            // What is built in has no module's name in kallsyms.
+            // `/proc/kallsyms` shows no module name for a built-in module.
             symbols.has_module |= self.has_module(func);
         }
         let symbols = match &symbols {
@@ -120,8 +127,8 @@ impl Kernel {
         }
     }
 
-    /// Whether the PMU refuses the entry of a function that is on the path of a system call on
-    /// every kernel.
+    /// Returns whether the PMU refuses the entry of a function that every kernel has on the path of
+    /// a system call.
     fn refuses_every_entry(&self) -> bool {
         let at = KprobeAt::Symbol {
             module: None,
@@ -135,26 +142,27 @@ impl Kernel {
     }
 }
 
-/// A probe that is looked into, and what is known of its place.
+/// Holds the probe in question, and what is known of its place.
 struct Case<'a> {
     kernel: &'a Kernel,
     func: &'a Target<'a>,
     opts: &'a KprobeOpts,
-    /// [`None`] for an address, and where that stayed open, as for the place.
+    /// The symbols. They are [`None`] for an address. They are also [`None`] if the question is
+    /// open, as is the place.
     symbols: Option<&'a Symbols>,
     place: Option<Place>,
-    /// The function that is there.
+    /// The function at this place.
     function: Option<&'a TargetBuf>,
 }
 
 impl Case<'_> {
-    /// Whether the name is known to stand for so many functions.
+    /// Returns whether exactly `count` functions are known to have the name.
     fn has_functions(&self, count: usize) -> bool {
         self.symbols
             .is_some_and(|symbols| symbols.functions == count)
     }
 
-    /// The place, where it is not simply the entry of the function.
+    /// Adds the place, unless it is the entry of the function.
     fn tell_place(&self, explanation: &mut Explanation) {
         let is_address = self.func.as_address().is_some();
         let offset = self.opts.offset;
@@ -169,7 +177,7 @@ impl Case<'_> {
                 explanation.found_offset_in(function, from_start);
             }
             (Some(Place::Nowhere), _) => explanation.found(Evidence::NoFunctionThere),
-            // Of a name that is none, or of several functions, there is no one place.
+            // Only the name of exactly one function has a single place.
             (Some(Place::Untold), _) if self.symbols.is_none() || self.has_functions(1) => {
                 explanation.stays_open(Question::Place, Errno::PERM);
             }
@@ -177,7 +185,7 @@ impl Case<'_> {
         }
     }
 
-    /// Why an attach that was not tried would be refused, as far as the kernel shows.
+    /// Predicts why an attach that was not tried would be refused, as far as the kernel shows.
     fn foretell(&self, mode: Option<AttachMode>) -> Option<Error> {
         let symbols = self.symbols?;
         let func = self.func;
@@ -197,8 +205,8 @@ impl Case<'_> {
         Some(Error::new(Step::ResolveSymbol, errno, cause))
     }
 
-    /// The true cause, where the kernel's errno means more than one thing and its symbols tell
-    /// which.
+    /// Returns the true cause. The kernel's errno can have several meanings, and its symbols can
+    /// tell them apart.
     fn true_cause(&self, cause: Cause) -> Cause {
         let of_place = matches!(
             cause,
@@ -212,11 +220,11 @@ impl Case<'_> {
             return cause;
         }
         match (self.place, self.symbols) {
-            // EINVAL, at the entry of a function.
+            // EINVAL at the entry of a function.
             (Some(Place::In(0)), _) if matches!(cause, Cause::NotFunctionEntry) => {
                 Cause::NotProbeable
             }
-            // Before Linux 5.18 that is EINVAL, and for an offset ENOENT.
+            // Before Linux 5.18, an address in no function is EINVAL, and such an offset is ENOENT.
             (Some(Place::Nowhere), _) => Cause::BadAddress,
             (_, Some(symbols)) if symbols.functions == 0 && symbols.data.is_some() => {
                 Cause::NotProbeable
@@ -232,8 +240,8 @@ impl Case<'_> {
         }
     }
 
-    /// It would not attach; what else is there to say of the cause? Answers the cause, which the
-    /// rights of the process may correct.
+    /// Adds the evidence for a cause. Returns the cause, which the rights of the process can
+    /// correct.
     fn tell_why(&self, explanation: &mut Explanation, cause: Cause) -> Cause {
         match cause {
             Cause::NotProbeable => self.tell_protection(explanation),
@@ -260,8 +268,7 @@ impl Case<'_> {
         cause
     }
 
-    /// What the lists tell of why a function may not be probed: of the one where the probe would
-    /// really be.
+    /// Adds why the lists exclude a function: the one in which the probe would be.
     fn tell_protection(&self, explanation: &mut Explanation) {
         let Self { func, opts, .. } = self;
         let address = func
@@ -286,7 +293,8 @@ impl Case<'_> {
         let traceable = is_traceable(self.kernel.tracefs_dir(), function);
         match explanation.ask(Question::Traceable, &traceable) {
             Some(false) => explanation.found(Evidence::NotTraceable),
-            // Where the blacklist tells, nothing is to be tried: with ftrace off it would do harm.
+            // If the blacklist answers, nothing may be tried: with ftrace off, a trial would do
+            // harm.
             Some(true) if !blacklisted && opts.offset == 0 && self.kernel.refuses_every_entry() => {
                 explanation.found(Evidence::EveryEntryRefused);
                 if !opts.retprobe {
@@ -297,12 +305,12 @@ impl Case<'_> {
         }
     }
 
-    /// It would attach; would it be hit?
+    /// Adds why a probe that would attach would not be hit.
     fn tell_if_hit(&self, explanation: &mut Explanation) {
         if explanation.mode.is_some_and(AttachMode::uses_tracefs) {
             match self.symbols {
-                // Of a module that is loaded the kernel refuses it; of what is built in it waits
-                // for a module that never comes.
+                // If the module is loaded, the kernel refuses the event. If it is built in, the
+                // event waits for a module that is never loaded.
                 Some(symbols) if symbols.functions == 0 && symbols.has_module => {
                     explanation.found(Evidence::NeverHit);
                 }
@@ -327,7 +335,7 @@ impl Case<'_> {
         }
     }
 
-    /// Probes that may have been meant by a name that is none.
+    /// Adds probes that may have been meant by a name that does not exist.
     fn suggest(&self, explanation: &mut Explanation) {
         let kind = kind(self.opts);
         if let Some(function) = self.symbols.and_then(|symbols| symbols.elsewhere.as_ref()) {
@@ -355,20 +363,22 @@ impl Case<'_> {
     }
 }
 
-/// Opens the event of a plan, and closes and removes it again.
+/// Opens the event of a plan, then closes and removes it.
 fn try_out(plan: &Plan<'_>) -> Result<(), Error> {
     plan.open_event()?.detach()
 }
 
-/// Whether a trial would do harm. With ftrace off, a probe of an entry that comes and goes makes
-/// ftrace lose count: the next one that goes meets a warning of the kernel, and after it ftrace and
-/// every probe of an entry are dead until the next boot (seen on Linux 5.10 to 6.12).
+/// Returns whether a trial would do harm.
+///
+/// With ftrace off, ftrace loses count when a probe of an entry is attached and detached. The next
+/// detach causes a warning of the kernel. After that, ftrace and every probe of an entry are dead
+/// until the next boot (seen on Linux 5.10 to 6.12).
 fn is_trial_harmful(func: &Target<'_>, opts: &KprobeOpts) -> bool {
     may_be_by_ftrace(func, opts) && number_in(FTRACE) == Ok(0)
 }
 
-/// Whether the kernel may place a probe by ftrace, as it does at the entry of a function, which is
-/// up to some bytes behind its symbol; not on aarch64 and arm (`KPROBES_ON_FTRACE`).
+/// Returns whether the kernel may place a probe by ftrace. It does that at the entry of a function,
+/// which can be some bytes after its symbol. It does not on aarch64 and arm (`KPROBES_ON_FTRACE`).
 const fn may_be_by_ftrace(func: &Target<'_>, opts: &KprobeOpts) -> bool {
     cfg!(not(any(target_arch = "aarch64", target_arch = "arm")))
         && (func.as_address().is_some() || opts.offset <= 16)
@@ -439,7 +449,7 @@ mod tests {
             has_module: true,
             ..none()
         };
-        // EINVAL of tracefs for a name that there is not.
+        // tracefs returns EINVAL for a name that does not exist.
         let missing = (Cause::NotProbeable, Cause::NoSuchFunction);
         check(missing, "f", Some(&none()), None);
         let no_module = (Cause::NotProbeable, Cause::ModuleNotLoaded);
@@ -455,7 +465,7 @@ mod tests {
         for cause in [Cause::NotProbeable, Cause::NotInstructionBoundary] {
             check((cause, cause), "f", Some(&function), None);
         }
-        // What is not about the place stays, and so does what stays open.
+        // A cause that is not about the place stays, and so does one whose question is open.
         for cause in [Cause::NotUnique, Cause::Lockdown, Cause::OutOfFds] {
             check((cause, cause), "f", Some(&none()), None);
         }
@@ -469,8 +479,8 @@ mod tests {
 
     #[test]
     fn a_place_in_no_function_is_a_bad_address() {
-        // Before Linux 5.18 an address is EINVAL, and an offset that leads out of everything is
-        // ENOENT.
+        // Before Linux 5.18, an address outside all functions is EINVAL, and an offset that leads
+        // there is ENOENT.
         let address = "0xffffffff81000000";
         let nowhere = Some(Place::Nowhere);
         let bad = (Cause::NotProbeable, Cause::BadAddress);
@@ -481,7 +491,7 @@ mod tests {
             None,
             nowhere,
         );
-        // An entry is one, whatever else is wrong with it.
+        // The entry of a function is an entry, so something else is wrong with it.
         let entry = (Cause::NotFunctionEntry, Cause::NotProbeable);
         check(entry, address, None, Some(Place::In(0)));
         let inside = (Cause::NotFunctionEntry, Cause::NotFunctionEntry);

@@ -1,5 +1,4 @@
-//! The kernel: what it has, as far as this process may use it, found out by asking when the answer
-//! is needed.
+//! The kernel: the features that this process may use. Each is probed when its answer is needed.
 
 mod features;
 mod module;
@@ -27,32 +26,35 @@ pub use features::{Features, Reason, Support};
 #[cfg(fuzzing)]
 pub use pmu::{parse_pmu_type, parse_retprobe_format};
 
-/// The running kernel: what it has, and its tracefs and sysfs.
+/// Represents the running kernel: its features, and its tracefs and sysfs.
 ///
-/// It is asked when a plan needs the answer, each question at most once a `Kernel`, in the order of
-/// the table of [`AttachMode`]. A plain attach where links exist asks three: which CPU is online,
-/// where the kprobe PMU is, and whether there are perf links. It opens no file and loads no
-/// program. [`features`](Self::features) asks everything.
+/// It asks the kernel a question when a plan needs the answer, in the order of the table of
+/// [`AttachMode`]. It asks each question once, and [`features`](Self::features) asks all of them.
 ///
-/// To attach many probes use one `Kernel`: an attach by the PMU is then two system calls, and in
-/// the mode [`Link`](AttachMode::Link) the close of the event's own file descriptor.
+/// For a default attach on a kernel with perf links, it asks three questions: which CPU is online,
+/// which type the kprobe PMU has, and whether there are perf links. For these it opens no file and
+/// loads no program.
 ///
-/// An answer is kept as long as the `Kernel`, also an [unknown](Support::Unknown) one: after a lack
-/// of file descriptors or memory, make a new one. Only what may be due to the program that was
-/// handed over is asked again with the next program.
+/// Use one `Kernel` to attach many programs. An attach by the PMU then takes two system calls. The
+/// mode [`Link`](AttachMode::Link) takes a third, which closes the event's own file descriptor.
 ///
-/// It mounts nothing unless it is [made to](Self::with_detached_mounts). Looking for tracefs may
-/// wake the automount in debugfs, as [`Mount::find_tracefs`] does.
+/// A `Kernel` keeps every answer, even an [unknown](Support::Unknown) one. If file descriptors or
+/// memory were short, make a new `Kernel`. Only an answer that may depend on the caller's program
+/// is asked for again with the next program.
 ///
-/// The names of tracefs events are told apart within one `Kernel`, so it is not to be shared over
-/// `fork(2)`: of two processes that come to the same name, the second is refused with
-/// [`Cause::EventExists`].
+/// It mounts nothing unless [`with_detached_mounts`](Self::with_detached_mounts) made it. The
+/// search for tracefs can wake the automount in debugfs, as [`Mount::find_tracefs`] does.
+///
+/// The names of trace events are unique within one `Kernel`, so do not share it across [`fork(2)`].
+/// If two processes use the same name, the second gets an error with [`Cause::EventExists`].
+///
+/// [`fork(2)`]: https://man7.org/linux/man-pages/man2/fork.2.html
 #[derive(Debug)]
 pub struct Kernel {
     detached_mounts: bool,
-    /// What is known to have all that it needs: a bit for each mode, and for its return probes.
+    /// The modes whose needs are all met: a bit for each mode, and a bit for its return probes.
     met: AtomicU8,
-    /// All the answers, where they are given or have all been asked for.
+    /// All the answers, if they were given, or have all been asked for.
     features: Once<Features>,
     cpu: Once<u32>,
     pmu: Once<Pmu>,
@@ -76,7 +78,7 @@ impl Default for Kernel {
 }
 
 impl Kernel {
-    /// Makes a `Kernel` that has not been asked anything.
+    /// Makes a `Kernel` that has not asked anything yet.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -95,8 +97,10 @@ impl Kernel {
         }
     }
 
-    /// Makes a `Kernel` that makes a [detached mount](Mount) of tracefs or sysfs where it needs one
-    /// that is not mounted. Before Linux 5.2 that forks a child process.
+    /// Makes a `Kernel` that makes a [detached mount](Mount) if it needs tracefs or sysfs and none
+    /// is mounted.
+    ///
+    /// Before Linux 5.2 that forks a child process.
     #[must_use]
     pub const fn with_detached_mounts() -> Self {
         let mut kernel = Self::new();
@@ -104,7 +108,7 @@ impl Kernel {
         kernel
     }
 
-    /// Makes a `Kernel` and [asks it](Self::ask_with) with a loaded program.
+    /// Makes a `Kernel`, and [asks about perf links](Self::ask_with) with a loaded program.
     #[must_use]
     pub fn with_program(prog: impl AsFd) -> Self {
         let kernel = Self::new();
@@ -112,18 +116,20 @@ impl Kernel {
         kernel
     }
 
-    /// Asks, with a loaded program, whether there are perf links, so that neither a plan nor
-    /// [`features`](Self::features) need load a program for that.
+    /// Asks whether there are perf links, with a loaded program.
+    ///
+    /// Neither a plan nor [`features`](Self::features) then has to load a program for that.
     /// [`attach_kprobe`](Self::attach_kprobe) asks with the program that it attaches.
     ///
-    /// Nothing is learned from a program that is not for kprobes, unless this process may load one
-    /// that is.
+    /// A program that is not a kprobe program gives no answer. This process must then be able to
+    /// load one that is.
     pub fn ask_with(&self, prog: impl AsFd) {
         self.perf_link(Some(prog.as_fd()));
     }
 
-    /// Makes a kernel that has these features and need not be the running one: for plans only,
-    /// since it has no tracefs directory.
+    /// Makes a kernel that has these features, which need not be those of the running one.
+    ///
+    /// It is for plans only, because it does not have a tracefs directory.
     #[must_use]
     pub fn with_features(features: Features) -> Self {
         let mut kernel = Self::new();
@@ -140,10 +146,10 @@ impl Kernel {
         kernel
     }
 
-    /// Asks the kernel everything, and returns the answers. Loads programs of two instructions for
-    /// the purpose.
+    /// Asks the kernel every question, and returns the answers.
     ///
-    /// It cannot fail: what a probe could not tell is [`Support::Unknown`] and has its errno.
+    /// Some of the probes load a program of two instructions. This function cannot fail: a probe
+    /// that has no answer is [`Support::Unknown`], with its errno.
     #[must_use]
     pub fn features(&self) -> Features {
         *self.features.get_or(|| {
@@ -165,13 +171,14 @@ impl Kernel {
         })
     }
 
-    /// Returns the tracefs that was found, or the [detached mount](Self::with_detached_mounts) of
-    /// it. It is held for as long as this value.
+    /// Returns tracefs: the mounted one, or the [detached mount](Self::with_detached_mounts).
+    ///
+    /// This value holds it as long as it lives.
     ///
     /// # Errors
     ///
-    /// The errno of [`Mount::find_tracefs`], or of [`Mount::tracefs`] where detached mounts are
-    /// allowed.
+    /// Returns the errors of [`Mount::find_tracefs`]. If detached mounts are allowed, returns those
+    /// of [`Mount::tracefs`].
     pub fn tracefs(&self) -> Result<&Mount, Errno> {
         let open = || {
             if self.detached_mounts {
@@ -183,12 +190,16 @@ impl Kernel {
         self.tracefs.get_or(open).as_ref().map_err(|errno| *errno)
     }
 
-    /// Returns the sysfs that was found, or the [detached mount](Self::with_detached_mounts) of it.
-    /// It is held for as long as this value.
+    /// Returns sysfs: the mounted one, or the [detached mount](Self::with_detached_mounts).
+    ///
+    /// This value holds it as long as it lives.
     ///
     /// # Errors
     ///
-    /// As of [`tracefs`](Self::tracefs). Only the cross-check of the PMU is lost then.
+    /// Returns the errors of [`tracefs`](Self::tracefs).
+    ///
+    /// Without sysfs, the PMU's type has no cross-check. A missing function of a module then has
+    /// the cause [`Cause::ModuleNotLoaded`], even if the module is loaded.
     pub fn sysfs(&self) -> Result<&Mount, Errno> {
         let open = || {
             if self.detached_mounts {
@@ -200,12 +211,13 @@ impl Kernel {
         self.sysfs.get_or(open).as_ref().map_err(|errno| *errno)
     }
 
-    /// Removes the events that dead processes left, as [`sweep`](crate::tracefs::sweep()) does, in
-    /// the tracefs of this value.
+    /// Removes the events that dead processes left, as [`sweep`](crate::tracefs::sweep()) does.
+    ///
+    /// It uses this `Kernel`'s tracefs.
     ///
     /// # Errors
     ///
-    /// As of [`sweep`](crate::tracefs::sweep()).
+    /// Returns the errors of [`sweep`](crate::tracefs::sweep()).
     pub fn sweep(&self, mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
         self.sweep_or_not(false, &mut each)
     }
@@ -214,7 +226,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// As of [`sweep_dry_run`](crate::tracefs::sweep_dry_run).
+    /// Returns the errors of [`sweep_dry_run`](crate::tracefs::sweep_dry_run).
     pub fn sweep_dry_run(&self, mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
         self.sweep_or_not(true, &mut each)
     }
@@ -228,8 +240,8 @@ impl Kernel {
         sweep_in(tracefs.as_fd(), dry_run, each)
     }
 
-    /// Returns the first thing that a mode needs and that is not surely there. `prog`, where it is
-    /// given, is asked about perf links with.
+    /// Returns the first need of a mode that is not certainly met. If `prog` is given, the probe
+    /// for perf links uses it.
     #[inline]
     pub(crate) fn unmet(
         &self,
@@ -255,7 +267,7 @@ impl Kernel {
         prog: Option<BorrowedFd<'_>>,
     ) -> Option<(Need, Support)> {
         if !mode.uses_tracefs() {
-            // A PMU that is found answers whether events may be opened, too.
+            // If the PMU is found, that also answers whether events may be opened.
             self.pmu();
         }
         for need in Need::of(mode, retprobe) {
@@ -281,12 +293,12 @@ impl Kernel {
         }
     }
 
-    /// The CPU to open events on.
+    /// Returns the CPU to open events on.
     pub(crate) fn cpu(&self) -> u32 {
         *self.cpu.get_or(first_allowed_cpu)
     }
 
-    /// The kprobe PMU: whether it is there, its type, and the bit of `config` that makes a return
+    /// Returns the kprobe PMU: its support, its type, and the bit of `config` that makes a return
     /// probe.
     pub(crate) fn pmu(&self) -> &Pmu {
         let sysfs = || {
@@ -334,14 +346,14 @@ impl Kernel {
             let Ok(tracefs) = self.tracefs() else {
                 return self.tracefs_support();
             };
-            // A kernel may be built without file locks.
+            // A kernel can be built without file locks.
             let open_and_lock = || {
                 let file = open_kprobe_events(tracefs.as_fd())?;
                 lock_byte(file.as_fd(), self.group() >> 1)
             };
             match open_and_lock() {
                 Ok(()) => Support::Yes,
-                // A kernel that is locked down since boot has not made the files of tracefs.
+                // A kernel that was locked down at boot has not made the files of tracefs.
                 Err(Errno::NOENT) if self.pmu().support == LOCKED_DOWN => {
                     Support::no(Errno::NOENT, Cause::Lockdown)
                 }
@@ -357,7 +369,7 @@ impl Kernel {
         self.tracefs().ok().map(AsFd::as_fd)
     }
 
-    /// The random part of the event group.
+    /// Returns the random part of the event group.
     pub(crate) fn group(&self) -> u64 {
         *self.group.get_or(probes::random)
     }

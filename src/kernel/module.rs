@@ -1,4 +1,4 @@
-//! Whether a module is loaded, which the errno of a missing function leaves open.
+//! Whether a module is loaded, which the errno of a missing function does not tell.
 
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, statat};
@@ -10,15 +10,14 @@ use crate::request::Target;
 use crate::text::Buf;
 
 impl Kernel {
-    /// Corrects the cause of a failed attach where sysfs reports that the module is loaded.
+    /// Corrects the cause of a failed attach, if sysfs shows that the module is loaded.
     pub(crate) fn settle(&self, error: &mut Error, target: &Target<'_>) {
         if error.cause() == Cause::ModuleNotLoaded && self.has_module(target) {
             error.set_cause(Cause::NoSuchFunction);
         }
     }
 
-    /// Returns whether the module of a target is surely loaded, or built in, as far as sysfs
-    /// reports.
+    /// Returns whether sysfs shows the module of a target as loaded or built in.
     pub(crate) fn has_module(&self, target: &Target<'_>) -> bool {
         let (true, Some(module)) = (FILES, target.module_bytes()) else {
             return false;
@@ -26,7 +25,7 @@ impl Kernel {
         let Ok(sysfs) = self.sysfs() else {
             return false;
         };
-        // The kernel's own limit of a module's name is 55 bytes.
+        // The kernel limits a module's name to 55 bytes.
         let mut path = Buf::<128>::new();
         let pushed = path
             .push_all(b"module/")

@@ -1,5 +1,5 @@
-//! The questions to the kernel, but for that of the [PMU](super::pmu). None has a side effect: none
-//! creates an event, arms a probe, or leaves anything open.
+//! The questions to the kernel, except those about the [PMU](super::pmu). They do not have side
+//! effects: none defines an event, arms a probe, or leaves a file descriptor open.
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
@@ -11,7 +11,7 @@ use crate::diagnose::{DUMMY_EVENT, bpf_cause, out_of, perf_event_denied};
 use crate::error::Cause;
 use crate::sys;
 
-/// May this process open an event on all processes?
+/// Asks whether this process may open an event that covers all processes.
 pub(super) fn perf_event(cpu: u32) -> Support {
     let (r#type, config) = DUMMY_EVENT;
     match sys::perf_event_open_config(r#type, config, cpu) {
@@ -22,24 +22,27 @@ pub(super) fn perf_event(cpu: u32) -> Support {
     }
 }
 
-/// The answer about perf links that may be due to the caller's program: another may be told more.
+/// The answer about perf links that may be due to the caller's program. Another program may get
+/// another answer.
 pub(super) const REFUSED_PROGRAM: Support = Support::unknown(Errno::INVAL, Cause::Unknown);
 
-/// Perf links: the kernel looks at the attach type, which it may not know (EINVAL), before it looks
-/// at the perf event, which is none (EBADF). libbpf's `probe_perf_link`.
+/// Asks for perf links, like libbpf's `probe_perf_link`. The kernel checks the attach type first,
+/// and returns EINVAL if it does not know it. It then checks the perf event, which is invalid, and
+/// returns EBADF.
 pub(super) fn perf_link(prog: Option<BorrowedFd<'_>>) -> Support {
     let answer = |prog| match sys::link_create_perf_event(prog, None, 0) {
         Err(Errno::BADF) => Support::Yes,
         Err(Errno::INVAL) => Support::no(Errno::INVAL, Cause::NoPerfLink),
         Err(errno) => Support::unknown(errno, bpf_cause(errno, Cause::NoPerfLink)),
-        // The kernel made a link to nothing.
+        // The kernel made a link without an event.
         Ok(_) => Support::unknown(Errno::INVAL, Cause::NoPerfLink),
     };
     let of_caller = prog.map(answer);
     if let Some(Support::Yes) = of_caller {
         return Support::Yes;
     }
-    // EINVAL may be for the caller's program, if it is none for kprobes: ask with one that is.
+    // EINVAL can be due to the caller's program, if that is not a kprobe program. Therefore a
+    // program that is one asks again.
     match (load_nop(0), of_caller) {
         (Ok(nop), _) => answer(nop.as_fd()),
         (Err(_), Some(Support::No(_))) => REFUSED_PROGRAM,
@@ -48,8 +51,8 @@ pub(super) fn perf_link(prog: Option<BorrowedFd<'_>>) -> Support {
     }
 }
 
-/// `kprobe.multi` and `kprobe.session`: a kernel that has them gets as far as reading the symbols,
-/// which are nowhere.
+/// Asks for `kprobe.multi` or `kprobe.session` links. A kernel that has them goes on to read the
+/// symbols, whose address is invalid.
 pub(super) fn multi(attach_type: u32) -> Support {
     let nop = match load_nop(attach_type) {
         Ok(nop) => nop,
@@ -66,9 +69,9 @@ pub(super) fn multi(attach_type: u32) -> Support {
     }
 }
 
-/// A number that no other process is likely to have: of the kernel's random source, or early in
-/// boot, where that has nothing to give yet, of what differs between processes: the id, the time,
-/// and where the stack is.
+/// Returns a number that another process is unlikely to have. It is from the kernel's random
+/// source. If that is not ready yet, early in boot, it is made from the process id, the time, and
+/// the address of the stack.
 pub(super) fn random() -> u64 {
     let mut bytes = [0; 8];
     if rustix::rand::getrandom(&mut bytes, GetRandomFlags::NONBLOCK) == Ok(bytes.len()) {
@@ -77,7 +80,7 @@ pub(super) fn random() -> u64 {
     let pid = rustix::process::getpid().as_raw_pid().unsigned_abs();
     let uptime = rustix::system::sysinfo().uptime;
     let stack = core::ptr::from_ref(&bytes).addr();
-    // The multiplier of splitmix64 spreads each over all the bits.
+    // The multiplier of splitmix64 spreads each of them over all bits.
     [
         u64::from(pid),
         u64::try_from(uptime).unwrap_or_default(),
