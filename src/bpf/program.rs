@@ -26,7 +26,7 @@ impl Program {
     ///
     /// * `ENOENT` if the pin does not exist.
     /// * `EACCES` if the pin may not be opened.
-    /// * `EINVAL` if it is not a kprobe program.
+    /// * `EINVAL` if it is not a kprobe program, or if the path is not in a bpf file system.
     /// * Any other errno of the kernel.
     ///
     /// # Minimum kernel

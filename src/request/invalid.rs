@@ -30,8 +30,8 @@ pub enum Invalid {
     OffsetOnAddress,
     /// An offset does not fit into the kernel's 32 bits.
     OffsetTooLarge,
-    /// An offset is not within the function, and
-    /// [`within_function`](crate::KprobeOpts::within_function) asks for that.
+    /// An offset is beyond the end of the function. Only
+    /// [`within_function`](crate::KprobeOpts::within_function) asks for this check.
     OffsetBeyondFunction,
     /// A return probe is given an offset.
     OffsetOnRetprobe,

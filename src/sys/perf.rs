@@ -18,14 +18,14 @@ use super::uapi::{
 /// Names the place of a kprobe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum KprobeAt<'a> {
-    /// Is `kprobe_func`, as `module:function` if there is a module, and `probe_offset`. The kernel
-    /// keeps only 32 bits of the offset, so callers must not pass more.
+    /// Becomes `kprobe_func`, as `module:function` if there is a module, and `probe_offset`. The
+    /// kernel keeps only 32 bits of the offset, so callers must not pass more.
     Symbol {
         module: Option<&'a [u8]>,
         function: &'a [u8],
         offset: u64,
     },
-    /// Is `kprobe_addr`.
+    /// Becomes `kprobe_addr`.
     Address(u64),
 }
 
