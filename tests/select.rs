@@ -166,7 +166,7 @@ fn what_is_surely_missing_is_libbpfs_eopnotsupp() {
     assert_eq!(
         error.to_string(),
         "vfs_read: probe-kernel: EOPNOTSUPP: mode link needs BPF links to perf events: \
-         there are no BPF links to perf events (Linux 5.15)"
+         no BPF links to perf events (needs Linux 5.15)"
     );
 }
 

@@ -112,35 +112,43 @@ impl Cause {
         /// Returns the meaning in a few words, and a remedy if one is known.
         #[must_use]
         pub fn meaning(Cause) {
-            InvalidRequest => "the request is wrong",
-            NoSuchFunction => "no function of this name in the running kernel; it may be inlined, renamed or in a module (see /proc/kallsyms)",
+            InvalidRequest => "the request is invalid",
+            NoSuchFunction => "no function of this name in the running kernel; \
+                it may be inlined, renamed or in a module (see /proc/kallsyms)",
             ModuleNotLoaded => "no function of this name in that module; is the module loaded?",
-            NotUnique => "several functions have this name: give module:function, or the address of one (see /proc/kallsyms)",
-            NotInstructionBoundary => "the offset does not lead to the first byte of an instruction that can be probed",
-            NotFunctionEntry => "a return probe can only be placed at the entry of a function",
-            NotProbeable => "the kernel allows no probe there: it is notrace, blacklisted, no code, or an instruction that cannot be stepped over",
+            NotUnique => "several functions have this name: give module:function, \
+                or the address of one (see /proc/kallsyms)",
+            NotInstructionBoundary => "the offset is not at the start of an instruction that can be probed",
+            NotFunctionEntry => "a return probe can only be at the entry of a function",
+            NotProbeable => "the kernel allows no probe there: \
+                it is notrace, blacklisted, not code, or an instruction that cannot be stepped over",
             BadAddress => "no kernel function is at this address",
-            NoPermission => "not permitted: this takes CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8) in the initial user namespace",
-            PerfEventParanoid => "not permitted: with kernel.perf_event_paranoid at 3 or above, as Debian has it, this takes CAP_SYS_ADMIN in the initial user namespace",
-            Seccomp => "a seccomp filter refuses the system call, as container runtimes do by default",
+            NoPermission => "not permitted: this takes CAP_BPF and CAP_PERFMON \
+                (CAP_SYS_ADMIN before Linux 5.8) in the initial user namespace",
+            PerfEventParanoid => "not permitted: with kernel.perf_event_paranoid at 3 or above, \
+                as in Debian, this takes CAP_SYS_ADMIN in the initial user namespace",
+            Seccomp => "denied by a seccomp filter, which container runtimes install by default",
             Lockdown => "the kernel is locked down (lockdown=confidentiality)",
-            MemlockLimit => "RLIMIT_MEMLOCK is too low for a kernel before 5.11, and this process may not raise it",
-            NoKprobePmu => "there is no kprobe PMU (Linux 4.17, CONFIG_KPROBE_EVENTS)",
-            NoPerfLink => "there are no BPF links to perf events (Linux 5.15)",
-            NoTracefs => "there is no tracefs to be had",
-            NoKprobeEvents => "tracefs has no kprobe_events that this process may write",
-            NoKprobeMulti => "there are no such links (kprobe.multi: Linux 5.18 with CONFIG_FPROBE; kprobe.session: 6.10)",
-            WrongProgram => "not a program for kprobes: its type must be BPF_PROG_TYPE_KPROBE, not sleepable, not loaded for kprobe.multi, and fit for this function",
+            MemlockLimit => "RLIMIT_MEMLOCK is too low for a kernel before 5.11, \
+                and this process may not raise it",
+            NoKprobePmu => "no kprobe PMU (needs Linux 4.17 and CONFIG_KPROBE_EVENTS)",
+            NoPerfLink => "no BPF links to perf events (needs Linux 5.15)",
+            NoTracefs => "tracefs is unavailable",
+            NoKprobeEvents => "no kprobe_events in tracefs that this process may write",
+            NoKprobeMulti => "no such links (kprobe.multi needs Linux 5.18 with CONFIG_FPROBE, \
+                kprobe.session 6.10)",
+            WrongProgram => "not a program for kprobes: it must be of type BPF_PROG_TYPE_KPROBE, \
+                not sleepable, not loaded for kprobe.multi, and allowed at this function",
             AlreadyAttached => "the program is attached to this event already",
-            TooManyPrograms => "the event has all the programs that it can have",
-            EventExists => "an event of this name is defined already",
+            TooManyPrograms => "the event cannot take another program",
+            EventExists => "an event of this name already exists",
             NameTaken => "something is pinned at this path already",
             EventBusy => "something still uses the event",
-            CpuOffline => "the CPU to open the event on has gone offline; probe the kernel again",
+            CpuOffline => "the CPU of the event has gone offline; probe the kernel again",
             OutOfFds => "no file descriptor left (RLIMIT_NOFILE, fs.file-max)",
-            OutOfMemory => "the kernel has no memory for this",
-            UnsupportedArch => "the kernel was built without this, or has none for this architecture",
-            Unknown => "not a known answer at this step",
+            OutOfMemory => "the kernel is out of memory",
+            UnsupportedArch => "unsupported on this architecture, or by this kernel's configuration",
+            Unknown => "an unexpected error at this step",
         }
     }
 }

@@ -255,7 +255,7 @@ impl fmt::Display for Error {
             Detail::Unmet(mode, need) | Detail::Unknown(mode, need) => {
                 write!(f, "mode {mode} needs {need}")?;
                 if matches!(detail, Detail::Unknown(..)) {
-                    f.write_str(", and the probe for that could not tell")?;
+                    f.write_str(", whose probe had no answer")?;
                 }
                 f.write_str(": ")?;
                 f.write_str(cause.meaning())
@@ -268,17 +268,17 @@ impl fmt::Display for Error {
 fn meaning(step: Step, errno: Errno, cause: Cause) -> &'static str {
     let opens = matches!(step, Step::OpenProgram | Step::OpenLink);
     match (step, errno) {
-        (_, Errno::NOENT) if opens => "there is no such pin, or no program of this id",
+        (_, Errno::NOENT) if opens => "there is no such pin, or no program with this id",
         (_, Errno::ACCESS) if opens => {
-            "the pin, or a directory above it, may not be opened; or it is a directory"
+            "no access to the pin or a directory above it, or the pin is a directory"
         }
         (_, Errno::PERM) if opens && cause == Cause::NoPermission => {
             "not permitted: an id takes CAP_SYS_ADMIN; \
-             a pin takes CAP_BPF where unprivileged BPF is off"
+             a pin takes CAP_BPF if unprivileged BPF is off"
         }
         (_, Errno::INVAL) if opens => "not a pin of a kprobe program, or of a link to a kprobe",
         (Step::ResolveSymbol, Errno::NODATA) => "the kernel does not show where the function ends",
-        (Step::Pin, Errno::NOENT) => "the directory to pin into is not there",
+        (Step::Pin, Errno::NOENT) => "the directory of the pin does not exist",
         _ => cause.meaning(),
     }
 }

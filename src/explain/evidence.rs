@@ -158,8 +158,8 @@ impl Question {
             Armed => "whether kprobes are armed",
             Ftrace => "whether ftrace is on",
             Paranoid => "what the level is",
-            Capabilities => "which capabilities there are",
-            Seccomp => "whether there is a filter",
+            Capabilities => "which capabilities this thread has",
+            Seccomp => "whether a filter is installed",
             Lockdown => "whether the kernel is locked down",
         }
     }
@@ -215,15 +215,15 @@ impl fmt::Display for Evidence<'_> {
             Self::Functions(count) => return write!(f, "{count} functions of this name"),
             Self::NoFunction => "no function of this name",
             Self::Data(kind) => {
-                f.write_str("the name is of data (type ")?;
+                f.write_str("the name is data (type ")?;
                 f.write_char(char::from(*kind))?;
-                "), not of a function"
+                "), not a function"
             }
             Self::Elsewhere(function) => {
                 return write!(f, "the function is elsewhere: {function}");
             }
             Self::Module { loaded: true } => "the module is loaded, or built in",
-            Self::Module { loaded: false } => "nothing of the module, so it is not loaded",
+            Self::Module { loaded: false } => "the module is not loaded",
             Self::InitCode => "init code, which was freed after boot",
             Self::AddressIn(function, offset) => {
                 return write!(f, "the address is {function}+{offset:#x}");
@@ -236,13 +236,15 @@ impl fmt::Display for Evidence<'_> {
             }
             Self::NoFunctionThere => "no function is there",
             Self::Blacklisted => "the kernel protects the function",
-            Self::NotTraceable => "not there, so it is notrace; most kernels let nobody probe that",
-            Self::EveryEntryRefused => {
-                "this kernel refuses every function's entry (riscv64 from about 6.9 to before 6.19)"
+            Self::NotTraceable => {
+                "not listed, so it is notrace, which most kernels refuse to probe"
             }
-            Self::Waits => "taken, and armed when the module is loaded",
-            Self::NeverHit => "taken, but with no function there it is never hit",
-            Self::Disarmed => "0, so no kprobe of the machine is hit",
+            Self::EveryEntryRefused => {
+                "this kernel refuses every function's entry (riscv64 from about 6.9 until 6.19)"
+            }
+            Self::Waits => "accepted, and armed when the module is loaded",
+            Self::NeverHit => "accepted, but never hit: no function is there",
+            Self::Disarmed => "0, so no kprobe of the system is hit",
             Self::FtraceOff => "0, so no probe of a function's entry is hit, and none was tried",
             Self::Paranoid(level) => {
                 f.write_str(if *level < 0 { "-" } else { "" })?;
@@ -270,7 +272,7 @@ impl fmt::Display for Evidence<'_> {
             } => "not confidentiality",
             Self::Open(question, errno) => {
                 let (errno, asked) = (ErrnoName(*errno), question.asked());
-                return write!(f, "{errno}; {asked} stays open");
+                return write!(f, "{errno}; unknown {asked}");
             }
         };
         f.write_str(text)

@@ -100,40 +100,41 @@ impl Invalid {
 
     texts! {
         fn wrong(Invalid) {
-            EmptyFunction => "the name of the function is missing",
+            EmptyFunction => "the function name is missing",
             FunctionByte => "no function name has this byte",
-            LeadingDigit => "a function name does not begin with a digit",
-            EmptyModule => "the name of the module is missing",
+            LeadingDigit => "a function name cannot begin with a digit",
+            EmptyModule => "the module name is missing",
             ModuleByte => "no module name has this byte",
             NameTooLong => "the name is longer than any symbol",
-            NotKernelAddress => "this is no address in the kernel",
-            OffsetOnAddress => "an address has no offset",
+            NotKernelAddress => "this is not a kernel address",
+            OffsetOnAddress => "an address takes no offset",
             OffsetTooLarge => "the kernel would cut this offset to 32 bits",
             OffsetBeyondFunction => "the offset is beyond the end of the function",
-            OffsetOnRetprobe => "a return probe has no offset",
-            MaxactiveTooLarge => "the kernel's limit for maxactive is 4096",
-            MaxactiveOnEntry => "an entry probe has no maxactive",
-            MaxactiveOnPmu => "the kprobe PMU has no maxactive",
+            OffsetOnRetprobe => "a return probe takes no offset",
+            MaxactiveTooLarge => "maxactive is limited to 4096",
+            MaxactiveOnEntry => "an entry probe takes no maxactive",
+            MaxactiveOnPmu => "the kprobe PMU takes no maxactive",
             CookieWithoutLink => "only a link carries a cookie",
-            UnknownKind => "there is no such kind of probe",
-            KindNotServed => "this kind of probe is not served yet",
-            AutoloadMark => "`?` tells a loader not to load; there is nothing to attach",
+            UnknownKind => "unknown kind of probe",
+            KindNotServed => "this kind of probe is not supported yet",
+            AutoloadMark => "`?` keeps a program from being loaded",
             EmptyNumber => "a number is missing",
-            NotADigit => "this is no digit of the number",
-            BinaryNumber => "binary numbers are not taken",
+            NotADigit => "this is not a digit of the number",
+            BinaryNumber => "binary numbers are not supported",
             NumberTooLarge => "the number is too large",
-            UnknownOption => "there is no such option",
-            OptionTwice => "this is given twice",
+            UnknownOption => "unknown option",
+            OptionTwice => "this option is given twice",
             MissingValue => "the option's value is missing",
             UnwantedValue => "this option takes no value",
-            UnknownMode => "there is no such mode",
+            UnknownMode => "unknown mode",
             StructTooSmall => "the struct is smaller than its own size field",
-            StructCut => "the struct goes beyond its bytes",
+            StructCut => "the struct's size exceeds the buffer",
             StructTail => "an unknown field is not zero",
-            ProgramName => "this is no name of a program",
+            ProgramName => "not a valid program name",
             PinWithoutLink => "only a link can be pinned",
             PinOfTraceEvent => "a pinned link would leave its tracefs event behind",
-            PinOutsideBpffs => "a pin goes into a bpf file system that is mounted (mount -t bpf -o mode=0700 bpf /sys/fs/bpf)",
+            PinOutsideBpffs => "a pin needs a mounted bpf file system \
+                (mount -t bpf -o mode=0700 bpf /sys/fs/bpf)",
             PinAtDirectory => "this kernel pins by path only",
         }
     }
@@ -143,40 +144,39 @@ impl Invalid {
     pub const fn allowed(self) -> &'static str {
         match self {
             Self::EmptyFunction | Self::FunctionByte | Self::LeadingDigit => {
-                "[module:]function[+offset], a function's name made of letters, digits, `_`, `.` and `$`; or 0x and an address"
+                "[module:]function[+offset], with a function of letters, digits, `_`, `.` and `$`; \
+                 or 0xADDRESS"
             }
             Self::EmptyModule | Self::ModuleByte => {
-                "module:function, a module's name made of letters, digits and `_`"
+                "module:function, with a module of letters, digits and `_`"
             }
             Self::NameTooLong => "at most 511 bytes, with the module",
-            Self::NotKernelAddress => "an address of the kernel's part, as /proc/kallsyms has it",
+            Self::NotKernelAddress => "a kernel address, as in /proc/kallsyms",
             Self::OffsetOnAddress => "the sum of address and offset",
             Self::OffsetTooLarge => "an offset of 0 to 4294967295",
             Self::OffsetBeyondFunction => "an offset within the function, as its disassembly shows",
-            Self::OffsetOnRetprobe => "a return probe on the function's entry: no offset, or 0",
-            Self::MaxactiveTooLarge => "a maxactive of 1 to 4096, or 0 for the kernel's own",
+            Self::OffsetOnRetprobe => "no offset, or 0",
+            Self::MaxactiveTooLarge => "1 to 4096, or 0 for the kernel's default",
             Self::MaxactiveOnEntry => "maxactive on a return probe: kretprobe/function,maxactive=N",
             Self::MaxactiveOnPmu => "maxactive in the modes legacy-link and legacy",
             Self::CookieWithoutLink => "a cookie in the modes link and legacy-link",
             Self::UnknownKind | Self::KindNotServed | Self::AutoloadMark => "kprobe/ or kretprobe/",
             Self::EmptyNumber | Self::NotADigit | Self::BinaryNumber => {
-                "a decimal number, or a hexadecimal one after 0x, or an octal one after 0"
+                "a decimal number, hexadecimal after 0x, or octal after 0"
             }
-            Self::NumberTooLarge => "64 bits; maxactive up to 4096",
+            Self::NumberTooLarge => "a 64-bit number; maxactive up to 4096",
             Self::UnknownOption | Self::OptionTwice | Self::MissingValue | Self::UnwantedValue => {
                 "each once: offset=N (or function+N), cookie=N, mode=MODE, maxactive=N, retprobe"
             }
-            Self::UnknownMode => "link, perf, legacy-link or legacy; in C 0 to 3",
-            Self::StructTooSmall | Self::StructCut => "a size of 8 to the number of bytes",
+            Self::UnknownMode => "link, perf, legacy-link or legacy",
+            Self::StructTooSmall | Self::StructCut => "at least the size field, at most the buffer",
             Self::StructTail => "zeros between the last known field and the size",
             Self::ProgramName => "at most 15 letters, digits, `_` and `.`",
-            Self::PinWithoutLink | Self::PinOfTraceEvent => "a pin in the mode link",
+            Self::PinWithoutLink | Self::PinOfTraceEvent => "the mode link",
             Self::PinOutsideBpffs => {
-                "a path below a mount of type bpf, with at most one directory to be made"
+                "a path below a mount of type bpf, with at most one new directory"
             }
-            Self::PinAtDirectory => {
-                "a pin by its path, or Linux 6.5 to pin below a directory that is held open"
-            }
+            Self::PinAtDirectory => "a pin by path, or Linux 6.5",
         }
     }
 }

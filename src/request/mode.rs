@@ -140,7 +140,7 @@ impl Need {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::PerfEvent => "perf_event_open(2) on all processes",
+            Self::PerfEvent => "perf_event_open(2) for all processes",
             Self::KprobePmu => "the kprobe PMU",
             Self::RetprobeBit => "a known retprobe bit of the kprobe PMU",
             Self::PerfLink => "BPF links to perf events",

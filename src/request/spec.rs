@@ -521,8 +521,8 @@ mod tests {
         let shown = Probe::parse(text).unwrap_err().in_text(text.as_bytes());
         let expected = "\
 vfs_read+0xg
-           ^ this is no digit of the number
-allowed: a decimal number, or a hexadecimal one after 0x, or an octal one after 0";
+           ^ this is not a digit of the number
+allowed: a decimal number, hexadecimal after 0x, or octal after 0";
         assert_eq!(shown.to_string(), String::from(expected));
         let text = b"vfs\n\xff";
         let shown = Probe::from_bytes(text)
