@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use kprobe_attach::error::ErrnoName;
+use kprobe_attach::error::{Cause, ErrnoName};
 use kprobe_attach::kernel::Features;
 use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts, Target};
 use serde_json::Value;
@@ -128,6 +128,15 @@ fn the_tables_of_refusals_name_causes_errnos_and_modes_that_exist() {
         }
     }
     assert!(used.intersection(&causes).count() >= 15, "{used:?}");
+}
+
+#[test]
+fn the_examples_of_a_failure_have_the_words_of_its_cause() {
+    let page = read("src/guide/causes.md");
+    let words: Vec<_> = page.split_ascii_whitespace().collect();
+    let examples = words.join(" ");
+    let meaning = Cause::NoSuchFunction.meaning();
+    assert_eq!(examples.matches(meaning).count(), 2, "{meaning}");
 }
 
 #[test]
