@@ -36,7 +36,8 @@ arrows() {
         if [[ $file = */mod.rs ]]; then
             for name in $(code "$file" | sed -nE 's/^(pub(\([a-z]+\))? )?mod ([a-z_0-9]+);$/\3/p'); do
                 to=$(file_of "$dir" "$name")
-                if [[ -n $to ]] && code "$file" | grep -qE "\b$name::"; then echo "$file $to"; fi
+                # It reads to the end: what stops early would end `code` by a signal.
+                if [[ -n $to ]] && code "$file" | grep -E "\b$name::" >/dev/null; then echo "$file $to"; fi
             done
         fi
     done < <(find "$root" -name '*.rs' -not -path "$root/bin/*" -not -name build.rs -not -path "$root/lib.rs" | sort)
