@@ -67,7 +67,7 @@ pub struct Features {
     /// Whether [`perf_event_open(2)`] can open an event that covers all processes, as every mode
     /// does.
     ///
-    /// It takes `CAP_PERFMON`. Before Linux 5.8, and with Debian's `perf_event_paranoid` of 3, it
+    /// This takes `CAP_PERFMON`. Before Linux 5.8, and with Debian's `perf_event_paranoid` of 3, it
     /// takes `CAP_SYS_ADMIN`.
     ///
     /// [`perf_event_open(2)`]: https://man7.org/linux/man-pages/man2/perf_event_open.2.html

@@ -1,4 +1,4 @@
-//! Whether a module is loaded, which the errno of a missing function does not tell.
+//! Whether a module is loaded, which the errno of a missing function does not show.
 
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, statat};

@@ -97,8 +97,8 @@ impl Pmu {
         match return_inside(r#type, 0, cpu) {
             Err(Errno::INVAL) => found(Support::Yes, Some(0)),
             Err(Errno::PERM) => found(LOCKED_DOWN, None),
-            // Another answer may be due to the function. Both PMUs return EFAULT for a name at an
-            // invalid address.
+            // Another answer may be due to the function. The kprobe PMU returns EFAULT for a name
+            // at an invalid address, and so does the uprobe PMU.
             _ => match perf_event_open_bad_address(r#type, cpu).map(drop) {
                 Err(Errno::FAULT) => found(Support::Yes, None),
                 _ => None,

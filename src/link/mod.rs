@@ -374,8 +374,8 @@ impl KprobeLink {
     /// Returns an error with the step [`Step::OpenLink`]:
     ///
     /// * `ENOENT` if the pin does not exist.
-    /// * `EINVAL` if the pin is not a link to a perf event, or the path is not in a bpf file system.
-    ///   Since Linux 6.6, also if that event is not a kprobe.
+    /// * `EINVAL` if the pin is not a link to a perf event, or the path is not in a bpf file
+    ///   system. Since Linux 6.6, also if that event is not a kprobe.
     /// * Any other errno of the kernel.
     ///
     /// # Minimum kernel
