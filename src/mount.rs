@@ -226,7 +226,7 @@ pub(crate) fn is_a(stat: &StatFs, magic: u32) -> bool {
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::unnecessary_cast,
-        reason = "by the architecture it has 32 or 64 bits, and a sign or none; the number has 32 bits"
+        reason = "its width and sign depend on the architecture; the magic number has 32 bits"
     )]
     let f_type = stat.f_type as u32;
     f_type == magic

@@ -118,10 +118,12 @@ impl Cause {
             ModuleNotLoaded => "no function of this name in that module; is the module loaded?",
             NotUnique => "several functions have this name: give module:function, \
                 or the address of one (see /proc/kallsyms)",
-            NotInstructionBoundary => "the offset is not at the start of an instruction that can be probed",
+            NotInstructionBoundary => "the offset is \
+                not at the start of an instruction that can be probed",
             NotFunctionEntry => "a return probe can only be at the entry of a function",
             NotProbeable => "the kernel allows no probe there: \
-                it is notrace, blacklisted, not code, or an instruction that cannot be stepped over",
+                it is notrace, blacklisted, not code, \
+                or an instruction that cannot be stepped over",
             BadAddress => "no kernel function is at this address",
             NoPermission => "not permitted: this takes CAP_BPF and CAP_PERFMON \
                 (CAP_SYS_ADMIN before Linux 5.8) in the initial user namespace",
@@ -147,7 +149,8 @@ impl Cause {
             CpuOffline => "the CPU of the event has gone offline; probe the kernel again",
             OutOfFds => "no file descriptor left (RLIMIT_NOFILE, fs.file-max)",
             OutOfMemory => "the kernel is out of memory",
-            UnsupportedArch => "unsupported on this architecture, or by this kernel's configuration",
+            UnsupportedArch => "unsupported on this architecture, \
+                or by this kernel's configuration",
             Unknown => "an unexpected error at this step",
         }
     }

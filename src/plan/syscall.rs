@@ -72,11 +72,13 @@ impl fmt::Display for Syscall<'_> {
         let size = u64::from(PERF_EVENT_ATTR_SIZE);
         match self {
             Self::OpenKprobeEvents => f.write_str(
-                r#"openat(tracefs_fd, "kprobe_events", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) = events_fd"#,
+                "openat(tracefs_fd, \"kprobe_events\", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) \
+                 = events_fd",
             ),
             Self::LockOwnerByte(name) => write!(
                 f,
-                "{}(events_fd, F_OFD_SETLK, {{l_type=F_WRLCK, l_whence=SEEK_SET, l_start={}, l_len=1}}) = 0",
+                "{}(events_fd, F_OFD_SETLK, {{l_type=F_WRLCK, l_whence=SEEK_SET, l_start={}, \
+                 l_len=1}}) = 0",
                 if IS_32_BIT { "fcntl64" } else { "fcntl" },
                 name.owner_byte()
             ),
@@ -87,7 +89,10 @@ impl fmt::Display for Syscall<'_> {
                     ("newfstatat", "stat, 0")
                 };
                 let path = EventPath(name);
-                write!(f, r#"{call}(tracefs_fd, "{path}", {arguments}) = -1 ENOENT"#)
+                write!(
+                    f,
+                    r#"{call}(tracefs_fd, "{path}", {arguments}) = -1 ENOENT"#
+                )
             }
             Self::WriteDefinition(definition) => write(f, definition),
             Self::OpenId(name) => {
@@ -126,7 +131,9 @@ impl fmt::Display for Syscall<'_> {
             Self::LinkCreate { bpf_cookie } => write!(
                 f,
                 "bpf(BPF_LINK_CREATE, {{link_create={{prog_fd=prog_fd, target_fd=perf_fd, \
-                 attach_type=BPF_PERF_EVENT, flags=0, perf_event={{bpf_cookie={bpf_cookie}}}}}}}, 24) = link_fd"
+                 attach_type=BPF_PERF_EVENT, flags=0, \
+                 perf_event={{bpf_cookie={bpf_cookie}}}}}}}, 24) \
+                 = link_fd"
             ),
             Self::SetBpf => f.write_str("ioctl(perf_fd, PERF_EVENT_IOC_SET_BPF, prog_fd) = 0"),
             Self::ClosePerfEvent => f.write_str("close(perf_fd) = 0"),

@@ -22,7 +22,8 @@ use super::uapi::{self, F_UNLCK, F_WRLCK, Flock};
 unsafe fn fcntl_lock(file: BorrowedFd<'_>, command: u32, l_type: i16, byte: u64) -> Result<Flock> {
     let mut lock = Flock {
         l_type,
-        l_start: i64::try_from(byte).map_err(|_| Errno::OVERFLOW)?, // from the beginning: SEEK_SET is 0
+        // From the start of the file: SEEK_SET is 0.
+        l_start: i64::try_from(byte).map_err(|_| Errno::OVERFLOW)?,
         l_len: 1,
         ..Flock::default()
     };

@@ -85,9 +85,13 @@ pub(super) struct Flock {
     pub(super) pad2: [u32; PADDING],
 }
 #[cfg(not(target_arch = "x86"))]
-layout!(Flock: 32 { l_type @ 0, l_whence @ 2, pad @ 4, l_start @ 8, l_len @ 16, l_pid @ 24, pad2 @ 28 });
+layout!(Flock: 32 {
+    l_type @ 0, l_whence @ 2, pad @ 4, l_start @ 8, l_len @ 16, l_pid @ 24, pad2 @ 28,
+});
 #[cfg(target_arch = "x86")]
-layout!(Flock: 24 { l_type @ 0, l_whence @ 2, pad @ 4, l_start @ 4, l_len @ 12, l_pid @ 20, pad2 @ 24 });
+layout!(Flock: 24 {
+    l_type @ 0, l_whence @ 2, pad @ 4, l_start @ 4, l_len @ 12, l_pid @ 20, pad2 @ 24,
+});
 const_assert_eq!(
     size_of::<Flock>(),
     size_of::<linux_raw_sys::general::flock64>()
@@ -132,8 +136,8 @@ pub(super) struct PerfEventAttr {
     pub(super) config2: u64,
 }
 layout!(PerfEventAttr: 72 {
-    r#type @ 0, size @ 4, config @ 8, sample_period @ 16, sample_type @ 24, read_format @ 32, flags @ 40,
-    wakeup_events @ 48, bp_type @ 52, config1 @ 56, config2 @ 64,
+    r#type @ 0, size @ 4, config @ 8, sample_period @ 16, sample_type @ 24, read_format @ 32,
+    flags @ 40, wakeup_events @ 48, bp_type @ 52, config1 @ 56, config2 @ 64,
 });
 
 /// `BPF_MAP_CREATE`
@@ -146,7 +150,9 @@ pub(super) struct MapCreate {
     pub(super) max_entries: u32,
     pub(super) map_flags: u32,
 }
-layout!(MapCreate: 20 { map_type @ 0, key_size @ 4, value_size @ 8, max_entries @ 12, map_flags @ 16 });
+layout!(MapCreate: 20 {
+    map_type @ 0, key_size @ 4, value_size @ 8, max_entries @ 12, map_flags @ 16,
+});
 
 /// `BPF_MAP_LOOKUP_ELEM`
 #[repr(C)]
@@ -178,8 +184,9 @@ pub(super) struct ProgLoad {
     pub(super) expected_attach_type: u32,
 }
 layout!(ProgLoad: 72 {
-    prog_type @ 0, insn_cnt @ 4, insns @ 8, license @ 16, log_level @ 24, log_size @ 28, log_buf @ 32, kern_version @ 40,
-    prog_flags @ 44, prog_name @ 48, prog_ifindex @ 64, expected_attach_type @ 68,
+    prog_type @ 0, insn_cnt @ 4, insns @ 8, license @ 16, log_level @ 24, log_size @ 28,
+    log_buf @ 32, kern_version @ 40, prog_flags @ 44, prog_name @ 48, prog_ifindex @ 64,
+    expected_attach_type @ 68,
 });
 
 /// `BPF_BTF_LOAD` up to `btf_size`
@@ -274,8 +281,8 @@ pub(super) struct LinkInfoPerfKprobe {
     pub(super) cookie: u64,
 }
 layout!(LinkInfoPerfKprobe: 64 {
-    r#type @ 0, id @ 4, prog_id @ 8, pad @ 12, perf_event_type @ 16, pad2 @ 20, func_name @ 24, name_len @ 32, offset @ 36,
-    addr @ 40, missed @ 48, cookie @ 56,
+    r#type @ 0, id @ 4, prog_id @ 8, pad @ 12, perf_event_type @ 16, pad2 @ 20, func_name @ 24,
+    name_len @ 32, offset @ 36, addr @ 40, missed @ 48, cookie @ 56,
 });
 
 /// `BPF_TASK_FD_QUERY`
@@ -293,7 +300,8 @@ pub(super) struct TaskFdQuery {
     pub(super) probe_addr: u64,
 }
 layout!(TaskFdQuery: 48 {
-    pid @ 0, fd @ 4, flags @ 8, buf_len @ 12, buf @ 16, prog_id @ 24, fd_type @ 28, probe_offset @ 32, probe_addr @ 40,
+    pid @ 0, fd @ 4, flags @ 8, buf_len @ 12, buf @ 16, prog_id @ 24, fd_type @ 28,
+    probe_offset @ 32, probe_addr @ 40,
 });
 
 /// `BPF_LINK_UPDATE`
@@ -326,7 +334,9 @@ pub(super) struct LinkCreatePerfEvent {
     pub(super) flags: u32,
     pub(super) bpf_cookie: u64,
 }
-layout!(LinkCreatePerfEvent: 24 { prog_fd @ 0, target_fd @ 4, attach_type @ 8, flags @ 12, bpf_cookie @ 16 });
+layout!(LinkCreatePerfEvent: 24 {
+    prog_fd @ 0, target_fd @ 4, attach_type @ 8, flags @ 12, bpf_cookie @ 16,
+});
 
 /// `BPF_LINK_CREATE`, arm `kprobe_multi`
 #[repr(C)]
@@ -343,6 +353,6 @@ pub(super) struct LinkCreateKprobeMulti {
     pub(super) cookies: u64,
 }
 layout!(LinkCreateKprobeMulti: 48 {
-    prog_fd @ 0, target_fd @ 4, attach_type @ 8, flags @ 12, multi_flags @ 16, cnt @ 20, syms @ 24, addrs @ 32,
-    cookies @ 40,
+    prog_fd @ 0, target_fd @ 4, attach_type @ 8, flags @ 12, multi_flags @ 16, cnt @ 20, syms @ 24,
+    addrs @ 32, cookies @ 40,
 });

@@ -23,7 +23,10 @@ fn exit(status: u64) -> ! {
     const EXIT_GROUP: u64 = 231;
     // SAFETY: exit_group(2) takes a number, and does not return.
     unsafe {
-        core::arch::asm!("syscall", in("rax") EXIT_GROUP, in("rdi") status, options(noreturn, nostack));
+        core::arch::asm!(
+            "syscall", in("rax") EXIT_GROUP, in("rdi") status,
+            options(noreturn, nostack)
+        );
     }
 }
 
@@ -56,7 +59,8 @@ extern "C" fn _Unwind_Resume() -> ! {
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     // SAFETY: it copies len bytes upwards, as the ABI keeps the direction flag clear.
     unsafe {
-        core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _,
+        core::arch::asm!("rep movsb",
+            inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _,
             options(nostack, preserves_flags));
     }
     to
