@@ -8,7 +8,7 @@ arch_targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-gnu riscv64gc-unkn
 # 6.12-riscv64, which refuses the entry of every function, is for `vm-run`: the mirrors are slow to have all of that suite.
 # For time, so is 6.1-ppc64el, where the program counts.
 arch_suites=(7-riscv64 7-arm64 6.12-arm64 6.1-i386 6.1-s390x 6.1-armhf)
-arch_filter='--skip inject:: --skip kill:: --skip soak:: --skip lockdown_'
+arch_filter='--skip thorough:: --skip lockdown_'
 
 # Unpacks Debian's source of the standard library of the very same compiler, and prints where it is.
 rust_src() {

@@ -19,16 +19,13 @@ mod attach;
 mod cli;
 mod errors;
 mod features;
-mod inject;
-mod kill;
 mod link;
+mod machine;
 mod mounts;
 mod pressure;
 mod privileges;
-mod process;
-mod soak;
-mod supervise;
 mod sweep;
+mod thorough;
 mod why;
 mod z_lockdown;
 

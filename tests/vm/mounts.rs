@@ -13,8 +13,8 @@ use rustix::thread::{CapabilitySet, UnshareFlags};
 use super::asked::{Traced, section};
 use super::features::{drop_capabilities, with_filter};
 use super::link::tells_place;
-use super::process::Child;
 use super::{Counter, Switch, clean, function, in_thread, kernel_name, promised, unlink};
+use crate::machine::process::Child;
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 

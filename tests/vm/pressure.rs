@@ -16,8 +16,8 @@ use rustix::thread::CapabilitySet;
 use super::cli::{json, run};
 use super::features::drop_capabilities;
 use super::mounts::with_own_mounts;
-use super::process::{Child, shared};
 use super::{Counter, FUNCTION, KPROBE_EVENTS, asked, clean, define, function, promised, unlink};
+use crate::machine::process::{Child, shared};
 
 /// The group and the name of the event that a plan would define.
 fn name_of(plan: &Plan<'_>) -> String {

@@ -14,8 +14,8 @@ use rustix::thread::CapabilitySet;
 use super::cli::{json, program, run, wait_until_attached};
 use super::features::drop_capabilities;
 use super::mounts::{unmount, with_own_mounts};
-use super::process::{Child, shared};
 use super::{Counter, FUNCTION, KPROBE_EVENTS, clean, define, function, promised};
+use crate::machine::process::{Child, shared};
 
 /// Events that other tools might have, in groups that are not ours although they look like it.
 const OTHERS: [&str; 4] = [

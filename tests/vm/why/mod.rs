@@ -12,12 +12,12 @@ use kprobe_attach::fd::OwnedFd;
 use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeOpts, Target};
 use rustix::thread::CapabilitySet;
 
-use super::attach::busybox;
-use super::cli::{json, run};
-use super::features::{drop_capabilities, with_filter};
-use super::mounts::{unmount, unmount_sys, with_own_mounts};
-use super::supervise::{Verdict, listen, supervise};
-use super::{
+use crate::attach::busybox;
+use crate::cli::{json, run};
+use crate::features::{drop_capabilities, with_filter};
+use crate::machine::supervise::{Verdict, listen, supervise};
+use crate::mounts::{unmount, unmount_sys, with_own_mounts};
+use crate::{
     Counter, FUNCTION, KPROBE_EVENTS, KPROBES, Switch, address_of, asked, clean, function,
     kallsyms, kernel_name, promised, unlink, version,
 };

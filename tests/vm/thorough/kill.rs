@@ -9,9 +9,9 @@ use kprobe_attach::tracefs::{EventLine, sweep};
 use kprobe_attach::{AttachMode, Kernel, KprobeOpts};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
 
-use super::process::{Child, shared};
-use super::supervise::{Verdict, When, listen, supervise};
-use super::{
+use crate::machine::process::{Child, shared};
+use crate::machine::supervise::{Verdict, When, listen, supervise};
+use crate::{
     Counter, KPROBE_EVENTS, KPROBES, asked, clean, function, kernel_name, promised, unlink,
 };
 
@@ -133,7 +133,7 @@ fn a_process_killed_at_any_system_call_leaves_nothing_that_cannot_be_swept() {
         assert_eq!(left_by_mode > 0, mode.uses_tracefs(), "{mode}");
         left += left_by_mode;
     }
-    super::report(format_args!(
+    crate::report(format_args!(
         "{}: {kills} kills at a system call, {left} events left by them and swept, 0 leaks",
         kernel_name()
     ));

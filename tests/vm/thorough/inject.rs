@@ -12,8 +12,8 @@ use kprobe_attach::tracefs::sweep;
 use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeLink, KprobeOpts, Target};
 use rustix::process::{Resource, Rlimit, getrlimit};
 
-use super::supervise::{Failure, Injector};
-use super::{
+use crate::machine::supervise::{Failure, Injector};
+use crate::{
     Counter, FUNCTION, KPROBES, Trace, asked, function, kernel_name, link_modes, promised, unlink,
 };
 
@@ -320,7 +320,7 @@ fn cycle(matrix: &Matrix<'_>, kernel: &Kernel, counter: &Counter, mode: AttachMo
 
 /// The kernel drops what a pin held a moment after the pin.
 fn wait_for_the_end_of_pins() {
-    super::wait_until(|| fs::read_to_string(KPROBES).unwrap().is_empty());
+    crate::wait_until(|| fs::read_to_string(KPROBES).unwrap().is_empty());
 }
 
 /// Pins a link, and opens it again.
@@ -476,7 +476,7 @@ fn whichever_system_call_fails_the_error_names_it_and_nothing_is_left() {
             || {
                 let target = Target::symbol("vfs_read").unwrap();
                 let name = "p:kprobe_attach_0123456789abcdef/probe_01234567_0";
-                super::define(&format!("{name} {target}"));
+                crate::define(&format!("{name} {target}"));
             },
             |()| sweep(|_| ()),
             |injected, swept| {
@@ -491,7 +491,7 @@ fn whichever_system_call_fails_the_error_names_it_and_nothing_is_left() {
         );
         (matrix.cases.get(), matrix.refused.get())
     });
-    super::report(format_args!(
+    crate::report(format_args!(
         "{}: {cases} cases of mode, system call and errno, {refused} of them refused, 0 leaks",
         kernel_name()
     ));
