@@ -1,85 +1,11 @@
 //! How little the kernel is asked: strace sees every system call of an attach, the questions before
 //! it among them.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-
 use kprobe_attach::{AttachMode, Kernel, KprobeOpts};
 
-use super::cli::normal;
-use super::{Counter, asked, clean, function, link_modes, promised, version};
-
-/// Set in a process that strace looks at.
-const TRACED: &str = "KPROBE_ATTACH_TEST_TRACED";
-
-/// What strace saw of a test.
-pub(crate) struct Traced {
-    /// The system calls of each [`section`].
-    pub(crate) sections: Vec<Vec<String>>,
-}
-
-impl Traced {
-    /// Runs the test of this name once more, below strace; [`None`] in that process.
-    pub(crate) fn by(name: &str) -> Option<Self> {
-        const DIR: &str = "/tmp/traced";
-        if std::env::var_os(TRACED).is_some() {
-            return None;
-        }
-        fs::create_dir(DIR).unwrap();
-        // A file for each thread, so that no line is cut by another.
-        let output = Command::new("/bin/strace")
-            .args(["-ff", "-v", "-s", "1000", "-o", "/tmp/traced/by"])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--include-ignored", "--test-threads=1", "--exact", name])
-            .env(TRACED, "")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let passed = output.status.success() && text.contains(" 1 passed;");
-        let entries = fs::read_dir(DIR).unwrap();
-        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        files.sort_by_key(|file| thread(file.as_path()));
-        let traces = files.iter().map(|file| fs::read_to_string(file).unwrap());
-        let sections = traces.flat_map(|trace| sections(&trace)).collect();
-        fs::remove_dir_all(DIR).unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(passed, "{text}\n{errors}");
-        Some(Self { sections })
-    }
-}
-
-/// The thread that a file is of.
-fn thread(file: &Path) -> u32 {
-    file.extension().unwrap().to_str().unwrap().parse().unwrap()
-}
-
-/// The sections of a thread: what is between the first of two marks and the second.
-fn sections(trace: &str) -> Vec<Vec<String>> {
-    let mut sections = Vec::new();
-    let mut section = None;
-    for line in trace.lines() {
-        if line.starts_with("getppid(") {
-            match section.take() {
-                None => section = Some(Vec::new()),
-                Some(section) => sections.push(section),
-            }
-        } else if let Some(section) = &mut section {
-            section.push(line.to_owned());
-        }
-    }
-    assert!(section.is_none(), "a section without an end");
-    sections
-}
-
-/// Runs something whose system calls are looked at.
-pub(crate) fn section<T>(run: impl FnOnce() -> T) -> T {
-    // Nobody else asks for it.
-    let _mark = rustix::process::getppid();
-    let result = run();
-    let _mark = rustix::process::getppid();
-    result
-}
+use crate::machine::{
+    Counter, Traced, asked, clean, function, link_modes, normal, promised, section, version,
+};
 
 /// The names of system calls, those that fail with a `!` behind it.
 fn names(calls: &[String]) -> Vec<String> {

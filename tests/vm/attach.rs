@@ -1,19 +1,17 @@
 //! Probes fire, in every mode, and stop when they are detached.
 
 use std::fs;
-use std::process::Command;
 
 use kprobe_attach::bpf::Array;
 use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::tracefs::EventLine;
 use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts, Target, TargetBuf, attach_kprobe};
-
 use rustix::thread::CpuSet;
 
-use super::link::tells_place;
-use super::{
-    Counter, FUNCTION, LOCAL_ENTRY, OTHER_FUNCTION, address_of, asked, clean, counting,
-    counting_by_cookie, fds, function, in_thread, link_modes, mkdir, promised, unlink,
+use crate::machine::{
+    Counter, FUNCTION, LOCAL_ENTRY, OTHER_FUNCTION, address_of, asked, busybox, clean, counting,
+    counting_by_cookie, fds, function, in_thread, link_modes, mkdir, promised, tells_place, unlink,
+    version,
 };
 
 #[test]
@@ -247,21 +245,13 @@ fn the_longest_function_name_is_attached_under_an_event_name_of_its_own() {
     }
 }
 
-pub(crate) fn busybox(command: &str) {
-    let status = Command::new("/bin/busybox")
-        .args(command.split(' '))
-        .status()
-        .unwrap();
-    assert!(status.success(), "{command}");
-}
-
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_function_of_a_module_is_attached_by_its_module() {
     if std::env::var("KPROBE_ATTACH_MODULES").unwrap().is_empty() {
         // Of a kernel that it has replaced, Debian keeps the image and not the modules; these it
         // has in one package.
-        assert!(![(5, 10), (6, 1), (6, 12)].contains(&super::version()));
+        assert!(![(5, 10), (6, 1), (6, 12)].contains(&version()));
         println!("not run here: there are no modules of this kernel");
         return;
     }
@@ -397,8 +387,7 @@ fn cpu_0_offline_is_no_obstacle() {
     const ONLINE: &str = "/sys/devices/system/cpu/cpu0/online";
     // x86 lost the offlining of CPU 0 in Linux 6.5 (commit e59e74dc48a3); before, the machine is
     // booted with cpu0_hotplug.
-    let may =
-        super::version() < (6, 5) || cfg!(not(any(target_arch = "x86_64", target_arch = "x86")));
+    let may = version() < (6, 5) || cfg!(not(any(target_arch = "x86_64", target_arch = "x86")));
     if !may {
         assert!(
             !fs::exists(ONLINE).unwrap(),

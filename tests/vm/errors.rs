@@ -12,7 +12,10 @@ use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeOpts, Target, symbol
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
-use super::{Counter, Trace, asked, clean, function, kallsyms, kernel_name, promised};
+use crate::machine::{
+    Counter, FUNCTION, Trace, address_of, asked, clean, define, fds, function, kallsyms,
+    kernel_name, promised,
+};
 
 /// The failure of an attach in every promised mode.
 fn failures(target: Target<'_>, opts: &KprobeOpts) -> Vec<(AttachMode, Error)> {
@@ -126,7 +129,7 @@ fn a_function_that_the_kernel_protects_is_told() {
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_address_in_the_middle_of_a_function_is_no_place_for_a_return_probe() {
-    let address = super::address_of(super::FUNCTION) + 9;
+    let address = address_of(FUNCTION) + 9;
     let target = Target::address(address);
     for (mode, error) in failures(target, &KprobeOpts::new().retprobe(true)) {
         let cause = error.cause();
@@ -176,7 +179,7 @@ struct FewFds {
 
 impl FewFds {
     fn new() -> Self {
-        let highest = super::fds().into_keys().max().unwrap();
+        let highest = fds().into_keys().max().unwrap();
         let open = std::iter::repeat_with(|| fs::File::open("/").unwrap());
         let is_below = |file: &fs::File| file.as_raw_fd().unsigned_abs() < highest;
         let fill = open.take_while(is_below).collect();
@@ -341,7 +344,7 @@ fn an_event_that_another_uses_is_reported_by_detach() {
                 "{error}"
             );
             fs::write(&enable, "0").unwrap();
-            super::define(&format!("-:{name}"));
+            define(&format!("-:{name}"));
         });
     }
 }

@@ -4,25 +4,17 @@ use std::fs;
 
 use kprobe_attach::bpf::{Array, Program};
 use kprobe_attach::error::{Cause, Step};
-use kprobe_attach::fd::{AsFd, AsRawFd};
 use kprobe_attach::{AttachMode, Errno, KprobeLink, KprobeOpts, Target, TargetBuf};
 use rustix::thread::CapabilitySet;
 
-use super::features::drop_capabilities;
-use super::{
-    Counter, FUNCTION, LOCAL_ENTRY, address_of, asked, clean, function, in_thread, link_modes,
-    promised, unlink, version,
+use crate::machine::{
+    Counter, FUNCTION, LOCAL_ENTRY, address_of, asked, clean, drop_capabilities, function,
+    in_thread, link_modes, pin, promised, tells_place, unlink, version,
 };
 
 /// Whether the kernel is at least of this version.
 fn at_least(major: u32, minor: u32) -> bool {
     version() >= (major, minor)
-}
-
-/// Whether the kernel tells the place of a probe in this mode: of a link since Linux 6.6, and of a
-/// perf event ever.
-pub(crate) fn tells_place(mode: AttachMode) -> bool {
-    !mode.uses_link() || at_least(6, 6)
 }
 
 #[test]
@@ -304,26 +296,4 @@ fn a_pin_of_another_kind_is_not_opened() {
             fs::remove_file(PIN).unwrap();
         }
     });
-}
-
-/// `BPF_OBJ_PIN`'s attribute, written by a second hand than the library's.
-#[repr(C)]
-struct ObjPin {
-    pathname: u64,
-    bpf_fd: i32,
-    file_flags: u32,
-}
-
-/// Pins a program or map, which the library leaves to whoever loads one.
-pub(crate) fn pin(object: &impl AsFd, path: &str) {
-    let path = std::ffi::CString::new(path).unwrap();
-    let attr = ObjPin {
-        pathname: path.as_ptr().expose_provenance() as u64,
-        bpf_fd: object.as_fd().as_raw_fd(),
-        file_flags: 0,
-    };
-    #[allow(unsafe_code, reason = "an independent witness of bpf(2)")]
-    // SAFETY: the attribute of BPF_OBJ_PIN, with a path that outlives the call.
-    let answer = unsafe { libc::syscall(libc::SYS_bpf, 6, &raw const attr, size_of::<ObjPin>()) };
-    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
 }

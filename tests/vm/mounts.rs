@@ -1,63 +1,20 @@
 //! Nothing need be mounted, and nothing that is mounted for it is ever seen.
 
-use std::ffi::CStr;
 use std::fs;
 
 use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::kernel::Support;
 use kprobe_attach::tracefs::{sweep, sweep_dry_run};
 use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts, Mount, attach_kprobe};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
-use super::asked::{Traced, section};
-use super::features::{drop_capabilities, with_filter};
-use super::link::tells_place;
-use super::{Counter, Switch, clean, function, in_thread, kernel_name, promised, unlink};
 use crate::machine::process::Child;
-
-const TRACEFS: &str = "/sys/kernel/tracing";
-
-/// Runs a test in a thread with mounts of its own.
-pub(crate) fn with_own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    in_thread(|| {
-        #[allow(
-            deprecated,
-            reason = "this thread shares no memory with another that is changed by it"
-        )]
-        rustix::thread::unshare(UnshareFlags::FS | UnshareFlags::NEWNS).unwrap();
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", private).unwrap();
-        test()
-    })
-}
-
-pub(crate) fn unmount(path: &str) {
-    rustix::mount::unmount(path, UnmountFlags::DETACH).unwrap();
-}
-
-fn mount(fs_type: &str, path: &str) {
-    let flags = MountFlags::empty();
-    rustix::mount::mount("none", path, fs_type, flags, None::<&CStr>).unwrap();
-}
-
-/// Mounts something empty over a path.
-fn hide(path: &str) {
-    mount("tmpfs", path);
-}
-
-/// Unmounts all of the kernel's own file systems.
-fn unmount_all() {
-    unmount_sys();
-    unmount("/proc");
-}
-
-/// Unmounts sysfs, and all that is below it.
-pub(crate) fn unmount_sys() {
-    for path in [TRACEFS, "/sys/kernel/debug", "/sys/fs/bpf", "/sys"] {
-        unmount(path);
-    }
-}
+use crate::machine::{
+    Counter, FUNCTION, KPROBES, Switch, TRACEFS, Traced, clean, drop_capabilities, function, hide,
+    in_thread, kernel_name, link_modes, mount, promised, section, tells_place, unlink, unmount,
+    unmount_all, version, wait_until, with_filter, with_own_mounts,
+};
 
 /// The mount table of this thread, for which procfs is mounted for a moment where there is none.
 fn mount_table() -> String {
@@ -88,7 +45,7 @@ fn every_promised_mode_fires() {
         unlink(2);
         assert_eq!(counter.hits(), 2, "{mode}");
         let told = kernel.missed(&link).unwrap();
-        let by_link = mode.uses_link() && super::version() >= (6, 7);
+        let by_link = mode.uses_link() && version() >= (6, 7);
         assert_eq!(
             told,
             (by_link || mode.uses_tracefs()).then_some(0),
@@ -441,7 +398,7 @@ fn a_pid_namespace_of_its_own_changes_nothing() {
 fn a_pin_in_a_file_system_out_of_sight_is_made_where_asked_and_ends_with_it() {
     if kernel_name() == "5.10" {
         // No link, so nothing to pin.
-        assert!(super::link_modes().is_empty());
+        assert!(link_modes().is_empty());
         return;
     }
     clean(|| {
@@ -464,7 +421,7 @@ fn a_pin_in_a_file_system_out_of_sight_is_made_where_asked_and_ends_with_it() {
             let bpffs = Mount::bpffs().unwrap();
             assert_eq!(bpffs.path(), None);
             let pinned = link.pin_at(&bpffs, "probe");
-            if super::version() < (6, 5) {
+            if version() < (6, 5) {
                 let error = pinned.unwrap_err();
                 assert_eq!((error.step(), error.errno()), (Step::Pin, Errno::INVAL));
                 assert!(error.to_string().contains("by path only"), "{error}");
@@ -484,8 +441,8 @@ fn a_pin_in_a_file_system_out_of_sight_is_made_where_asked_and_ends_with_it() {
             assert_eq!(counter.hits(), 1);
             drop(bpffs);
             // The file system ends with its last file descriptor, in its own time.
-            let kprobes = || fs::read_to_string(super::KPROBES).unwrap();
-            super::wait_until(|| !kprobes().contains(super::FUNCTION));
+            let kprobes = || fs::read_to_string(KPROBES).unwrap();
+            wait_until(|| !kprobes().contains(FUNCTION));
             unlink(1);
             assert_eq!(counter.hits(), 1);
         });

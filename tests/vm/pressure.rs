@@ -13,11 +13,11 @@ use kprobe_attach::{Errno, Kernel, KprobeOpts, Plan};
 use rustix::mount::MountFlags;
 use rustix::thread::CapabilitySet;
 
-use super::cli::{json, run};
-use super::features::drop_capabilities;
-use super::mounts::with_own_mounts;
-use super::{Counter, FUNCTION, KPROBE_EVENTS, asked, clean, define, function, promised, unlink};
 use crate::machine::process::{Child, shared};
+use crate::machine::{
+    Counter, FUNCTION, KPROBE_EVENTS, asked, clean, define, drop_capabilities, function, json,
+    promised, run, unlink, wait_until, with_own_mounts,
+};
 
 /// The group and the name of the event that a plan would define.
 fn name_of(plan: &Plan<'_>) -> String {
@@ -97,7 +97,7 @@ fn a_kernel_that_is_shared_over_fork_gives_a_name_once() {
             let parent_has_it = &shared::<1>()[0];
             let child = Child::fork(|| {
                 let copy = plan();
-                super::wait_until(|| parent_has_it.load(Ordering::Acquire) == 1);
+                wait_until(|| parent_has_it.load(Ordering::Acquire) == 1);
                 let error = copy.attach(&counter.program).unwrap_err();
                 assert_eq!(
                     (error.step(), error.errno(), error.cause()),

@@ -13,10 +13,9 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use rustix::{process, thread};
 
-use super::features::with_filter;
-use super::why::load_as;
-use super::{
-    Counter, PARANOID, Switch, asked, clean, function, in_thread, kernel_name, promised, unlink,
+use crate::machine::{
+    Counter, PARANOID, Switch, asked, clean, fds, function, in_thread, kernel_name, load_as,
+    promised, unlink, with_filter,
 };
 
 /// That something works, or at which step it fails, with which errno and cause.
@@ -25,6 +24,9 @@ type Answer = Result<(), (Step, Errno, Cause)>;
 /// The answers of the four modes in their order, and of the choice that is made when none is asked
 /// for.
 type Answers = [Answer; 5];
+
+/// Runs a test as the privileges of a situation leave it.
+type Situation<'s> = &'s dyn Fn(&(dyn Fn() + Sync));
 
 const WORKS: Answers = [Ok(()); 5];
 
@@ -35,6 +37,7 @@ const fn denied(errno: Errno, cause: Cause) -> Answers {
 
 /// The files of tracefs are root's.
 const NO_FILE: Answer = Err((Step::ProbeKernel, Errno::ACCESS, Cause::NoKprobeEvents));
+
 const WORKS_WITHOUT_TRACEFS: Answers = [Ok(()), Ok(()), NO_FILE, NO_FILE, Ok(())];
 
 const MAY_NOT_LOAD: Answer = Err((Step::LoadProgram, Errno::PERM, Cause::NoPermission));
@@ -80,9 +83,6 @@ fn attached(kernel: &Kernel, program: impl AsFd) -> Answers {
     [link, perf, legacy_link, legacy, attach(None)]
 }
 
-/// Runs a test as the privileges of a situation leave it.
-type Situation<'s> = &'s dyn Fn(&(dyn Fn() + Sync));
-
 /// Holds what a situation leaves against the table: loading a program; attaching one that somebody
 /// else has loaded; and if it may load, attaching its own, which must be the same.
 fn hold(name: &str, situation: Situation<'_>, load: Answer, modes: Answers) {
@@ -114,6 +114,7 @@ fn hold(name: &str, situation: Situation<'_>, load: Answer, modes: Answers) {
 }
 
 const ROOT: u32 = 0;
+
 const NOBODY: u32 = 65534;
 
 /// Runs a test as a user with these capabilities and no others.
@@ -146,9 +147,13 @@ fn hold_as(user: u32, capabilities: CapabilitySet, load: Answer, modes: Answers)
 }
 
 const NONE: CapabilitySet = CapabilitySet::empty();
+
 const BPF: CapabilitySet = CapabilitySet::BPF;
+
 const PERFMON: CapabilitySet = CapabilitySet::PERFMON;
+
 const BPF_AND_PERFMON: CapabilitySet = BPF.union(PERFMON);
+
 const SYS_ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
 
 #[test]
@@ -305,6 +310,7 @@ fn with_filters(syscalls: &[libc::c_long], test: &(dyn Fn() + Sync)) {
 }
 
 const SECCOMP: Answer = Err((Step::ProbeKernel, Errno::PERM, Cause::Seccomp));
+
 const MAY_NOT_LOAD_FOR_SECCOMP: Answer = Err((Step::LoadProgram, Errno::PERM, Cause::Seccomp));
 
 #[test]
@@ -433,7 +439,7 @@ mod lockdown_confidentiality {
     use kprobe_attach::kernel::Support;
     use kprobe_attach::{Errno, Kernel};
 
-    use super::super::fds;
+    use super::fds;
     use super::{hold, lockdown};
 
     #[test]

@@ -6,60 +6,22 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
 use kprobe_attach::error::{Cause, Step};
-use kprobe_attach::tracefs::{EventLine, Swept, sweep, sweep_dry_run};
+use kprobe_attach::tracefs::{Swept, sweep, sweep_dry_run};
 use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeOpts};
 use rustix::process::{Pid, Signal};
 use rustix::thread::CapabilitySet;
 
-use super::cli::{json, program, run, wait_until_attached};
-use super::features::drop_capabilities;
-use super::mounts::{unmount, with_own_mounts};
-use super::{Counter, FUNCTION, KPROBE_EVENTS, clean, define, function, promised};
 use crate::machine::process::{Child, shared};
-
-/// Events that other tools might have, in groups that are not ours although they look like it.
-const OTHERS: [&str; 4] = [
-    "p:kprobes/other vfs_read",
-    "p:kprobe_attach/other vfs_read",
-    "r:kprobe_attach_0123456789ABCDEF/probe_01234567_0 vfs_read",
-    "p:kprobe_attach_0123456789abcdef0/probe_01234567_0 vfs_read",
-];
-
-/// Runs a test beside events of other tools, which must be there afterwards.
-pub(crate) fn beside_others(test: impl FnOnce()) {
-    let _others = Others::define();
-    clean(test);
-}
-
-struct Others;
-
-impl Others {
-    fn define() -> Self {
-        OTHERS.into_iter().for_each(define);
-        Self
-    }
-}
-
-impl Drop for Others {
-    fn drop(&mut self) {
-        for line in OTHERS {
-            let name = line.split(' ').next().unwrap();
-            define(&format!("-{}", &name[1..]));
-        }
-    }
-}
+use crate::machine::{
+    Counter, FUNCTION, beside_others, clean, define, drop_capabilities, function, json,
+    kernel_name, ours, program, promised, report, run, unlink_own, unmount, wait_until,
+    wait_until_attached, with_own_mounts,
+};
 
 fn tracefs_modes() -> Vec<AttachMode> {
     let mut modes = promised();
     modes.retain(|mode| mode.uses_tracefs());
     modes
-}
-
-/// Returns this crate's events.
-pub(crate) fn ours() -> Vec<String> {
-    let events = fs::read_to_string(KPROBE_EVENTS).unwrap();
-    let ours = |line: &&str| EventLine::parse(line.as_bytes()).unwrap().is_ours();
-    events.lines().filter(ours).map(str::to_owned).collect()
 }
 
 /// A program that has attached one probe, and is killed when it is dropped, with the one that
@@ -167,7 +129,7 @@ fn an_owner_is_seen_across_pid_namespaces_and_mount_namespaces() {
             assert_eq!(removed(elsewhere()), 1);
             drop(there);
             // Its first process has been waited for, and the second ends in a moment.
-            super::wait_until(|| removed(program()) == 1);
+            wait_until(|| removed(program()) == 1);
         }
     });
 }
@@ -252,20 +214,11 @@ fn sweeping_beside_eight_attaching_processes_removes_no_live_event() {
         }
         assert_eq!(attached.load(Ordering::Relaxed), total);
         assert!(seen_alive > 0);
-        super::report(format_args!(
+        report(format_args!(
             "{}: {sweeps} sweeps beside {total} attaches of {PROCESSES} processes met {seen_alive} live events, none removed",
-            super::kernel_name()
+            kernel_name()
         ));
     });
-}
-
-/// Makes the probed function run, in a place that no other thread of the test uses.
-pub(crate) fn unlink_own(times: usize) {
-    let path = format!("/tmp/probed.{}", rustix::thread::gettid());
-    for _ in 0..times {
-        fs::write(&path, "").unwrap();
-        fs::remove_file(&path).unwrap();
-    }
 }
 
 #[test]

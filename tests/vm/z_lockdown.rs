@@ -8,7 +8,7 @@ use kprobe_attach::explain::Evidence;
 use kprobe_attach::kernel::Support;
 use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts};
 
-use super::{Counter, Trace, asked, function, promised};
+use crate::machine::{Counter, Trace, asked, function, promised};
 
 #[test]
 #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]

@@ -1,4 +1,42 @@
-//! What the tests are made with.
+//! The helpers of the tests: the machine that they run in, and what they do with it.
 
+mod counter;
+mod kernel;
+mod mounts;
+mod probed;
 pub(crate) mod process;
+mod program;
+mod rights;
+mod strace;
 pub(crate) mod supervise;
+mod trace;
+
+pub(crate) use counter::{Counter, counting, counting_by_cookie, load_as, pin};
+pub(crate) use kernel::{
+    LOCAL_ENTRY, PARANOID, Switch, address_of, asked, kallsyms, kernel_name, link_modes, promised,
+    tells_place, version,
+};
+pub(crate) use mounts::{TRACEFS, hide, mount, unmount, unmount_all, unmount_sys, with_own_mounts};
+pub(crate) use probed::{FUNCTION, OTHER_FUNCTION, function, mkdir, unlink, unlink_own};
+pub(crate) use program::{
+    attached, busybox, interrupt, json, program, run, text, wait_until_attached,
+};
+pub(crate) use rights::{drop_capabilities, in_thread, with_filter};
+pub(crate) use strace::{Traced, normal, section};
+pub(crate) use trace::{KPROBE_EVENTS, KPROBES, Trace, beside_others, clean, define, fds, ours};
+
+/// Waits for what comes in a moment.
+pub(crate) fn wait_until(mut done: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed().as_secs() < 20, "it does not come");
+        std::thread::yield_now();
+    }
+}
+
+/// A figure for the one who reads the log of the machine; what a test that passes prints otherwise
+/// is not shown.
+pub(crate) fn report(text: std::fmt::Arguments<'_>) {
+    let line = format!("\nmeasured: {text}\n");
+    std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()).unwrap();
+}

@@ -10,17 +10,17 @@ use kprobe_attach::error::Step;
 use kprobe_attach::plan::Syscall;
 use kprobe_attach::tracefs::sweep;
 use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeLink, KprobeOpts, Target};
-use rustix::process::{Resource, Rlimit, getrlimit};
-
-use crate::machine::supervise::{Failure, Injector};
-use crate::{
-    Counter, FUNCTION, KPROBES, Trace, asked, function, kernel_name, link_modes, promised, unlink,
-};
-
 #[cfg(target_pointer_width = "64")]
 use libc::{SYS_fcntl as FCNTL, SYS_newfstatat as STAT};
 #[cfg(target_pointer_width = "32")]
 use libc::{SYS_fcntl64 as FCNTL, SYS_statx as STAT};
+use rustix::process::{Resource, Rlimit, getrlimit};
+
+use crate::machine::supervise::{Failure, Injector};
+use crate::machine::{
+    Counter, FUNCTION, KPROBES, Trace, asked, define, function, kernel_name, link_modes, promised,
+    report, unlink, wait_until,
+};
 
 /// The errnos with which a system call may fail in earnest.
 fn errnos(number: libc::c_long) -> &'static [Errno] {
@@ -320,7 +320,7 @@ fn cycle(matrix: &Matrix<'_>, kernel: &Kernel, counter: &Counter, mode: AttachMo
 
 /// The kernel drops what a pin held a moment after the pin.
 fn wait_for_the_end_of_pins() {
-    crate::wait_until(|| fs::read_to_string(KPROBES).unwrap().is_empty());
+    wait_until(|| fs::read_to_string(KPROBES).unwrap().is_empty());
 }
 
 /// Pins a link, and opens it again.
@@ -476,7 +476,7 @@ fn whichever_system_call_fails_the_error_names_it_and_nothing_is_left() {
             || {
                 let target = Target::symbol("vfs_read").unwrap();
                 let name = "p:kprobe_attach_0123456789abcdef/probe_01234567_0";
-                crate::define(&format!("{name} {target}"));
+                define(&format!("{name} {target}"));
             },
             |()| sweep(|_| ()),
             |injected, swept| {
@@ -491,7 +491,7 @@ fn whichever_system_call_fails_the_error_names_it_and_nothing_is_left() {
         );
         (matrix.cases.get(), matrix.refused.get())
     });
-    crate::report(format_args!(
+    report(format_args!(
         "{}: {cases} cases of mode, system call and errno, {refused} of them refused, 0 leaks",
         kernel_name()
     ));

@@ -11,8 +11,8 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
 
 use crate::machine::process::{Child, shared};
 use crate::machine::supervise::{Verdict, When, listen, supervise};
-use crate::{
-    Counter, KPROBE_EVENTS, KPROBES, asked, clean, function, kernel_name, promised, unlink,
+use crate::machine::{
+    Counter, KPROBE_EVENTS, KPROBES, asked, clean, function, kernel_name, promised, report, unlink,
 };
 
 /// Asks the kernel, attaches and detaches in a child, whose system calls of its own are decided one
@@ -133,7 +133,7 @@ fn a_process_killed_at_any_system_call_leaves_nothing_that_cannot_be_swept() {
         assert_eq!(left_by_mode > 0, mode.uses_tracefs(), "{mode}");
         left += left_by_mode;
     }
-    crate::report(format_args!(
+    report(format_args!(
         "{}: {kills} kills at a system call, {left} events left by them and swept, 0 leaks",
         kernel_name()
     ));

@@ -11,9 +11,9 @@ use kprobe_attach::{Kernel, KprobeOpts, Target};
 use rustix::process::Signal;
 
 use crate::machine::process::{Child, shared};
-use crate::sweep::{beside_others, ours, unlink_own};
-use crate::{
-    Counter, KPROBES, OTHER_FUNCTION, Trace, function, kernel_name, mkdir, promised, unlink,
+use crate::machine::{
+    Counter, KPROBES, OTHER_FUNCTION, Trace, beside_others, fds, function, kernel_name, mkdir,
+    ours, promised, report, unlink, unlink_own,
 };
 
 /// How many cycles of attaching and detaching a test makes.
@@ -55,7 +55,7 @@ impl Size {
             "VmallocUsed:",
         ];
         Self {
-            fds: crate::fds().len(),
+            fds: fds().len(),
             process: of("/proc/self/status", &["RssAnon:"]),
             kernel: of("/proc/meminfo", &of_kernel),
         }
@@ -95,7 +95,7 @@ fn attaching_and_detaching_many_times_grows_nothing() {
     let (after, seconds) = (Size::now(), start.elapsed().as_secs());
     assert_eq!(Trace::now(), trace);
     assert_eq!(fs::read_to_string(KPROBES).unwrap(), "");
-    crate::report(format_args!(
+    report(format_args!(
         "{}: {cycles} cycles in {} modes, {seconds} s after {warm_up}: {} to {} fds, {} to {} KiB of the process's, \
          {} to {} KiB of the kernel's, no event, no probe",
         kernel_name(),
@@ -202,7 +202,7 @@ fn processes_and_threads_attach_detach_die_and_sweep_at_once_and_nothing_is_lost
     });
     let attached = attached.load(Ordering::Relaxed);
     assert_eq!(attached, (2 * PROCESSES * THREADS * each) as u64);
-    crate::report(format_args!(
+    report(format_args!(
         "{}: {attached} attaches by {PROCESSES} processes of {THREADS} threads, {} sweeps beside them, {killed} processes \
          killed and {} of their events swept",
         kernel_name(),

@@ -1,0 +1,51 @@
+//! Mounts of a thread's own.
+
+use std::ffi::CStr;
+
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::thread::UnshareFlags;
+
+use super::in_thread;
+
+pub(crate) const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// Runs a test in a thread with mounts of its own.
+pub(crate) fn with_own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    in_thread(|| {
+        #[allow(
+            deprecated,
+            reason = "this thread shares no memory with another that is changed by it"
+        )]
+        rustix::thread::unshare(UnshareFlags::FS | UnshareFlags::NEWNS).unwrap();
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).unwrap();
+        test()
+    })
+}
+
+pub(crate) fn mount(fs_type: &str, path: &str) {
+    let flags = MountFlags::empty();
+    rustix::mount::mount("none", path, fs_type, flags, None::<&CStr>).unwrap();
+}
+
+/// Mounts something empty over a path.
+pub(crate) fn hide(path: &str) {
+    mount("tmpfs", path);
+}
+
+pub(crate) fn unmount(path: &str) {
+    rustix::mount::unmount(path, UnmountFlags::DETACH).unwrap();
+}
+
+/// Unmounts sysfs, and all that is below it.
+pub(crate) fn unmount_sys() {
+    for path in [TRACEFS, "/sys/kernel/debug", "/sys/fs/bpf", "/sys"] {
+        unmount(path);
+    }
+}
+
+/// Unmounts all of the kernel's own file systems.
+pub(crate) fn unmount_all() {
+    unmount_sys();
+    unmount("/proc");
+}
