@@ -49,7 +49,7 @@ cmd_msrv() {
     # Another place, for another lock file. Only the direct dependencies: that the oldest of all fit together is up to them.
     dir=$scratch/minimal
     mkdir "$dir"
-    cp -r Cargo.toml src README.md "$dir/"
+    cp -r Cargo.toml src tests README.md "$dir/" # tests/vm is of the workspace
     (
         cd "$dir"
         RUSTC_BOOTSTRAP=1 cargo generate-lockfile -q -Zdirect-minimal-versions

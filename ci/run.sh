@@ -72,7 +72,7 @@ need() {
 }
 
 cmd_fmt() {
-    cargo fmt --check
+    cargo fmt --all --check
     cargo fmt --check --manifest-path tests/embed/Cargo.toml
     [[ ! -e fuzz/Cargo.toml ]] || cargo fmt --check --manifest-path fuzz/Cargo.toml
 }
@@ -83,6 +83,7 @@ cmd_lint() {
     need gcc libc6-dev shellcheck
     shellcheck -x ci/run.sh
     cargo clippy --all-targets --locked -- -D warnings
+    cargo clippy -p kprobe-attach-vm --test vm --locked -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
     cargo clippy --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed -- -D warnings
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
@@ -272,7 +273,8 @@ build_vm_tests() {
     fi
     json=$(env "$(linker_variable "$target")=$linker" CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=line-tables-only \
         RUSTFLAGS="$(std_flags "$target") $(target_flags "$target") -C target-feature=+crt-static" \
-        cargo test --locked --no-run --target "$target" --target-dir target/vm-tests --test vm --message-format=json-render-diagnostics)
+        cargo test --locked --no-run -p kprobe-attach-vm --test vm --target "$target" --target-dir target/vm-tests \
+            --message-format=json-render-diagnostics)
     path=$(sed -n '/"name":"vm"/s/.*"executable":"\([^"]*\)".*/\1/p' <<<"$json")
     [[ -n $path ]] || die "cargo built no test binary vm"
     mkdir -p "$vm_dir"

@@ -31,7 +31,6 @@ fn cases() -> Vec<KprobeOpts> {
 const SECTIONS: usize = 3;
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_first_attach_asks_what_its_mode_takes_and_the_next_one_nothing() {
     let name = "asked::the_first_attach_asks_what_its_mode_takes_and_the_next_one_nothing";
     let Some(traced) = Traced::by(name) else {
@@ -131,7 +130,6 @@ fn check_first(opts: &KprobeOpts, calls: &[String]) {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn nothing_is_asked_before_the_answer_is_needed_and_nothing_twice() {
     let name = "asked::nothing_is_asked_before_the_answer_is_needed_and_nothing_twice";
     let Some(traced) = Traced::by(name) else {

@@ -15,7 +15,6 @@ use crate::machine::{
 };
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn entry_and_return_probes_fire_until_detached() {
     let kernel = asked();
     for mode in promised() {
@@ -36,7 +35,6 @@ fn entry_and_return_probes_fire_until_detached() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn dropping_a_link_detaches() {
     let kernel = asked();
     for mode in promised() {
@@ -51,7 +49,6 @@ fn dropping_a_link_detaches() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_default_mode_is_the_first_that_is_promised() {
     clean(|| {
         let counter = Counter::new();
@@ -63,7 +60,6 @@ fn the_default_mode_is_the_first_that_is_promised() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn one_program_attached_twice_sees_both_cookies() {
     let kernel = asked();
     for mode in link_modes() {
@@ -87,7 +83,6 @@ fn one_program_attached_twice_sees_both_cookies() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_cookie_is_refused_where_nothing_carries_it() {
     let kernel = asked();
     for mode in AttachMode::ALL {
@@ -110,7 +105,6 @@ fn a_cookie_is_refused_where_nothing_carries_it() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_offset_fires_on_instruction_boundaries_only() {
     let kernel = asked();
     let first = if LOCAL_ENTRY == 0 { 1 } else { LOCAL_ENTRY };
@@ -156,7 +150,6 @@ fn an_offset_fires_on_instruction_boundaries_only() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_address_fires_in_every_mode() {
     let kernel = asked();
     let target = Target::address(address_of(FUNCTION) + LOCAL_ENTRY);
@@ -177,7 +170,6 @@ fn an_address_fires_in_every_mode() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn two_programs_on_one_function_both_fire() {
     let kernel = asked();
     for mode in promised() {
@@ -200,7 +192,6 @@ fn two_programs_on_one_function_both_fire() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_longest_function_name_is_attached_under_an_event_name_of_its_own() {
     let kernel = asked();
     // What ftrace can trace can be probed; a module's function has a second word.
@@ -246,7 +237,6 @@ fn the_longest_function_name_is_attached_under_an_event_name_of_its_own() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_function_of_a_module_is_attached_by_its_module() {
     if std::env::var("KPROBE_ATTACH_MODULES").unwrap().is_empty() {
         // Of a kernel that it has replaced, Debian keeps the image and not the modules; these it
@@ -288,7 +278,6 @@ fn a_function_of_a_module_is_attached_by_its_module() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn maxactive_reaches_the_kernel() {
     let kernel = asked();
     for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
@@ -311,7 +300,6 @@ fn maxactive_reaches_the_kernel() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_link_holds_one_file_descriptor_and_a_tracefs_event_two() {
     let kernel = asked();
     for mode in promised() {
@@ -327,7 +315,6 @@ fn a_link_holds_one_file_descriptor_and_a_tracefs_event_two() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn many_probes_are_told_apart() {
     let kernel = asked();
     for mode in promised() {
@@ -348,7 +335,6 @@ fn many_probes_are_told_apart() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_thread_that_may_not_run_on_cpu_0_opens_events_on_one_of_its_own() {
     let all = rustix::thread::sched_getaffinity(None).unwrap();
     let mut cpus = (0..CpuSet::MAX_CPU).rev();
@@ -382,7 +368,6 @@ fn a_thread_that_may_not_run_on_cpu_0_opens_events_on_one_of_its_own() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn cpu_0_offline_is_no_obstacle() {
     const ONLINE: &str = "/sys/devices/system/cpu/cpu0/online";
     // x86 lost the offlining of CPU 0 in Linux 6.5 (commit e59e74dc48a3); before, the machine is

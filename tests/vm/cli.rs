@@ -1,6 +1,5 @@
 //! The program, as a user and as a script sees it.
 
-use std::io::BufRead;
 use std::process::{Command, Stdio};
 
 use kprobe_attach::AttachMode;
@@ -11,7 +10,6 @@ use crate::machine::{
 };
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn features_prints_the_promised_modes() {
     let output = run(&["features", "--json"]);
     assert_eq!(output.status.code(), Some(0));
@@ -46,7 +44,6 @@ fn features_prints_the_promised_modes() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn help_fits_a_screen_and_a_wrong_command_line_is_2() {
     let output = run(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
@@ -84,7 +81,6 @@ fn help_fits_a_screen_and_a_wrong_command_line_is_2() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_failure_is_a_line_for_each_probe_and_nothing_stays_attached() {
     clean(|| {
         let probes = [
@@ -134,7 +130,6 @@ fn a_failure_is_a_line_for_each_probe_and_nothing_stays_attached() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn attach_holds_a_pinned_program_or_pins_its_links() {
     const PIN: &str = "/sys/fs/bpf/program";
     clean(|| {
@@ -200,7 +195,6 @@ fn attach_holds_a_pinned_program_or_pins_its_links() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn features_tells_how_each_thing_was_found() {
     let features = || json(&run(&["features", "--json"]).stdout).remove(0);
     let mounted = features();
@@ -249,7 +243,6 @@ fn features_tells_how_each_thing_was_found() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_plan_is_what_strace_sees() {
     for mode in promised() {
         let cookie = if mode.uses_link() { ",cookie=7" } else { "" };
@@ -306,7 +299,6 @@ fn a_plan_is_what_strace_sees() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_text_longer_than_any_is_refused_and_shown() {
     let long = format!("{}-", "f".repeat(70_000));
     let output = run(&["plan", &long]);
@@ -318,7 +310,6 @@ fn a_text_longer_than_any_is_refused_and_shown() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_hostile_name_reaches_no_system_call_in_any_mode() {
     // Every address may be the kernel's on s390x.
     let no_address = if cfg!(target_arch = "s390x") {

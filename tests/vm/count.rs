@@ -1,6 +1,5 @@
 //! The command `count`, as a user and as a script sees it.
 
-use std::io::BufRead;
 use std::process::{Command, Output, Stdio};
 
 use kprobe_attach::AttachMode;
@@ -14,7 +13,6 @@ use crate::machine::{
 };
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn count_counts_while_the_command_runs_and_hands_its_status_through() {
     for mode in promised() {
         clean(|| {
@@ -40,7 +38,6 @@ fn count_counts_while_the_command_runs_and_hands_its_status_through() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn count_prints_a_table() {
     let output = run(&[
         "count",
@@ -67,7 +64,6 @@ fn count_prints_a_table() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_signal_detaches_and_summarises() {
     for mode in promised() {
         for signal in ["INT", "TERM", "HUP"] {
@@ -83,7 +79,6 @@ fn a_signal_detaches_and_summarises() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_time_ends_it_and_a_closed_pipe_too() {
     clean(|| {
         let output = run(&["count", "--quiet", "--json", "--for", "0.2", FUNCTION]);
@@ -129,7 +124,6 @@ fn the_time_ends_it_and_a_closed_pipe_too() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_command_that_cannot_run_is_127_or_126() {
     clean(|| {
         for (command, status) in [("no-such-command", 127), ("/tmp", 126)] {
@@ -144,7 +138,6 @@ fn a_command_that_cannot_run_is_127_or_126() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn count_pins_counters_and_reads_them_again() {
     const DIR: &str = "/sys/fs/bpf/counters";
     let count = |args: &[&str]| run(&[&["count", "--json", "--pin", DIR], args].concat());
@@ -239,7 +232,6 @@ fn pin_other(counter: &Counter, dir: &str) {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn count_tells_the_hits_that_the_kernel_kept_from_the_program() {
     const DIR: &str = "/sys/fs/bpf/missed";
     const IN_A_MAP: &str = "array_map_update_elem";
@@ -302,7 +294,6 @@ fn pinned_missed() -> Value {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_command_is_itself_before_anything_is_detached() {
     // Between fork and exec it would hold the events, and keep them from being removed.
     clean(|| {
@@ -332,7 +323,6 @@ fn a_command_is_itself_before_anything_is_detached() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn signals_that_were_ignored_at_the_start_stay_so_but_a_childs_end_does_not() {
     clean(|| {
         let program = program().get_program().to_str().unwrap().to_owned();

@@ -38,7 +38,6 @@ fn creating(mode: AttachMode) -> Step {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_missing_function_is_told_from_everything_else() {
     let target = Target::symbol("no_such_function").unwrap();
     for (mode, error) in failures(target, &KprobeOpts::new()) {
@@ -53,7 +52,6 @@ fn a_missing_function_is_told_from_everything_else() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_error_about_a_long_name_has_as_much_of_it_as_it_holds() {
     let name = format!("no_such_function_{}", "f".repeat(100));
     let target = Target::in_module("m", &name).unwrap();
@@ -70,7 +68,6 @@ fn an_error_about_a_long_name_has_as_much_of_it_as_it_holds() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_name_of_several_functions_is_told() {
     let symbols = kallsyms();
     let text = |kind: &char| matches!(kind, 't' | 'T');
@@ -107,7 +104,6 @@ fn a_name_of_several_functions_is_told() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_function_that_the_kernel_protects_is_told() {
     let blacklist = fs::read_to_string("/sys/kernel/debug/kprobes/blacklist").unwrap();
     let name = blacklist.lines().find_map(|line| {
@@ -127,7 +123,6 @@ fn a_function_that_the_kernel_protects_is_told() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_address_in_the_middle_of_a_function_is_no_place_for_a_return_probe() {
     let address = address_of(FUNCTION) + 9;
     let target = Target::address(address);
@@ -144,7 +139,6 @@ fn an_address_in_the_middle_of_a_function_is_no_place_for_a_return_probe() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn what_is_no_kprobe_program_is_refused_and_undone() {
     let kernel = asked();
     for mode in promised() {
@@ -201,7 +195,6 @@ impl FewFds {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn what_could_not_be_asked_for_want_of_file_descriptors_is_unknown_and_says_so() {
     let counter = Counter::new();
     let out_of_fds = |support: Support| match support {
@@ -250,7 +243,6 @@ fn what_could_not_be_asked_for_want_of_file_descriptors_is_unknown_and_says_so()
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_attach_that_runs_out_of_file_descriptors_as_it_asks_leaves_nothing() {
     let counter = Counter::new();
     for mode in promised() {
@@ -279,7 +271,6 @@ fn an_attach_that_runs_out_of_file_descriptors_as_it_asks_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn running_out_of_file_descriptors_at_any_step_leaves_nothing() {
     let kernel = asked();
     let counter = Counter::new();
@@ -319,7 +310,6 @@ fn running_out_of_file_descriptors_at_any_step_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_event_that_another_uses_is_reported_by_detach() {
     let kernel = asked();
     for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
@@ -350,7 +340,6 @@ fn an_event_that_another_uses_is_reported_by_detach() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_memlock_limit_is_raised_for_the_load_and_put_back() {
     let limit = rustix::process::getrlimit(Resource::Memlock);
     let none = Rlimit {
@@ -369,7 +358,6 @@ fn a_memlock_limit_is_raised_for_the_load_and_put_back() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_the_right_to_raise_it_a_memlock_limit_is_used_up_to_its_maximum() {
     let limit = rustix::process::getrlimit(Resource::Memlock);
     let limited = |maximum| {
@@ -401,7 +389,6 @@ fn without_the_right_to_raise_it_a_memlock_limit_is_used_up_to_its_maximum() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_verifier_says_in_the_log_what_it_refuses() {
     clean(|| {
         let mut log = [0; 4096];

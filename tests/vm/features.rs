@@ -13,7 +13,6 @@ use crate::machine::{
 };
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_probed_modes_are_the_promised_ones() {
     let kernel = clean(|| Kernel::new().features());
     let probed = AttachMode::ALL
@@ -26,7 +25,6 @@ fn the_probed_modes_are_the_promised_ones() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn multi_and_session_links_are_found_where_the_kernel_has_them() {
     let features = Kernel::new().features();
     // They take CONFIG_FPROBE, which Debian's 6.1 is built without; elsewhere than on x86 it came
@@ -42,7 +40,6 @@ fn multi_and_session_links_are_found_where_the_kernel_has_them() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_callers_program_answers_as_well_as_an_own_one() {
     clean(|| {
         let counter = Counter::new();
@@ -62,7 +59,6 @@ fn a_callers_program_answers_as_well_as_an_own_one() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn what_sysfs_says_of_the_pmu_is_no_more_than_a_cross_check() {
     const PMU: &str = "/sys/bus/event_source/devices/kprobe";
     let truth = Kernel::new().features();
@@ -106,7 +102,6 @@ fn what_sysfs_says_of_the_pmu_is_no_more_than_a_cross_check() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_tracefs_the_pmu_modes_are_left() {
     // Without CAP_SYS_ADMIN there is no detached mount; the other capabilities stay, and Debian's
     // level 3 would want it.
@@ -159,7 +154,6 @@ fn without_tracefs_the_pmu_modes_are_left() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_missing_capability_is_told_from_a_missing_feature() {
     let _paranoid = Switch::paranoid("2");
     with_own_mounts(|| {
@@ -182,7 +176,6 @@ fn a_missing_capability_is_told_from_a_missing_feature() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_perf_links_the_ioctl_modes_are_left() {
     // A seccomp filter gives the answer of a kernel before 5.15: EINVAL.
     let link_create = 28;
@@ -213,7 +206,6 @@ fn without_perf_links_the_ioctl_modes_are_left() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_answer_that_a_filter_hides_is_unknown_and_named() {
     let link_create = 28;
     with_filter(libc::SYS_bpf, Some(link_create), Errno::PERM, || {

@@ -18,7 +18,6 @@ fn at_least(major: u32, minor: u32) -> bool {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn info_tells_what_the_kernel_tells_and_nothing_else() {
     let kernel = asked();
     for mode in promised() {
@@ -55,7 +54,6 @@ fn info_tells_what_the_kernel_tells_and_nothing_else() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn info_of_a_probe_at_an_address_has_the_address() {
     let kernel = asked();
     let address = address_of(FUNCTION) + LOCAL_ENTRY;
@@ -76,7 +74,6 @@ fn info_of_a_probe_at_an_address_has_the_address() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn info_of_a_perf_event_takes_cap_sys_admin_for_the_place() {
     let kernel = asked();
     // What of an ioctl mode nobody may be told is left open, and no failure.
@@ -98,7 +95,6 @@ fn info_of_a_perf_event_takes_cap_sys_admin_for_the_place() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn missed_is_told_where_the_kernel_can() {
     let kernel = asked();
     for mode in promised() {
@@ -115,7 +111,6 @@ fn missed_is_told_where_the_kernel_can() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_program_tells_what_it_missed_where_the_kernel_counts() {
     let kernel = asked();
     let map = Array::create(1).unwrap();
@@ -141,7 +136,6 @@ fn a_program_tells_what_it_missed_where_the_kernel_counts() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_pinned_link_outlives_its_process_and_ends_with_the_pin() {
     const PIN: &str = "/sys/fs/bpf/links/probe";
     let kernel = asked();
@@ -180,7 +174,6 @@ fn a_pinned_link_outlives_its_process_and_ends_with_the_pin() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_pin_that_fails_leaves_no_directory() {
     let kernel = asked();
     for mode in promised() {
@@ -209,7 +202,6 @@ fn a_pin_that_fails_leaves_no_directory() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_program_is_opened_by_pin_and_by_id() {
     const PIN: &str = "/sys/fs/bpf/program";
     let kernel = asked();
@@ -245,7 +237,6 @@ fn a_program_is_opened_by_pin_and_by_id() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_pin_of_another_kind_is_not_opened() {
     const PIN: &str = "/sys/fs/bpf/other";
     let kernel = asked();

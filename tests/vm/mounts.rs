@@ -78,7 +78,6 @@ fn without_fsopen<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn with_nothing_mounted_every_promised_mode_still_attaches() {
     clean(|| {
         with_own_mounts(|| {
@@ -92,7 +91,6 @@ fn with_nothing_mounted_every_promised_mode_still_attaches() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_leave_nothing_is_mounted_or_forked_and_the_tracefs_modes_are_missing() {
     let Some(traced) = Traced::by(
         "mounts::without_leave_nothing_is_mounted_or_forked_and_the_tracefs_modes_are_missing",
@@ -188,7 +186,6 @@ fn look_without_leave() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn with_nothing_mounted_and_no_fsopen_a_private_namespace_does() {
     clean(|| {
         with_own_mounts(|| {
@@ -209,7 +206,6 @@ fn with_nothing_mounted_and_no_fsopen_a_private_namespace_does() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_private_namespace_sends_nothing_to_where_the_root_is_shared() {
     clean(|| {
         with_own_mounts(|| {
@@ -228,7 +224,6 @@ fn a_private_namespace_sends_nothing_to_where_the_root_is_shared() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_refused_private_namespace_leaves_nothing() {
     clean(|| {
         with_own_mounts(|| {
@@ -247,7 +242,6 @@ fn a_refused_private_namespace_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn with_one_file_system_masked_every_promised_mode_still_attaches() {
     for paths in [
         &["/sys"][..],
@@ -270,7 +264,6 @@ fn with_one_file_system_masked_every_promised_mode_still_attaches() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn file_systems_are_found_at_their_places_and_anywhere_else() {
     with_own_mounts(|| {
         let path = || Mount::tracefs().unwrap().path().map(str::to_owned);
@@ -306,7 +299,6 @@ fn file_systems_are_found_at_their_places_and_anywhere_else() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_read_only_sysfs_with_nothing_below_it_is_enough() {
     clean(|| {
         with_own_mounts(|| {
@@ -321,7 +313,6 @@ fn a_read_only_sysfs_with_nothing_below_it_is_enough() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_automount_in_debugfs_is_woken_where_nothing_else_is_left() {
     let _paranoid = Switch::paranoid("2");
     with_own_mounts(|| {
@@ -339,7 +330,6 @@ fn the_automount_in_debugfs_is_woken_where_nothing_else_is_left() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn sysfs_says_the_same_of_the_pmu_mounted_or_not() {
     let check = || {
         let features = Kernel::with_detached_mounts().features();
@@ -367,7 +357,6 @@ fn sysfs_says_the_same_of_the_pmu_mounted_or_not() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_pid_namespace_of_its_own_changes_nothing() {
     clean(|| {
         in_thread(|| {
@@ -394,7 +383,6 @@ fn a_pid_namespace_of_its_own_changes_nothing() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_pin_in_a_file_system_out_of_sight_is_made_where_asked_and_ends_with_it() {
     if kernel_name() == "5.10" {
         // No link, so nothing to pin.

@@ -27,7 +27,6 @@ fn name_of(plan: &Plan<'_>) -> String {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_name_that_is_taken_is_refused_and_its_event_left_alone() {
     let kernel = asked();
     for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
@@ -53,7 +52,6 @@ fn a_name_that_is_taken_is_refused_and_its_event_left_alone() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_group_that_somebody_else_uses_is_shared_and_only_the_own_event_removed() {
     let kernel = asked();
     for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
@@ -81,7 +79,6 @@ fn a_group_that_somebody_else_uses_is_shared_and_only_the_own_event_removed() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_kernel_that_is_shared_over_fork_gives_a_name_once() {
     let kernel = asked();
     for mode in promised().into_iter().filter(|mode| mode.uses_tracefs()) {
@@ -151,7 +148,6 @@ fn remount_read_only(path: &str) {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn with_a_read_only_tracefs_the_pmu_modes_are_left() {
     clean(|| {
         with_own_mounts(|| {
@@ -163,7 +159,6 @@ fn with_a_read_only_tracefs_the_pmu_modes_are_left() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn with_a_kprobe_events_that_may_not_be_written_the_pmu_modes_are_left() {
     let mode = fs::metadata(KPROBE_EVENTS).unwrap().permissions();
     fs::set_permissions(KPROBE_EVENTS, fs::Permissions::from_mode(0o440)).unwrap();
@@ -178,7 +173,6 @@ fn with_a_kprobe_events_that_may_not_be_written_the_pmu_modes_are_left() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn nothing_is_written_to_a_disk_so_that_a_read_only_root_is_no_obstacle() {
     clean(|| {
         with_own_mounts(|| {

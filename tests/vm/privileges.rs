@@ -157,7 +157,6 @@ const BPF_AND_PERFMON: CapabilitySet = BPF.union(PERFMON);
 const SYS_ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn root_may_do_everything_at_every_level_of_paranoia() {
     for level in ["2", "3"] {
         let _paranoid = Switch::paranoid(level);
@@ -166,7 +165,6 @@ fn root_may_do_everything_at_every_level_of_paranoia() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn cap_bpf_loads_cap_perfmon_attaches_and_who_may_write_has_tracefs() {
     let _paranoid = Switch::paranoid("2");
     let denied = denied(Errno::ACCESS, Cause::NoPermission);
@@ -181,7 +179,6 @@ fn cap_bpf_loads_cap_perfmon_attaches_and_who_may_write_has_tracefs() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn cap_perfmon_alone_attaches_what_it_is_handed() {
     let _paranoid = Switch::paranoid("2");
     let [_, rest @ ..] = WORKS_WITHOUT_TRACEFS;
@@ -204,7 +201,6 @@ fn cap_perfmon_alone_attaches_what_it_is_handed() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_program_of_another_type_leaves_the_question_to_the_next_program() {
     const SOCKET_FILTER: u32 = 1;
     let _paranoid = Switch::paranoid("2");
@@ -235,7 +231,6 @@ fn a_program_of_another_type_leaves_the_question_to_the_next_program() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn at_level_3_of_paranoia_cap_sys_admin_alone_attaches() {
     let _paranoid = Switch::paranoid("3");
     let denied = denied(Errno::ACCESS, Cause::PerfEventParanoid);
@@ -247,7 +242,6 @@ fn at_level_3_of_paranoia_cap_sys_admin_alone_attaches() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_capabilities_of_a_user_namespace_do_not_count() {
     const NAME: &str = "privileges::the_capabilities_of_a_user_namespace_do_not_count";
     const HANDED: &str = "KPROBE_ATTACH_TEST_HANDED";
@@ -268,7 +262,7 @@ fn the_capabilities_of_a_user_namespace_do_not_count() {
             let output = Command::new("unshare")
                 .args(["--user", "-r"])
                 .arg(std::env::current_exe().unwrap())
-                .args(["--include-ignored", "--exact", NAME])
+                .args(["--exact", NAME])
                 .env(HANDED, handed.as_raw_fd().to_string())
                 .output()
                 .unwrap();
@@ -314,7 +308,6 @@ const SECCOMP: Answer = Err((Step::ProbeKernel, Errno::PERM, Cause::Seccomp));
 const MAY_NOT_LOAD_FOR_SECCOMP: Answer = Err((Step::LoadProgram, Errno::PERM, Cause::Seccomp));
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_filter_of_bpf_leaves_the_ioctl_modes_to_a_program_that_is_handed_over() {
     for level in ["2", "3"] {
         let _paranoid = Switch::paranoid(level);
@@ -330,7 +323,6 @@ fn a_filter_of_bpf_leaves_the_ioctl_modes_to_a_program_that_is_handed_over() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_filter_of_perf_event_open_leaves_no_mode() {
     let perf_event_open: Situation<'_> = &|test| with_filters(&[libc::SYS_perf_event_open], test);
     let both = [libc::SYS_bpf, libc::SYS_perf_event_open];
@@ -354,7 +346,6 @@ fn a_filter_of_perf_event_open_leaves_no_mode() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_filter_of_something_else_is_not_to_blame() {
     let _paranoid = Switch::paranoid("2");
     let situation: Situation<'_> = &|test| {
@@ -367,7 +358,6 @@ fn a_filter_of_something_else_is_not_to_blame() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn what_was_allowed_when_the_kernel_was_asked_is_refused_where_it_is_tried() {
     use Step::{CreateEvent, LinkCreate, PerfEventOpen};
     let _paranoid = Switch::paranoid("2");
@@ -424,7 +414,6 @@ mod lockdown_integrity {
     use super::{WORKS, clean, hold, lockdown};
 
     #[test]
-    #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
     fn every_mode_works() {
         assert_eq!(lockdown(), "integrity");
         clean(|| hold("integrity", &|test| test(), Ok(()), WORKS));
@@ -443,7 +432,6 @@ mod lockdown_confidentiality {
     use super::{hold, lockdown};
 
     #[test]
-    #[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
     fn no_mode_works_and_lockdown_is_named() {
         assert_eq!(lockdown(), "confidentiality");
         let tracefs = fs::read_dir("/sys/kernel/tracing").unwrap();

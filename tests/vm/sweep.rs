@@ -51,7 +51,6 @@ impl Drop for Holding {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn what_a_killed_program_left_is_swept_and_nothing_of_a_live_one_or_of_others() {
     beside_others(|| {
         for mode in tracefs_modes() {
@@ -105,7 +104,6 @@ fn what_a_killed_program_left_is_swept_and_nothing_of_a_live_one_or_of_others() 
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_owner_is_seen_across_pid_namespaces_and_mount_namespaces() {
     let elsewhere = || {
         let mut command = Command::new("/bin/busybox");
@@ -135,7 +133,6 @@ fn an_owner_is_seen_across_pid_namespaces_and_mount_namespaces() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_event_that_something_uses_is_not_swept() {
     let name = "kprobe_attach_0123456789abcdef/probe_01234567_0";
     let enable = format!("/sys/kernel/tracing/events/{name}/enable");
@@ -159,7 +156,6 @@ fn an_event_that_something_uses_is_not_swept() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn more_events_than_a_read_returns_are_swept_each_once() {
     beside_others(|| {
         // Names that this crate gives, one that it gave before, and one that it does not.
@@ -181,7 +177,6 @@ fn more_events_than_a_read_returns_are_swept_each_once() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn sweeping_beside_eight_attaching_processes_removes_no_live_event() {
     const PROCESSES: usize = 8;
     const CYCLES: usize = 10;
@@ -222,7 +217,6 @@ fn sweeping_beside_eight_attaching_processes_removes_no_live_event() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_tracefs_a_sweep_says_so() {
     with_own_mounts(|| {
         unmount("/sys/kernel/tracing");

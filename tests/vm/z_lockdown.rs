@@ -11,7 +11,6 @@ use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts};
 use crate::machine::{Counter, Trace, asked, function, promised};
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_locked_down_kernel_offers_no_mode_and_says_why() {
     // The last look at what all the other tests leave behind.
     assert_eq!(Trace::now().events, "");

@@ -25,6 +25,23 @@ pub(crate) use rights::{drop_capabilities, in_thread, with_filter};
 pub(crate) use strace::{Traced, normal, section};
 pub(crate) use trace::{KPROBE_EVENTS, KPROBES, Trace, beside_others, clean, define, fds, ours};
 
+#[allow(unsafe_code, reason = "libtest calls nothing before the first test")]
+// SAFETY: the C library calls what is in this section once, before main.
+#[unsafe(link_section = ".init_array")]
+#[used]
+static BEFORE_MAIN: extern "C" fn() = require_machine;
+
+/// Ends the process outside a machine: the tests load modules, take a CPU offline, and lock the
+/// kernel down.
+extern "C" fn require_machine() {
+    if std::env::var_os("KPROBE_ATTACH_KERNEL").is_none() {
+        eprintln!(
+            "these tests change the kernel under them: `ci/run.sh vm` runs them in a machine"
+        );
+        std::process::exit(1);
+    }
+}
+
 /// Waits for what comes in a moment.
 pub(crate) fn wait_until(mut done: impl FnMut() -> bool) {
     let start = std::time::Instant::now();

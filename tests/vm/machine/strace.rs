@@ -25,7 +25,7 @@ impl Traced {
         let output = Command::new("/bin/strace")
             .args(["-ff", "-v", "-s", "1000", "-o", "/tmp/traced/by"])
             .arg(std::env::current_exe().unwrap())
-            .args(["--include-ignored", "--test-threads=1", "--exact", name])
+            .args(["--test-threads=1", "--exact", name])
             .env(TRACED, "")
             .output()
             .unwrap();

@@ -427,7 +427,6 @@ fn asks(matrix: &Matrix<'_>, counter: &Counter) {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn whichever_system_call_fails_the_error_names_it_and_nothing_is_left() {
     let (cases, refused) = Injector::with(|injector| {
         let matrix = Matrix {

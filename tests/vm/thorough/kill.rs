@@ -66,7 +66,6 @@ fn kill_at(mode: AttachMode, at: usize, when: When) {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_sweep_before_any_system_call_of_an_attach_removes_nothing() {
     for mode in promised() {
         clean(|| {
@@ -91,7 +90,6 @@ fn a_sweep_before_any_system_call_of_an_attach_removes_nothing() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_process_killed_at_any_system_call_leaves_nothing_that_cannot_be_swept() {
     let (mut kills, mut left) = (0, 0);
     for mode in promised() {

@@ -63,7 +63,6 @@ impl Size {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn attaching_and_detaching_many_times_grows_nothing() {
     let kernel = Kernel::new();
     let modes = promised();
@@ -117,7 +116,6 @@ fn attaching_and_detaching_many_times_grows_nothing() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn processes_and_threads_attach_detach_die_and_sweep_at_once_and_nothing_is_lost() {
     const PROCESSES: usize = 3;
     const THREADS: usize = 2;

@@ -36,7 +36,6 @@ fn denied(kernel: &Kernel, cause: Cause, proof: &[Evidence<'_>]) {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn who_denies_is_named_and_proved() {
     let counter = Counter::new();
     let none = CapabilitySet::SYS_ADMIN | CapabilitySet::PERFMON | CapabilitySet::BPF;
@@ -73,7 +72,6 @@ fn who_denies_is_named_and_proved() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_a_kprobe_pmu_the_tracefs_modes_are_left() {
     // As a kernel before 4.17 answers: there is no PMU of that type.
     let pmu = Kernel::new().features().pmu_type;
@@ -131,7 +129,6 @@ fn without_a_kprobe_pmu_the_tracefs_modes_are_left() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn without_tracefs_its_modes_say_so() {
     let _level = Switch::paranoid("2");
     with_own_mounts(|| {
@@ -177,7 +174,6 @@ fn programs(program: &OwnedFd, is_taken: impl Fn(AttachMode) -> bool) {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_program_that_does_not_fit_is_the_wrong_program() {
     const KPROBE: u32 = 2;
     const SOCKET_FILTER: u32 = 1;
@@ -199,7 +195,6 @@ fn a_program_that_does_not_fit_is_the_wrong_program() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn the_program_explains_in_words_and_in_json() {
     clean(|| {
         let output = run(&["explain", "--json", FUNCTION, "vfs_unlnik"]);
@@ -236,7 +231,6 @@ fn the_program_explains_in_words_and_in_json() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn what_cannot_be_read_stays_open() {
     with_own_mounts(|| {
         for path in ["/sys/kernel/debug", "/proc"] {
@@ -260,7 +254,6 @@ fn what_cannot_be_read_stays_open() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_refused_event_is_logged_under_our_name_alone() {
     let log = "/sys/kernel/tracing/error_log";
     fs::write(log, "").unwrap();

@@ -28,7 +28,6 @@ fn count<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_missing_function_has_what_was_meant_beside_it() {
     for (_, explanation) in row(symbol("vfs_unlnik"), ENTRY, |_| {
         refused(Cause::NoSuchFunction)
@@ -79,7 +78,6 @@ fn a_missing_function_has_what_was_meant_beside_it() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_name_of_several_functions_has_their_addresses() {
     let traceable = traceable();
     let counts = count(traceable.lines());
@@ -114,7 +112,6 @@ fn a_name_of_several_functions_has_their_addresses() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn what_the_kernel_protects_is_told_apart_by_its_lists() {
     let blacklist = fs::read_to_string("/sys/kernel/debug/kprobes/blacklist").unwrap();
     let traceable = traceable();
@@ -173,7 +170,6 @@ fn what_the_kernel_protects_is_told_apart_by_its_lists() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_offset_is_on_an_instruction_of_the_function_or_the_cause_says_so() {
     // Elsewhere it is an address that no instruction can have, which the errno does not tell from
     // other refusals.
@@ -200,7 +196,6 @@ fn an_offset_is_on_an_instruction_of_the_function_or_the_cause_says_so() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_offset_beyond_the_function_hits_another_one_and_a_checked_request_refuses_it() {
     let start = address_of(FUNCTION);
     let mut functions: Vec<_> = kallsyms()
@@ -247,7 +242,6 @@ fn an_offset_beyond_the_function_hits_another_one_and_a_checked_request_refuses_
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn an_address_in_no_function_is_bad_and_an_absent_module_is_named() {
     let old = kernel_name() == "5.10";
     let nowhere = Target::address(if cfg!(target_pointer_width = "64") {
@@ -284,7 +278,6 @@ fn an_address_in_no_function_is_bad_and_an_absent_module_is_named() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_loaded_module_without_the_function_is_no_missing_module() {
     if std::env::var("KPROBE_ATTACH_MODULES").unwrap().is_empty() {
         // Of a kernel that it has replaced, Debian keeps the image and not the modules; these it
@@ -317,7 +310,6 @@ fn a_loaded_module_without_the_function_is_no_missing_module() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn a_kernel_that_would_not_hit_it_is_a_catch() {
     let kernel = Kernel::new();
     let has_catches = |expected: &[Evidence<'_>]| {
@@ -370,7 +362,6 @@ fn a_kernel_that_would_not_hit_it_is_a_catch() {
 }
 
 #[test]
-#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
 fn hidden_addresses_leave_the_place_open() {
     let _hidden = Switch::set("/proc/sys/kernel/kptr_restrict", "2").unwrap();
     let kernel = Kernel::new();
