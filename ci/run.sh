@@ -89,18 +89,23 @@ cmd_lint() {
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 }
 
-# host_tests LOG ARGUMENT...: cargo with these arguments, which run the host tests, and the sum of them.
+# host_tests ARGUMENTS...: cargo with each of these words, which run the host tests, and the sum.
 host_tests() {
-    local log=$1 status=0
-    shift
+    local log arguments status=0
     need gcc libc6-dev
-    mkdir -p target
-    cargo "$@" 2>&1 | tee "$log" || status=$?
-    awk -v broken="$status" '/^test result:/ { print $4, $6; failed += $6 } END { if (broken && !failed) print 0, 1 }' "$log" | tally
+    log=$(mktemp -p "$scratch")
+    for arguments; do
+        # shellcheck disable=SC2086 # words they are
+        cargo $arguments 2>&1 | tee -a "$log" || status=$?
+    done
+    awk -v broken="$status" '
+        /^test result:/ { print $4, $6; failed += $6 }
+        END { if (broken && !failed) print 0, 1 }' "$log" | tally
 }
 
 cmd_unit() {
-    host_tests target/unit.log test --locked
+    make_scratch
+    host_tests 'test --locked'
 }
 
 # Sets nightly, cargo's and rustc's first arguments where unstable flags follow: the nightly that is installed; else there are
@@ -110,14 +115,21 @@ use_nightly() {
     if [[ $(rustup toolchain list 2>/dev/null) = *nightly* ]]; then nightly=(+nightly); else export RUSTC_BOOTSTRAP=1; fi
 }
 
-# Memory errors, and leaks as far as the machine lets a process trace itself. With --target, what runs at build time goes
-# without a sanitizer. The program has no libc to give to the sanitizer: it is linked with holes, and none of these tests runs it.
+# Memory errors, and leaks as far as the machine lets a process trace itself. With --target, what
+# runs at build time goes without a sanitizer. The program has no libc to give to the sanitizer: it
+# is linked with holes, so that the files of tests that run it are left out.
 cmd_asan() {
-    local host nightly=()
+    local host test words nightly=() tests=(--lib)
+    make_scratch
     use_nightly
+    for test in tests/*.rs; do
+        grep -q CARGO_BIN_EXE "$test" || tests+=(--test "$(basename "$test" .rs)")
+    done
     host=$(rustc "${nightly[@]}" -vV | sed -n 's/^host: //p')
-    RUSTFLAGS='-Zsanitizer=address -Clink-arg=-Wl,--unresolved-symbols=ignore-all' RUSTDOCFLAGS=-Zsanitizer=address \
-        host_tests target/asan.log "${nightly[@]}" test --locked --target "$host" --target-dir target/asan
+    export RUSTFLAGS='-Zsanitizer=address -Clink-arg=-Wl,--unresolved-symbols=ignore-all'
+    export RUSTDOCFLAGS=-Zsanitizer=address
+    words="${nightly[*]} test --locked --target $host --target-dir target/asan"
+    host_tests "$words ${tests[*]}" "$words --doc"
 }
 
 cmd_build() {

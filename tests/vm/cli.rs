@@ -44,43 +44,6 @@ fn features_prints_the_promised_modes() {
 }
 
 #[test]
-fn help_fits_a_screen_and_a_wrong_command_line_is_2() {
-    let output = run(&["--help"]);
-    assert_eq!(output.status.code(), Some(0));
-    let help = text(&output.stdout);
-    assert!(
-        help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 80),
-        "{help}"
-    );
-    assert_eq!(
-        text(&run(&["--version"]).stdout),
-        format!("kprobe-attach {}\n", env!("CARGO_PKG_VERSION"))
-    );
-    for args in [
-        &[][..],
-        &["count"],
-        &["count", "--colour", FUNCTION],
-        &["attach", FUNCTION],
-        &["plan", "--for", "1", FUNCTION],
-        &["plan", "--json", "--mode", "perf", "--json", FUNCTION],
-        &["plan", "--mode", "perf", "--mode=perf", FUNCTION],
-        &["plan", FUNCTION, "--", "true"],
-        &["plan", "vfs_read,foo=1"],
-        &["count", "vfs_read,foo=1"],
-        &["explain", "vfs_read,foo=1"],
-        &["attach", "--program", "id:1", "vfs_read,foo=1"],
-        &["help", "cuont"],
-    ] {
-        let output = run(args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(
-            output.stdout.is_empty() && !output.stderr.is_empty(),
-            "{args:?}"
-        );
-    }
-}
-
-#[test]
 fn a_failure_is_a_line_for_each_probe_and_nothing_stays_attached() {
     clean(|| {
         let probes = [
@@ -299,11 +262,7 @@ fn a_plan_is_what_strace_sees() {
 }
 
 #[test]
-fn a_text_longer_than_any_is_refused_and_shown() {
-    let long = format!("{}-", "f".repeat(70_000));
-    let output = run(&["plan", &long]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("^ no function name has this byte"));
+fn a_text_of_a_probe_may_be_long() {
     let padded = format!("{FUNCTION},cookie={}", "0".repeat(70_000));
     let output = run(&["count", "--quiet", "--for", "0", &padded]);
     assert_eq!(output.status.code(), Some(0));
