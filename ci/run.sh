@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bin=target/release/kprobe-attach
+quick_filter='--skip thorough:: --skip lockdown_' # no minutes, and one boot a kernel
 size_limit=$((99 * 1024))  # the whole program
 embed_limit=9216           # the smallest program around the library, tests/embed
 memory_limit=128           # KiB of memory that `count vfs_read` takes at its peak (VmHWM)
@@ -11,15 +12,19 @@ memory_limit=128           # KiB of memory that `count vfs_read` takes at its pe
 usage() {
     cat <<'EOF'
 usage: ci/run.sh COMMAND
-  test | all           every check below, with a timing for each
+  test                 what every change must pass: fmt, lint, unit, build, size, and vm on the
+                       amd64 kernels, but for the tests that take minutes, the tables of explain
+                       (why::place) and the boots that are locked down
+  all                  every check below but deny, semver and soak: on each kernel of
+                       ci/kernels.txt, every test of it
   fmt lint unit build  cargo fmt --check; clippy and doc without warnings; host tests; release build
   asan                 the host tests with an address sanitizer
   nolibc               library and program need no libc, and the program nothing at all
   size                 how large program and library are, with and without their features, and whether that is too large
   msrv                 Rust 1.85 builds it, and so it does with the oldest dependencies
   package              the package holds what it must and builds, and docs.rs can show it
-  deny                 licences, sources and versions of the dependencies; not among `test`
-  semver [TAG]         the public surface against the last release, or TAG; not among `test`
+  deny                 licences, sources and versions of the dependencies
+  semver [TAG]         the public surface against the last release, or TAG
   arch                 other targets build, and the tests run on their kernels
   fuzz [SECONDS | --runs N]
                        each fuzz target for SECONDS (5), or N times
@@ -126,10 +131,9 @@ cmd_asan() {
         grep -q CARGO_BIN_EXE "$test" || tests+=(--test "$(basename "$test" .rs)")
     done
     host=$(rustc "${nightly[@]}" -vV | sed -n 's/^host: //p')
-    export RUSTFLAGS='-Zsanitizer=address -Clink-arg=-Wl,--unresolved-symbols=ignore-all'
-    export RUSTDOCFLAGS=-Zsanitizer=address
     words="${nightly[*]} test --locked --target $host --target-dir target/asan"
-    host_tests "$words ${tests[*]}" "$words --doc"
+    RUSTFLAGS='-Zsanitizer=address -Clink-arg=-Wl,--unresolved-symbols=ignore-all' \
+        RUSTDOCFLAGS=-Zsanitizer=address host_tests "$words ${tests[*]}" "$words --doc"
 }
 
 cmd_build() {
@@ -365,38 +369,49 @@ cmd_demo() {
     fi
 }
 
-# Each stage is a run of its own (`set -e` does not work inside a condition); a failed one does not stop the others.
-cmd_test() {
-    local stage stages=(fmt lint unit asan build nolibc size msrv package arch) start status times=()
-    [[ ! -e fuzz/Cargo.toml ]] || stages+=(fuzz)
-    stages+=(initramfs vm)
-    mkdir -p target/stages
-    rm -f target/stages/* "$holes"
+# stages STAGE...: each is a run of its own (`set -e` does not work inside a condition); a failed one
+# does not stop the others.
+stages() {
+    local stage status wall user sys times=() out=target/stages
+    rm -rf "$out" "$holes"
+    mkdir -p "$out"
     need gcc libc6-dev xz-utils # before anything else asks apt
-    prefetch >target/prefetch.log 2>&1 & # what it cannot fetch, the stage that needs it tries again, and tells
-    for stage in "${stages[@]}"; do
+    prefetch >target/prefetch.log 2>&1 & # what it cannot fetch, the stage that needs it tries again
+    for stage; do
         printf '\n=== %s\n' "$stage"
-        start=$SECONDS status=ok
-        ci/run.sh "$stage" 2>&1 | tee "target/stages/$stage" || status=FAILED
-        times+=("$(printf '%-9s %-6s %4d s' "$stage" "$status" $((SECONDS - start)))")
+        status=ok
+        TIMEFORMAT='%0R %0U %0S'
+        { time ci/run.sh "$stage" 2>&1 | tee "$out/$stage" >&3; } 3>&1 2>"$out/.time" || status=FAILED
+        read -r wall user sys <"$out/.time"
+        times+=("$(printf '%-9s %-6s %4d s, %4d s of CPU' "$stage" "$status" "$wall" $((user + sys)))")
         # A stage that fails without a failed test counts as one.
-        if [[ $status = FAILED ]] && ! grep -qE '^[0-9]+ passed, [1-9][0-9]* failed$' "target/stages/$stage"; then
-            echo '0 passed, 1 failed' >>"target/stages/$stage"
+        if [[ $status = FAILED ]] && ! grep -qE '^[0-9]+ passed, [1-9][0-9]* failed$' "$out/$stage"; then
+            echo '0 passed, 1 failed' >>"$out/$stage"
         fi
     done
     printf '\n=== all\n'
     printf '%s\n' "${times[@]}"
+    echo "$SECONDS s"
     [[ ! -e $holes ]] ||
         echo "holes in the mirror: $(sort -u "$holes" | paste -sd ';' | sed 's/;/; /g')"
-    cat target/stages/* | awk '/^[0-9]+ passed, [0-9]+ failed$/ { print $1, $3 }' | tally
+    cat "$out"/* | awk '/^[0-9]+ passed, [0-9]+ failed$/ { print $1, $3 }' | tally
+}
+
+cmd_test() {
+    export KPROBE_ATTACH_FILTER="$quick_filter --skip why::place::"
+    fetched_ahead=$(amd64_kernels) stages fmt lint unit build size vm
+}
+
+cmd_all() {
+    fetched_ahead="${arch_suites[*]} 6.1-ppc64el $(amd64_kernels)" \
+        stages fmt lint unit asan build nolibc size msrv package arch fuzz initramfs vm
 }
 
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
 case ${1:-} in
     '' | -h | --help | help) usage ;;
-    all) cmd_test ;;
-    fmt | lint | unit | asan | build | nolibc | size | msrv | package | deny | semver | arch | fuzz | vm | initramfs | soak | vm-run | demo | test)
+    fmt | lint | unit | asan | build | nolibc | size | msrv | package | deny | semver | arch | fuzz | vm | initramfs | soak | vm-run | demo | test | all)
         command=cmd_$1
         shift
         "$command" "$@"

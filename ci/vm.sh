@@ -290,9 +290,10 @@ fetch_strace_of() {
 
 # --- machines ---
 
-# program ARCH: where cargo leaves it.
+# program ARCH: where cargo leaves it, unless KPROBE_ATTACH_PROGRAM is to be tested.
 program() {
-    case $1 in
+    case ${KPROBE_ATTACH_PROGRAM:+given}$1 in
+        given*) echo "$KPROBE_ATTACH_PROGRAM" ;;
         amd64) echo target/release/kprobe-attach ;;
         *) echo "target/arch/$(target_of "$1")/release/kprobe-attach" ;;
     esac
@@ -410,12 +411,12 @@ boot() {
     return "$status"
 }
 
-# Fetches what the kernels of ci/kernels.txt take, the slower ones first: while something else keeps
-# the processors busy. One that cannot be had does not keep the others from coming.
+# Fetches what the kernels $fetched_ahead take, while something else keeps the processors busy. One
+# that cannot be had does not keep the others from coming.
 prefetch() {
     local name
     make_scratch
-    for name in "${arch_suites[@]}" 6.1-ppc64el $(amd64_kernels); do
+    for name in $fetched_ahead; do
         prefetch_kernel "$name" & # a shell of its own: `set -e` would be off inside a condition
         wait "$!" || true
     done
@@ -425,7 +426,7 @@ prefetch_kernel() {
     kernel_row "$1"
     locked fetch_kernel
     locked fetch_busybox
-    [[ " ${arch_suites[*]} " != *" $1 "* ]] || locked fetch_strace
+    [[ $arch = amd64 ]] || locked fetch_strace
 }
 
 # vm_prepare KERNEL: all that boot needs.
