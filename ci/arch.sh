@@ -1,12 +1,14 @@
 # shellcheck shell=bash
-# Other targets: they build on plain stable without a C compiler, and the program runs on their kernels. Sourced by run.sh.
+# Other targets: they build on plain stable without a C compiler, and the program runs on their
+# kernels. Sourced by run.sh.
 
-arch_targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu i686-unknown-linux-gnu
-    armv7-unknown-linux-gnueabihf thumbv7neon-unknown-linux-gnueabihf s390x-unknown-linux-gnu powerpc64le-unknown-linux-gnu)
+arch_targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu
+    i686-unknown-linux-gnu armv7-unknown-linux-gnueabihf thumbv7neon-unknown-linux-gnueabihf
+    s390x-unknown-linux-gnu powerpc64le-unknown-linux-gnu)
 # Where the tests run, the slowest first, without those that repeat the same calls for minutes, and
 # without the boots that are locked down: `ci/run.sh vm KERNEL` has them all. 6.1-ppc64el, for time,
-# has those of the program. 6.12-riscv64, which refuses the entry of every function, is for `vm-run`:
-# the mirrors are slow to have all of that suite.
+# has those of the program. 6.12-riscv64, which refuses the entry of every function, is for
+# `vm-run`: the mirrors are slow to have all of that suite.
 arch_suites=(7-riscv64 7-arm64 6.12-arm64 6.1-i386 6.1-s390x 6.1-armhf)
 arch_sum='^[0-9]+ passed, [0-9]+ failed$'
 
@@ -44,8 +46,9 @@ gnu_of() {
     esac
 }
 
-# Sets arch_flags, the RUSTFLAGS that find core for the targets: none where rustup has them; else core is built from
-# Debian's source, for a machine without rustup's server; else rustup fetches them.
+# Sets arch_flags, the RUSTFLAGS that find core for the targets: none where rustup has them; else
+# core is built from Debian's source, for a machine without rustup's server; else rustup fetches
+# them.
 arch_sysroot() {
     local target missing=() own sysroot src
     own=$(rustc --print sysroot)
@@ -71,16 +74,21 @@ arch_sysroot() {
         return
     fi
     build_sysroot "$sysroot" "$src" '#![no_std]' core,alloc "${missing[@]}"
-    for target in "${missing[@]}"; do rm -rf "target/arch/$target"; done # it was built with another core
+    # They were built with another core.
+    for target in "${missing[@]}"; do rm -rf "target/arch/$target"; done
 }
 
 # What the compiler is called in the cache: what it builds is for no other.
 compiler() {
-    rustc -vV | awk '/^release:/ { release = $2 } /^commit-hash:/ { hash = $2 } END { print release "-" hash }'
+    rustc -vV | awk '
+        /^release:/ { release = $2 }
+        /^commit-hash:/ { hash = $2 }
+        END { print release "-" hash }'
 }
 
-# build_sysroot SYSROOT SOURCE CRATE LIBRARIES TARGET...: builds the standard library, or some of it, into a sysroot of the
-# compiler's own, by way of a crate with this text. Unstable flags for this alone: the project itself builds as any user's.
+# build_sysroot SYSROOT SOURCE CRATE LIBRARIES TARGET...: builds the standard library, or some of
+# it, into a sysroot of the compiler's own, by way of a crate with this text. Unstable flags for
+# this alone: the project itself builds as any user's.
 build_sysroot() {
     local sysroot=$1 src=$2 text=$3 libraries=$4 host target lib dir
     shift 4
@@ -106,9 +114,11 @@ build_sysroot() {
     done
 }
 
-# The RUSTFLAGS that find the whole standard library for a target, which tests take: none where rustup has it.
+# The RUSTFLAGS that find the whole standard library for a target, which tests take: none where
+# rustup has it.
 std_flags() {
-    [[ -e $(rustc --print sysroot)/lib/rustlib/$1 ]] || echo "--sysroot $cache/sysroot/$(compiler)-std"
+    [[ -e $(rustc --print sysroot)/lib/rustlib/$1 ]] ||
+        echo "--sysroot $cache/sysroot/$(compiler)-std"
 }
 
 # std_sysroot TARGET...: builds what std_flags names, where it is not there yet.
@@ -119,9 +129,11 @@ std_sysroot() {
         [[ -z $(std_flags "$target") || -e $sysroot/lib/rustlib/$target ]] || missing+=("$target")
     done
     [[ ${#missing[@]} -gt 0 ]] || return 0
-    src=$(rust_src) || die "Debian has no source of this compiler's library, and rustup has not added ${missing[*]}"
+    src=$(rust_src) ||
+        die "no source of this compiler's library in Debian, and rustup has not added ${missing[*]}"
     build_sysroot "$sysroot" "$src" '' std,panic_unwind,test "${missing[@]}"
-    for target in "${missing[@]}"; do rm -rf "target/vm-tests/$target"; done # it was built with another library
+    # They were built with another library.
+    for target in "${missing[@]}"; do rm -rf "target/vm-tests/$target"; done
 }
 
 # The RUSTFLAGS that a target takes besides: see the compile_error! of src/lib.rs.
@@ -136,7 +148,8 @@ linker_variable() {
     echo "CARGO_TARGET_$(tr a-z- A-Z_ <<<"$1")_LINKER"
 }
 
-# arch_cargo TARGET COMMAND ARGUMENT...: cargo for a target as its users have it, without a C compiler. Leaves arch_flags set.
+# arch_cargo TARGET COMMAND ARGUMENT...: cargo for a target as its users have it, without a C
+# compiler. Leaves arch_flags set.
 arch_cargo() {
     local target=$1 command=$2
     shift 2
@@ -180,9 +193,11 @@ cmd_arch() {
         die "i686: a system call with somebody else's argument"
     # A build without the flag is told all that it takes to have one with it.
     target=s390x-unknown-linux-gnu
-    ! RUSTFLAGS=$arch_flags cargo check -q --locked --target "$target" --target-dir target/arch/plain 2>target/arch/plain.log ||
+    ! RUSTFLAGS=$arch_flags cargo check -q --locked --target "$target" \
+        --target-dir target/arch/plain 2>target/arch/plain.log ||
         die "$target was built without $(target_flags "$target")"
-    grep -F "RUSTFLAGS=\"$(target_flags "$target")\"" target/arch/plain.log || die "no word of the flag in target/arch/plain.log"
+    grep -F "RUSTFLAGS=\"$(target_flags "$target")\"" target/arch/plain.log ||
+        die "no word of the flag in target/arch/plain.log"
     rm -f target/arch/*.log
     # Machines run what was built for another target, too: musl's, and Thumb code.
     arch_program x86_64-unknown-linux-musl 6.12

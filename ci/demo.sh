@@ -1,5 +1,6 @@
 #!/bin/sh
-# What the README's demo command shows: count calls of two kernel functions while a real workload runs.
+# What the README's demo command shows: count calls of two kernel functions while a real workload
+# runs.
 set -eu
 
 run() {

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# The program in an initramfs where nothing is mounted: as /init itself, beside an init, and across switch_root. Sourced by run.sh.
+# The program in an initramfs where nothing is mounted: as /init itself, beside an init, and across
+# switch_root. Sourced by run.sh.
 
 initramfs_limit=$((100 * 1024)) # what the program may add, uncompressed
 
@@ -20,35 +21,47 @@ initramfs_alone() {
     pack "$root" "$1"
 }
 
-# initramfs_bare OUTPUT: an init that mounts nothing, busybox for it, the program, and the recipe of the guide.
+# initramfs_bare OUTPUT: an init that mounts nothing, busybox for it, the program, and the recipe of
+# the guide.
 initramfs_bare() {
-    local root applet
+    local root applet recipe=etc/initramfs-tools/scripts/init-top/kprobe-attach
     root=$(new_root)
-    mkdir -p "$root"/{bin,dev,proc,sys,etc/initramfs-tools/scripts/init-top}
+    mkdir -p "$root"/{bin,dev,proc,sys,"${recipe%/*}"}
     cp "$busybox" "$root/bin/busybox"
-    for applet in sh cat cp kill grep head ls mkdir mknod mount mv reboot rm sed sleep switch_root touch tr umount; do
+    for applet in sh cat cp kill grep head ls mkdir mknod mount mv reboot rm sed sleep switch_root \
+        touch tr umount; do
         ln -s busybox "$root/bin/$applet"
     done
     cp ci/init-bare "$root/init"
     cp "$(program amd64)" "$root/bin/kprobe-attach"
     cp target/embed/release/embed "$root/bin/"
-    guide_script scripts/init-top/kprobe-attach >"$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
-    chmod +x "$root/etc/initramfs-tools/scripts/init-top/kprobe-attach"
+    guide_script scripts/init-top/kprobe-attach >"$root/$recipe"
+    chmod +x "$root/$recipe"
     echo "modes='$modes'" >"$root/env"
     pack "$root" "$1"
 }
 
-# alone_counts KERNEL: as /init it counts its own writes, in every promised mode, and ends as it should.
+# alone_counts KERNEL: as /init it counts its own writes, in every promised mode, and ends as it
+# should.
 alone_counts() {
     local mode probes=() status=0 console=$vm_dir/$1-alone.console lines
-    for mode in ${modes//,/ }; do probes+=("vfs_write,mode=$mode" "kretprobe/vfs_write,mode=$mode"); done
-    # What follows -- is handed to init. It is the first process: that it ends is a panic, and tells its exit status.
-    machine "$scratch/alone" "$console" null null "-- count --json --quiet --interval 0.5 --for 1.2 ${probes[*]}" || status=$?
-    # Each time, one write prints all lines: from the last but one to the last, each probe was hit once.
+    for mode in ${modes//,/ }; do
+        probes+=("vfs_write,mode=$mode" "kretprobe/vfs_write,mode=$mode")
+    done
+    # What follows -- is handed to init. It is the first process: that it ends is a panic, and tells
+    # its exit status.
+    machine "$scratch/alone" "$console" null null \
+        "-- count --json --quiet --interval 0.5 --for 1.2 ${probes[*]}" || status=$?
+    # Each time, one write prints all lines: from the last but one to the last, each probe was hit
+    # once.
     lines=$(tr -d '\r' <"$console" | sed -nE 's/^\{"probe":"([^"]*)",.*"hits":([0-9]*),.*/\1 \2/p' |
-        awk '{ once[$1] = $2 == hits[$1] + 1; hits[$1] = $2 } END { for (probe in once) count += once[probe]; print count + 0 }')
-    if [[ $status -ne 0 || $lines -ne ${#probes[@]} ]] || ! grep -q 'Attempted to kill init! exitcode=0x00000000' "$console"; then
-        echo "as /init: status $status, $lines of ${#probes[@]} probes were hit once; $console ends:"
+        awk '
+            { once[$1] = $2 == hits[$1] + 1; hits[$1] = $2 }
+            END { for (probe in once) count += once[probe]; print count + 0 }')
+    if [[ $status -ne 0 || $lines -ne ${#probes[@]} ]] ||
+        ! grep -q 'Attempted to kill init! exitcode=0x00000000' "$console"; then
+        echo "as /init: status $status, $lines of ${#probes[@]} probes were hit once"
+        echo "$console ends:"
         tail -n 40 "$console"
         return 1
     fi
@@ -77,7 +90,10 @@ cmd_initramfs() {
         initramfs_alone "$scratch/alone"
         for check in alone_counts bare_passes; do
             echo "0 1 $kernel $check FAILED" >"$scratch/$check" # until it has another verdict
-            { ! "$check" "$kernel" >"$scratch/$check.report" 2>&1 || echo "1 0 $kernel $check ok" >"$scratch/$check"; } &
+            {
+                ! "$check" "$kernel" >"$scratch/$check.report" 2>&1 ||
+                    echo "1 0 $kernel $check ok" >"$scratch/$check"
+            } &
         done
         wait
         for check in alone_counts bare_passes; do
@@ -88,7 +104,8 @@ cmd_initramfs() {
         done
     done
     size=$(stat -c %s "$scratch/alone")
-    echo "an initramfs with nothing but the program as /init: $size bytes uncompressed, $(gzip -9 <"$scratch/alone" | wc -c) with gzip"
+    echo "an initramfs with nothing but the program as /init: $size bytes uncompressed," \
+        "$(gzip -9 <"$scratch/alone" | wc -c) with gzip"
     if [[ $size -le $initramfs_limit ]]; then passed=$((passed + 1)); else
         echo "that is more than $initramfs_limit bytes"
         failed=$((failed + 1))

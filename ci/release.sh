@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What a release promises beside working: the oldest Rust and the oldest dependencies, its documentation, what the package holds.
-# Sourced by run.sh.
+# What a release promises beside working: the oldest Rust and the oldest dependencies, its
+# documentation, what the package holds. Sourced by run.sh.
 
 # What rustc of Debian's trixie needs beside itself and libc6, where the machine has other versions.
 msrv_packages=(libllvm19 libgcc-s1 libstdc++6 zlib1g libzstd1 libxml2 libffi8 libedit2 libtinfo6
@@ -27,14 +27,15 @@ fetch_msrv() {
         >/dev/null || die "rustc $msrv does not run with the libraries that there are"
     cat >"$dir/rustc" <<EOF
 #!/bin/sh
-exec "$msrv_dir/$lib/ld-linux-x86-64.so.2" --library-path "$msrv_dir/$lib" "$msrv_dir/usr/bin/rustc" --sysroot "$msrv_dir/usr" "\$@"
+exec "$msrv_dir/$lib/ld-linux-x86-64.so.2" --library-path "$msrv_dir/$lib" \\
+    "$msrv_dir/usr/bin/rustc" --sysroot "$msrv_dir/usr" "\$@"
 EOF
     chmod +x "$dir/rustc"
     mv "$dir" "$msrv_dir"
 }
 
-# cmd_msrv: the oldest Rust that Cargo.toml names builds library and program, with the dependencies that are locked and with the
-# oldest that Cargo.toml allows.
+# cmd_msrv: the oldest Rust that Cargo.toml names builds library and program, with the dependencies
+# that are locked and with the oldest that Cargo.toml allows.
 cmd_msrv() {
     local msrv version dir
     need gcc libc6-dev binutils
@@ -46,7 +47,8 @@ cmd_msrv() {
     [[ $version = "rustc $msrv."* ]] || die "$version is not Rust $msrv"
     RUSTC=$msrv_dir/rustc cargo build --locked --release --target-dir target/msrv
     check_static target/msrv/release/kprobe-attach
-    # Another place, for another lock file. Only the direct dependencies: that the oldest of all fit together is up to them.
+    # Another place, for another lock file. Only the direct dependencies: that the oldest of all fit
+    # together is up to them.
     dir=$scratch/minimal
     mkdir "$dir"
     cp -r Cargo.toml src tests README.md "$dir/" # tests/vm is of the workspace
@@ -55,35 +57,43 @@ cmd_msrv() {
         RUSTC_BOOTSTRAP=1 cargo generate-lockfile -q -Zdirect-minimal-versions
         cargo tree -e normal --depth 1
     )
-    RUSTC=$msrv_dir/rustc cargo build --release --manifest-path "$dir/Cargo.toml" --target-dir target/minimal
+    RUSTC=$msrv_dir/rustc cargo build --release --manifest-path "$dir/Cargo.toml" \
+        --target-dir target/minimal
     echo "builds with $version, and with the oldest dependencies"
 }
 
-# cmd_package: it holds what it needs and no more, builds from that, and docs.rs can show it for every target that is named.
+# cmd_package: it holds what it needs and no more, builds from that, and docs.rs can show it for
+# every target that is named.
 cmd_package() {
-    local listed target host
+    local listed target host flags
     need gcc libc6-dev
     # With uncommitted changes there is no .cargo_vcs_info.json, and there need not be one.
-    listed=$(cargo package --locked --allow-dirty --list | grep -vxF .cargo_vcs_info.json | LC_ALL=C sort)
+    listed=$(cargo package --locked --allow-dirty --list |
+        grep -vxF .cargo_vcs_info.json | LC_ALL=C sort)
     diff <({
-        printf '%s\n' CHANGELOG.md Cargo.lock Cargo.toml Cargo.toml.orig LICENSE-APACHE LICENSE-MIT README.md
+        printf '%s\n' CHANGELOG.md Cargo.lock Cargo.toml Cargo.toml.orig \
+            LICENSE-APACHE LICENSE-MIT README.md
         find src -type f
-    } | LC_ALL=C sort) <(echo "$listed") || die "the package does not hold just what is in src/ and beside it"
+    } | LC_ALL=C sort) <(echo "$listed") ||
+        die "the package does not hold just what is in src/ and beside it"
     cargo package --locked --allow-dirty --target-dir target/package
     make_scratch
     host=$(rustc -vV | sed -n 's/^host: //p')
     locked arch_sysroot
-    for target in $(sed -n '/^\[package.metadata.docs.rs\]/,/^$/s/^targets = \[\(.*\)\]/\1/p' Cargo.toml | tr -d '",'); do
+    for target in $(sed -n '/^\[package.metadata.docs.rs\]/,/^$/s/^ *"\([a-z0-9_-]*\)",$/\1/p' \
+        Cargo.toml); do
         # docs.rs has a nightly compiler; the flag is one of its.
-        RUSTC_BOOTSTRAP=1 RUSTFLAGS=$([[ $target = "$host" ]] || echo "$arch_flags") \
-            RUSTDOCFLAGS="-D warnings -Zunstable-options --generate-link-to-definition $([[ $target = "$host" ]] || echo "$arch_flags")" \
+        flags=
+        [[ $target = "$host" ]] || flags=$arch_flags
+        RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags \
+            RUSTDOCFLAGS="-D warnings -Zunstable-options --generate-link-to-definition $flags" \
             cargo doc --no-deps --locked --lib --target "$target" --target-dir target/docs
     done
     echo "$(wc -l <<<"$listed") files in the package"
 }
 
-# cmd_deny: licences, sources, duplicate versions, and advisories where their database can be had. Not in `test`: the tool itself
-# takes 10 to 20 minutes to build.
+# cmd_deny: licences, sources, duplicate versions, and advisories where their database can be had.
+# Not in `test`: the tool itself takes 10 to 20 minutes to build.
 cmd_deny() {
     cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
     cargo deny --locked --config ci/deny.toml check bans licenses sources

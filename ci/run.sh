@@ -20,7 +20,8 @@ usage: ci/run.sh COMMAND
   fmt lint unit build  cargo fmt --check; clippy and doc without warnings; host tests; release build
   asan                 the host tests with an address sanitizer
   nolibc               library and program need no libc, and the program nothing at all
-  size                 how large program and library are, with and without their features, and whether that is too large
+  size                 how large program and library are, with and without their features, and
+                       whether that is too large
   msrv                 Rust 1.85 builds it, and so it does with the oldest dependencies
   package              the package holds what it must and builds, and docs.rs can show it
   deny                 licences, sources and versions of the dependencies
@@ -28,18 +29,22 @@ usage: ci/run.sh COMMAND
   arch                 other targets build, and the tests run on their kernels
   fuzz [SECONDS | --runs N]
                        each fuzz target for SECONDS (5), or N times
-  vm [KERNEL...]       the tests on real kernels in virtual machines: those of ci/kernels.txt, or those named
+  vm [KERNEL...]       the tests on real kernels in virtual machines: the amd64 ones of
+                       ci/kernels.txt, or those named
                        (KPROBE_ATTACH_FILTER='NAME...': only tests whose name contains NAME)
   initramfs [KERNEL...]
-                       the program where nothing is mounted: as /init, beside an init, and across switch_root
+                       the program where nothing is mounted: as /init, beside an init, and across
+                       switch_root
   soak [CYCLES [KERNEL...]]
-                       20,000 cycles of attaching and detaching, or so many, on each kernel, and all sorts of them at once;
+                       20,000 cycles of attaching and detaching, or so many, on each kernel, and
+                       all sorts of them at once;
                        with the default it takes about an hour on two cores
   vm-run KERNEL -- COMMAND...
                        a shell command as root in such a machine, with what target/ holds now
                        (KPROBE_ATTACH_EXTRA=DIR: its files are there under /extra)
   demo [KERNEL]        ci/demo.sh on KERNEL; unless named, on this machine if it can, else on 6.12
-Kernels are kept in KPROBE_ATTACH_CACHE (~/.cache/kprobe-attach). A machine may take KPROBE_ATTACH_TIMEOUT (600) seconds.
+Kernels are kept in KPROBE_ATTACH_CACHE (~/.cache/kprobe-attach). A machine may take
+KPROBE_ATTACH_TIMEOUT (600) seconds.
 EOF
 }
 
@@ -64,7 +69,8 @@ die() {
 need() {
     local package missing=()
     for package; do
-        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) = installed ]] || missing+=("$package")
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) = installed ]] ||
+            missing+=("$package")
     done
     [[ ${#missing[@]} -gt 0 ]] || return 0
     [[ $EUID -eq 0 ]] || die "needs root, or these packages installed: ${missing[*]}"
@@ -72,8 +78,9 @@ need() {
     # A mirror of something else that is down must not stop us: the install tells.
     [[ -n ${updated:-} ]] || apt-get update -qq >&2 || true
     updated=1
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 \
-        "${missing[@]}" >/dev/null || die "cannot install ${missing[*]}"
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+        -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 "${missing[@]}" >/dev/null ||
+        die "cannot install ${missing[*]}"
 }
 
 cmd_fmt() {
@@ -90,7 +97,8 @@ cmd_lint() {
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy -p kprobe-attach-vm --test vm --locked -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
-    cargo clippy --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed -- -D warnings
+    cargo clippy --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed \
+        -- -D warnings
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 }
 
@@ -113,11 +121,15 @@ cmd_unit() {
     host_tests 'test --locked'
 }
 
-# Sets nightly, cargo's and rustc's first arguments where unstable flags follow: the nightly that is installed; else there are
-# none, and the stable compiler is told to take such flags.
+# Sets nightly, cargo's and rustc's first arguments where unstable flags follow: the nightly that is
+# installed; else there are none, and the stable compiler is told to take such flags.
 use_nightly() {
     # shellcheck disable=SC2031 # arch.sh has a subshell with a variable of that name
-    if [[ $(rustup toolchain list 2>/dev/null) = *nightly* ]]; then nightly=(+nightly); else export RUSTC_BOOTSTRAP=1; fi
+    if [[ $(rustup toolchain list 2>/dev/null) = *nightly* ]]; then
+        nightly=(+nightly)
+    else
+        export RUSTC_BOOTSTRAP=1
+    fi
 }
 
 # Memory errors, and leaks as far as the machine lets a process trace itself. With --target, what
@@ -141,25 +153,32 @@ cmd_build() {
     cargo build --release --locked
 }
 
-# check_static PROGRAM: needs nothing at run time, at an address that is fixed, and writes to no code and runs no data.
+# check_static PROGRAM: needs nothing at run time, at an address that is fixed, and writes to no
+# code and runs no data.
 check_static() {
     ! readelf -lW "$1" | grep -E '^ *(INTERP|DYNAMIC)' || die "$1 is not static"
-    # After strip there is no symbol table; in a build that is not stripped, undefined symbols would show here.
+    # After strip there is no symbol table; in a build that is not stripped, undefined symbols would
+    # show here.
     [[ -z $(nm -u "$1" 2>/dev/null) ]] || die "$1 has undefined symbols"
-    ! readelf -lW "$1" | grep -E '^ *(LOAD|GNU_STACK) .* (RWE|WE) ' || die "$1 has memory that is written and run"
-    readelf -lW "$1" | grep -qE '^ *GNU_STACK .* RW ' || die "$1 does not say that its stack is not run"
-    echo "$1: static, no undefined symbol, no memory that is both written and run, $(stat -c %s "$1") bytes"
+    ! readelf -lW "$1" | grep -E '^ *(LOAD|GNU_STACK) .* (RWE|WE) ' ||
+        die "$1 has memory that is written and run"
+    readelf -lW "$1" | grep -qE '^ *GNU_STACK .* RW ' ||
+        die "$1 does not say that its stack is not run"
+    echo "$1: static, no undefined symbol, no memory that is both written and run," \
+        "$(stat -c %s "$1") bytes"
 }
 
-# check_symbols RLIB: nothing comes from outside but what every Rust program without std has to bring: core, the crates of
-# Cargo.toml, and the memory functions that the compiler calls.
+# check_symbols RLIB: nothing comes from outside but what every Rust program without std has to
+# bring: core, the crates of Cargo.toml, and the memory functions that the compiler calls.
 check_symbols() {
-    local outside
+    local outside crates='core|kprobe_attach|rustix|bitflags|linux_raw_sys'
+    local primitive='[iu](8|16|32|64|size)\b|str\b|bool\b|char\b'
     outside=$(nm -uC "$1" 2>/dev/null | sed -n 's/^ *U //p' | sort -u |
-        grep -vE '^<*(&*(mut )?\[?(\(\) as )?(core|kprobe_attach|rustix|bitflags|linux_raw_sys)::|[iu](8|16|32|64|size)\b|str\b|bool\b|char\b|&?T as core::)' |
+        grep -vE "^<*(&*(mut )?\[?(\(\) as )?($crates)::|$primitive|&?T as core::)" |
         grep -vxE 'memcpy|memmove|memset|memcmp|bcmp|strlen|_GLOBAL_OFFSET_TABLE_') || true
     [[ -z $outside ]] || die "$1 takes from outside: $outside"
-    echo "$1: $(nm -u "$1" 2>/dev/null | grep -c ' U ') undefined symbols, all of core and its own crates but the memory functions"
+    echo "$1: $(nm -u "$1" 2>/dev/null | grep -c ' U ') undefined symbols," \
+        "all of core and its own crates but the memory functions"
 }
 
 cmd_nolibc() {
@@ -169,11 +188,13 @@ cmd_nolibc() {
     for target in "${arch_targets[@]}" "$(rustc -vV | sed -n 's/^host: //p')"; do
         for features in --all-features --no-default-features --features=files; do
             # A tree that cannot be had is no tree without libc.
-            tree=$(RUSTFLAGS=$(target_flags "$target") cargo tree --locked -e normal --target "$target" "$features")
+            tree=$(RUSTFLAGS=$(target_flags "$target") \
+                cargo tree --locked -e normal --target "$target" "$features")
             ! grep -w libc <<<"$tree" || die "$target, $features: libc is among the dependencies"
         done
     done
-    echo "no libc among the dependencies: ${#arch_targets[@]} targets and this machine's, each with all features, none and some"
+    echo "no libc among the dependencies: ${#arch_targets[@]} targets and this machine's," \
+        "each with all features, none and some"
     # A target that has neither libc nor std, and musl; of both there is core alone.
     make_scratch
     local arch_targets=(x86_64-unknown-linux-none x86_64-unknown-linux-musl)
@@ -199,34 +220,40 @@ measure() {
 }
 
 cmd_size() {
-    local status=0
+    local status=0 built=release/kprobe-attach
     need gcc libc6-dev
     cmd_build
     # Other features, elsewhere: target/release stays the whole program.
-    cargo build --release --locked --target-dir target/size/files --no-default-features --features files
+    cargo build --release --locked --target-dir target/size/files \
+        --no-default-features --features files
     cargo build --release --locked --target-dir target/size/none --no-default-features
     build_embed
     measure 'the program' "$bin" "$size_limit" || status=1
-    measure 'the program without explain' target/size/files/release/kprobe-attach "$size_limit" || status=1
-    measure 'the program without explain, without files' target/size/none/release/kprobe-attach "$size_limit" || status=1
-    measure 'load, attach, wait (tests/embed), without files' target/embed/release/embed "$embed_limit" || status=1
+    measure 'the program without explain' "target/size/files/$built" "$size_limit" || status=1
+    measure 'the program without explain, without files' "target/size/none/$built" "$size_limit" ||
+        status=1
+    measure 'load, attach, wait (tests/embed), without files' target/embed/release/embed \
+        "$embed_limit" || status=1
     measure_memory || status=1
     return "$status"
 }
 
 # The most memory that the program takes, with a small stack, in a machine.
 measure_memory() {
-    local peak
+    local peak job
     # shellcheck disable=SC2016 # for the shell in the machine
-    peak=$(vm_job 6.12 'ulimit -s 64; kprobe-attach count --quiet vfs_read -- sh -c "grep VmHWM: /proc/\$PPID/status"' |
+    job='kprobe-attach count --quiet vfs_read -- sh -c "grep VmHWM: /proc/\$PPID/status"'
+    peak=$(vm_job 6.12 "ulimit -s 64; $job" |
         tr -d '\r' | awk '/^VmHWM:/ { print $2 }')
-    printf '%-48s %7s KiB, limit %d\n' 'count vfs_read at its peak, stack of 64 KiB' "$peak" "$memory_limit"
+    printf '%-48s %7s KiB, limit %d\n' 'count vfs_read at its peak, stack of 64 KiB' "$peak" \
+        "$memory_limit"
     [[ -n $peak && $peak -le $memory_limit ]]
 }
 
 # cmd_fuzz [SECONDS | --runs N]: every target, two at a time, each that long or that often.
-# Without a sanitizer, which costs most of the speed: no parser has unsafe code, and an overflow or a bad index panics.
-# What is found beyond the seeds is kept in fuzz/target/corpus, where the next run goes on.
+# Without a sanitizer, which costs most of the speed: no parser has unsafe code, and an overflow or
+# a bad index panics. What is found beyond the seeds is kept in fuzz/target/corpus, where the next
+# run goes on.
 cmd_fuzz() {
     local limit host dir work=fuzz/target/runs target targets log status args nightly=()
     case $#:${1:-} in
@@ -257,7 +284,8 @@ cmd_fuzz() {
         esac
         mkdir -p "fuzz/target/corpus/$target" "fuzz/artifacts/$target"
         { # the first corpus is the one that grows
-            "$dir/$target" "${args[@]}" "fuzz/target/corpus/$target" "fuzz/corpus/$target" >"$log" 2>&1 || status=$?
+            "$dir/$target" "${args[@]}" "fuzz/target/corpus/$target" "fuzz/corpus/$target" \
+                >"$log" 2>&1 || status=$?
             [[ $status -ne 0 ]] || echo 1 0 >"$work/$target.count"
             awk -v name="$target" -v status="$status" -v log_file="$log" '
                 /^stat::number_of_executed_units:/ { executed = $2 }
@@ -273,8 +301,8 @@ cmd_fuzz() {
     cat "$work"/*.count | tally
 }
 
-# build_vm_tests ARCH: the test binary for the machines, static, for they hold no libc that the host's would match; and optimised,
-# for they are slow. And the program.
+# build_vm_tests ARCH: the test binary for the machines, static, for they hold no libc that the
+# host's would match; and optimised, for they are slow. And the program.
 build_vm_tests() {
     local arch=$1 linker=cc target link=$vm_tests json path
     target=$(target_of "$arch")
@@ -287,10 +315,11 @@ build_vm_tests() {
         need "gcc-${linker%-gcc}" "libc6-dev-$arch-cross"
         link+=-$arch
     fi
-    json=$(env "$(linker_variable "$target")=$linker" CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=line-tables-only \
+    json=$(env "$(linker_variable "$target")=$linker" \
+        CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=line-tables-only \
         RUSTFLAGS="$(std_flags "$target") $(target_flags "$target") -C target-feature=+crt-static" \
-        cargo test --locked --no-run -p kprobe-attach-vm --test vm --target "$target" --target-dir target/vm-tests \
-            --message-format=json-render-diagnostics)
+        cargo test --locked --no-run -p kprobe-attach-vm --test vm --target "$target" \
+        --target-dir target/vm-tests --message-format=json-render-diagnostics)
     path=$(sed -n '/"name":"vm"/s/.*"executable":"\([^"]*\)".*/\1/p' <<<"$json")
     [[ -n $path ]] || die "cargo built no test binary vm"
     mkdir -p "$vm_dir"
@@ -301,7 +330,8 @@ cmd_vm() {
     local kernels=("$@") ready=() kernel arch boot boots name
     local -A foreign=() # the target of each architecture
     [[ $(uname -m) = x86_64 ]] || die "vm needs an x86_64 host"
-    [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(amd64_kernels | tac) # the newest take longest
+    # The newest take longest.
+    [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(amd64_kernels | tac)
     build_vm_tests amd64 # which lists the tests, too
     rm -f "$vm_dir"/*.{log,console,report,count}
     make_scratch
@@ -350,7 +380,12 @@ cmd_soak() {
 
 # Adds up lines `PASSED FAILED`, prints the sum and fails if there is a failure.
 tally() {
-    awk '{ passed += $1; failed += $2 } END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 || passed == 0 }'
+    awk '
+        { passed += $1; failed += $2 }
+        END {
+            printf "%d passed, %d failed\n", passed, failed
+            exit failed > 0 || passed == 0
+        }'
 }
 
 cmd_vm-run() {
@@ -369,8 +404,8 @@ cmd_demo() {
     fi
 }
 
-# stages STAGE...: each is a run of its own (`set -e` does not work inside a condition); a failed one
-# does not stop the others.
+# stages STAGE...: each is a run of its own (`set -e` does not work inside a condition); a failed
+# one does not stop the others.
 stages() {
     local stage status wall user sys times=() out=target/stages
     rm -rf "$out" "$holes"
@@ -381,11 +416,14 @@ stages() {
         printf '\n=== %s\n' "$stage"
         status=ok
         TIMEFORMAT='%0R %0U %0S'
-        { time ci/run.sh "$stage" 2>&1 | tee "$out/$stage" >&3; } 3>&1 2>"$out/.time" || status=FAILED
+        { time ci/run.sh "$stage" 2>&1 | tee "$out/$stage" >&3; } 3>&1 2>"$out/.time" ||
+            status=FAILED
         read -r wall user sys <"$out/.time"
-        times+=("$(printf '%-9s %-6s %4d s, %4d s of CPU' "$stage" "$status" "$wall" $((user + sys)))")
+        times+=("$(printf '%-9s %-6s %4d s, %4d s of CPU' \
+            "$stage" "$status" "$wall" $((user + sys)))")
         # A stage that fails without a failed test counts as one.
-        if [[ $status = FAILED ]] && ! grep -qE '^[0-9]+ passed, [1-9][0-9]* failed$' "$out/$stage"; then
+        if [[ $status = FAILED ]] &&
+            ! grep -qE '^[0-9]+ passed, [1-9][0-9]* failed$' "$out/$stage"; then
             echo '0 passed, 1 failed' >>"$out/$stage"
         fi
     done
@@ -411,7 +449,8 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
 case ${1:-} in
     '' | -h | --help | help) usage ;;
-    fmt | lint | unit | asan | build | nolibc | size | msrv | package | deny | semver | arch | fuzz | vm | initramfs | soak | vm-run | demo | test | all)
+    test | all | fmt | lint | unit | asan | build | nolibc | size | msrv | package | deny | \
+        semver | arch | fuzz | vm | initramfs | soak | vm-run | demo)
         command=cmd_$1
         shift
         "$command" "$@"

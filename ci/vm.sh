@@ -1,9 +1,10 @@
 # shellcheck shell=bash
-# Debian packages without installing them, kernels, and the virtual machines that boot them. Sourced by run.sh.
+# Debian packages without installing them, kernels, and the virtual machines that boot them. Sourced
+# by run.sh.
 
 cache=${KPROBE_ATTACH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kprobe-attach}
 vm_dir=target/vm            # logs
-vm_tests=$vm_dir/tests-bin  # link to the static test binary of the host's architecture; of others -ARCH is behind it
+vm_tests=$vm_dir/tests-bin  # link to the static test binary; of a foreign ARCH -ARCH is behind it
 vm_timeout=${KPROBE_ATTACH_TIMEOUT:-600}
 cpu0_hotplug=cpu0_hotplug   # CPU 0 can go offline (x86 before 6.5, on an Intel)
 vm_modules='dummy nlmon'    # for tests that load a module: small, without dependencies
@@ -16,7 +17,8 @@ make_scratch() {
     trap 'rm -rf "$scratch"' EXIT
 }
 
-# locked COMMAND...: changes the cache; of two runs at once the second waits, and finds the work done.
+# locked COMMAND...: changes the cache; of two runs at once the second waits, and finds the work
+# done.
 locked() {
     local lock
     exec {lock}>"$cache/lock"
@@ -76,7 +78,8 @@ apt_private() {
     : >"$dir/status"
     echo "deb [arch=$arch signed-by=$keyring] $uri $suite main" >"$dir/sources.list"
     {
-        apt-config dump | grep '^Acquire::' | grep -vE '^Acquire::(IndexTargets|Changelogs|Languages)'
+        apt-config dump | grep '^Acquire::' |
+            grep -vE '^Acquire::(IndexTargets|Changelogs|Languages)'
         cat <<EOF
 Acquire::Languages "none";
 Acquire::Retries "3";
@@ -208,14 +211,17 @@ fetch_package() {
 
 # --- kernels ---
 
-# kernel_row KERNEL: its row of kernels.txt in kernel, arch, suite, package, modes; and what follows from it.
+# kernel_row KERNEL: its row of kernels.txt in kernel, arch, suite, package, modes; and what follows
+# from it.
 kernel_row() {
-    read -r kernel arch suite package modes < <(awk -v name="$1" '$1 == name' ci/kernels.txt) || die "ci/kernels.txt has no kernel $1"
+    read -r kernel arch suite package modes < <(awk -v name="$1" '$1 == name' ci/kernels.txt) ||
+        die "ci/kernels.txt has no kernel $1"
     kernel_dir=$cache/kernels/${suite}_${package//\*/_}
     busybox=$cache/busybox-$arch
 }
 
-# Fills kernel_dir: vmlinuz, *.ko, name. Fetched once; remove the directory to get a newer point release.
+# Fills kernel_dir: vmlinuz, *.ko, name. Fetched once; remove the directory to get a newer point
+# release.
 fetch_kernel() {
     local suites name modules conf dir file module
     [[ ! -e $kernel_dir ]] || return 0
@@ -317,7 +323,8 @@ pack() {
     (cd "$1" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$2"
 }
 
-# initramfs OUTPUT [JOB]: JOB is a shell script to run in place of the tests. What is not built yet is left out.
+# initramfs OUTPUT [JOB]: JOB is a shell script to run in place of the tests. What is not built yet
+# is left out.
 initramfs() {
     local output=$1 job=${2:-} root program lib
     root=$(new_root)
@@ -344,8 +351,10 @@ initramfs() {
         cp -a "$cache/strace-$arch/." "$root/"
     fi
     {
-        echo "export KPROBE_ATTACH_KERNEL='$kernel' KPROBE_ATTACH_MODES='$modes' KPROBE_ATTACH_BIN=/bin/kprobe-attach"
-        echo "export KPROBE_ATTACH_FILTER='${KPROBE_ATTACH_FILTER:-}' KPROBE_ATTACH_SOAK='${KPROBE_ATTACH_SOAK:-}' RUST_BACKTRACE=1"
+        echo "export KPROBE_ATTACH_KERNEL='$kernel' KPROBE_ATTACH_MODES='$modes'"
+        echo "export KPROBE_ATTACH_BIN=/bin/kprobe-attach RUST_BACKTRACE=1"
+        echo "export KPROBE_ATTACH_FILTER='${KPROBE_ATTACH_FILTER:-}'"
+        echo "export KPROBE_ATTACH_SOAK='${KPROBE_ATTACH_SOAK:-}'"
         echo "export KPROBE_ATTACH_MODULES='$(cd "$root/lib/modules" && ls -m)'"
         # The two ports in machine(), after the machine's own.
         case $arch in
@@ -357,36 +366,47 @@ initramfs() {
     pack "$root" "$output"
 }
 
-# machine INITRD CONSOLE_LOG OUTPUT VERDICT PARAMETERS: runs it; OUTPUT and VERDICT are chardevs of QEMU's, PARAMETERS more for the
-# kernel. Returns QEMU's status.
+# machine INITRD CONSOLE_LOG OUTPUT VERDICT PARAMETERS: runs it; OUTPUT and VERDICT are chardevs of
+# QEMU's, PARAMETERS more for the kernel. Returns QEMU's status.
 machine() {
     local initrd=$1 console=$2 output=$3 verdict=$4 machine
     local ports=(-serial "file:$console" -device pci-serial-2x,chardev1=output,chardev2=verdict)
-    # thread=single: with a thread a CPU, code that one CPU patches (kprobes, jump labels) may run stale on another
-    # (QEMU before 8.1), and the kernel dies of an int3 that it no longer knows. It boots faster, too.
-    # -cx16: with it the emulated kmalloc double-faults now and then.
+    # thread=single: with a thread a CPU, code that one CPU patches (kprobes, jump labels) may run
+    # stale on another (QEMU before 8.1), and the kernel dies of an int3 that it no longer knows. It
+    # boots faster, too. -cx16: with it the emulated kmalloc double-faults now and then.
     # no_timer_check: under load the emulated timer misses the kernel's deadline.
     case $arch in
-        amd64) machine=(x86_64 -cpu 'max,-cx16,vendor=GenuineIntel' -smp 2 -append 'console=ttyS0 no_timer_check') ;;
+        amd64)
+            machine=(x86_64 -cpu 'max,-cx16,vendor=GenuineIntel' -smp 2
+                -append 'console=ttyS0 no_timer_check')
+            ;;
         arm64) machine=(aarch64 -M virt -cpu cortex-a57 -smp 2 -append 'console=ttyAMA0') ;;
         riscv64) machine=(riscv64 -M virt -smp 2 -append 'console=ttyS0') ;;
         armhf) machine=(arm -M virt -cpu cortex-a15 -append 'console=ttyAMA0') ;;
-        i386) machine=(i386 -cpu 'max,vendor=GenuineIntel' -smp 2 -append 'console=ttyS0 no_timer_check') ;;
-        ppc64el) machine=(ppc64 -M pseries,cap-ccf-assist=off,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken -cpu power9 -append 'console=hvc0') ;;
+        i386)
+            machine=(i386 -cpu 'max,vendor=GenuineIntel' -smp 2
+                -append 'console=ttyS0 no_timer_check')
+            ;;
+        ppc64el)
+            machine=(ppc64 -cpu power9
+                -M pseries,cap-ccf-assist=off,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken
+                -append 'console=hvc0')
+            ;;
         s390x)
             machine=(s390x -append 'console=ttysclp0')
             ports=(-serial chardev:output) # there is no other: see boot
             ;;
     esac
     machine[-1]+=" quiet panic=-1 oops=panic $5"
-    timeout --foreground "$vm_timeout" "qemu-system-${machine[0]}" "${machine[@]:1}" -accel tcg,thread=single -m 1024 \
-        -nodefaults -display none -no-reboot -kernel "$kernel_dir/vmlinuz" -initrd "$initrd" \
+    timeout --foreground "$vm_timeout" "qemu-system-${machine[0]}" "${machine[@]:1}" \
+        -accel tcg,thread=single -m 1024 -nodefaults -display none -no-reboot \
+        -kernel "$kernel_dir/vmlinuz" -initrd "$initrd" \
         -chardev "$output,id=output" -chardev "$verdict,id=verdict" \
         "${ports[@]}" </dev/null
 }
 
-# boot INITRD CONSOLE_LOG OUTPUT [PARAMETERS]: runs the machine; OUTPUT is a file or - for stdout. Returns the status that the
-# guest's init handed over.
+# boot INITRD CONSOLE_LOG OUTPUT [PARAMETERS]: runs the machine; OUTPUT is a file or - for stdout.
+# Returns the status that the guest's init handed over.
 boot() {
     local initrd=$1 console=$2 output=$3 parameters=${4:-} verdict status=0
     verdict=$(mktemp -p "$scratch")
@@ -461,7 +481,8 @@ vm_job() {
     return "$status"
 }
 
-# The boots that the tests take, as far as the filter leaves some: `ordinary`, and the LEVEL of each module lockdown_LEVEL.
+# The boots that the tests take, as far as the filter leaves some: `ordinary`, and the LEVEL of each
+# module lockdown_LEVEL.
 vm_boots() {
     # shellcheck disable=SC2086 # the filter may be several words, or none
     KPROBE_ATTACH_KERNEL='' "$vm_tests" --list ${KPROBE_ATTACH_FILTER:-} |
@@ -476,8 +497,9 @@ boot_name() {
     esac
 }
 
-# vm_test KERNEL BOOT: runs the tests of that boot in the machine; prints the verdict line, and on failure what is needed to see
-# why. Leaves the numbers in NAME.count; a machine that fails counts at least one failure.
+# vm_test KERNEL BOOT: runs the tests of that boot in the machine; prints the verdict line, and on
+# failure what is needed to see why. Leaves the numbers in NAME.count; a machine that fails counts
+# at least one failure.
 vm_test() {
     local name log console parameters=$cpu0_hotplug start=$SECONDS status=0 passed failed verdict=ok
     name=$(boot_name "$@") log=$vm_dir/$name.log console=$vm_dir/$name.console
@@ -485,13 +507,16 @@ vm_test() {
     vm_prepare "$1"
     initramfs "$scratch/$name.initrd"
     boot "$scratch/$name.initrd" "$console" "$log" "$parameters" || status=$?
-    read -r passed failed < <(sed -n 's/^test result:.* \([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' "$log" | tail -n 1) || passed=0 failed=0
+    read -r passed failed < <(
+        sed -nE 's/^test result:.* ([0-9]+) passed; ([0-9]+) failed;.*/\1 \2/p' "$log" | tail -n 1
+    ) || passed=0 failed=0
     if [[ $status -ne 0 ]]; then
         verdict=FAILED
         [[ $failed -gt 0 ]] || failed=1
     fi
     echo "$passed $failed" >"$vm_dir/$name.count"
-    printf '%-20s %-6s %3d passed, %d failed, %d s\n' "$name" "$verdict" "$passed" "$failed" $((SECONDS - start))
+    printf '%-20s %-6s %3d passed, %d failed, %d s\n' \
+        "$name" "$verdict" "$passed" "$failed" $((SECONDS - start))
     grep -a '^measured: ' "$log" || true
     ! grep -E 'BUG:|WARNING:|Oops' "$console" || echo "--- kernel $1 complains, see $console"
     if [[ $verdict = FAILED ]]; then

@@ -31,8 +31,10 @@ fn a_link_is_an_open_a_link_create_and_a_close() {
     assert_eq!(
         plan("kretprobe/m:foo.isra.0,cookie=7"),
         "\
-perf_event_open({type=9, size=72, config=4, disabled=1, config1=\"m:foo.isra.0\", config2=0}, -1, 3, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd
-bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=perf_fd, attach_type=BPF_PERF_EVENT, flags=0, perf_event={bpf_cookie=7}}}, 24) = link_fd
+perf_event_open({type=9, size=72, config=4, disabled=1, config1=\"m:foo.isra.0\", config2=0}, -1, \
+    3, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd
+bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=perf_fd, \
+    attach_type=BPF_PERF_EVENT, flags=0, perf_event={bpf_cookie=7}}}, 24) = link_fd
 close(perf_fd) = 0
 --
 close(link_fd) = 0
@@ -45,7 +47,8 @@ fn perf_is_an_open_and_an_ioctl() {
     assert_eq!(
         plan("foo+0x10,mode=perf"),
         "\
-perf_event_open({type=9, size=72, config=0, disabled=1, config1=\"foo\", config2=16}, -1, 3, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd
+perf_event_open({type=9, size=72, config=0, disabled=1, config1=\"foo\", config2=16}, -1, 3, -1, \
+    PERF_FLAG_FD_CLOEXEC) = perf_fd
 ioctl(perf_fd, PERF_EVENT_IOC_SET_BPF, prog_fd) = 0
 --
 close(perf_fd) = 0
@@ -60,13 +63,17 @@ fn legacy_link_defines_an_event_and_removes_it() {
         "\
 openat(tracefs_fd, \"kprobe_events\", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) = events_fd
 fcntl(events_fd, F_OFD_SETLK, {l_type=F_WRLCK, l_whence=SEEK_SET, l_start=0, l_len=1}) = 0
-newfstatat(tracefs_fd, \"events/kprobe_attach_0000000000000000/probe_00000000_0\", stat, 0) = -1 ENOENT
+newfstatat(tracefs_fd, \"events/kprobe_attach_0000000000000000/probe_00000000_0\", stat, \
+    0) = -1 ENOENT
 write(events_fd, \"r64:kprobe_attach_0000000000000000/probe_00000000_0 foo\", 55) = 55
-openat(tracefs_fd, \"events/kprobe_attach_0000000000000000/probe_00000000_0/id\", O_RDONLY|O_LARGEFILE|O_CLOEXEC) = id_fd
+openat(tracefs_fd, \"events/kprobe_attach_0000000000000000/probe_00000000_0/id\", \
+    O_RDONLY|O_LARGEFILE|O_CLOEXEC) = id_fd
 read(id_fd, id, 32)
 close(id_fd) = 0
-perf_event_open({type=PERF_TYPE_TRACEPOINT, size=72, config=id, disabled=1, config1=0, config2=0}, -1, 3, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd
-bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=perf_fd, attach_type=BPF_PERF_EVENT, flags=0, perf_event={bpf_cookie=0}}}, 24) = link_fd
+perf_event_open({type=PERF_TYPE_TRACEPOINT, size=72, config=id, disabled=1, config1=0, \
+    config2=0}, -1, 3, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd
+bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=perf_fd, \
+    attach_type=BPF_PERF_EVENT, flags=0, perf_event={bpf_cookie=0}}}, 24) = link_fd
 close(perf_fd) = 0
 --
 close(link_fd) = 0

@@ -72,28 +72,30 @@ const DEFAULT: Table = [
     ([false, false, false], ["no-kprobe-pmu", "no-kprobe-pmu", "no-tracefs",   "no-tracefs"]),
 ];
 
+const INVALID: &str = "invalid-request";
+
 // The same for each explicit mode: it, or what it has not.
 #[rustfmt::skip]
 const EXPLICIT: [(AttachMode, Table); 4] = [
     (AttachMode::Link, [
-        ([true,  true,  true ], ["link",          "link",          "invalid-request", "invalid-request"]),
-        ([true,  true,  false], ["link",          "link",          "invalid-request", "invalid-request"]),
-        ([true,  false, true ], ["no-perf-link",  "no-perf-link",  "invalid-request", "invalid-request"]),
-        ([true,  false, false], ["no-perf-link",  "no-perf-link",  "invalid-request", "invalid-request"]),
-        ([false, true,  true ], ["no-kprobe-pmu", "no-kprobe-pmu", "invalid-request", "invalid-request"]),
-        ([false, true,  false], ["no-kprobe-pmu", "no-kprobe-pmu", "invalid-request", "invalid-request"]),
-        ([false, false, true ], ["no-kprobe-pmu", "no-kprobe-pmu", "invalid-request", "invalid-request"]),
-        ([false, false, false], ["no-kprobe-pmu", "no-kprobe-pmu", "invalid-request", "invalid-request"]),
+        ([true,  true,  true ], ["link",          "link",          INVALID, INVALID]),
+        ([true,  true,  false], ["link",          "link",          INVALID, INVALID]),
+        ([true,  false, true ], ["no-perf-link",  "no-perf-link",  INVALID, INVALID]),
+        ([true,  false, false], ["no-perf-link",  "no-perf-link",  INVALID, INVALID]),
+        ([false, true,  true ], ["no-kprobe-pmu", "no-kprobe-pmu", INVALID, INVALID]),
+        ([false, true,  false], ["no-kprobe-pmu", "no-kprobe-pmu", INVALID, INVALID]),
+        ([false, false, true ], ["no-kprobe-pmu", "no-kprobe-pmu", INVALID, INVALID]),
+        ([false, false, false], ["no-kprobe-pmu", "no-kprobe-pmu", INVALID, INVALID]),
     ]),
     (AttachMode::Perf, [
-        ([true,  true,  true ], ["perf",          "invalid-request", "invalid-request", "invalid-request"]),
-        ([true,  true,  false], ["perf",          "invalid-request", "invalid-request", "invalid-request"]),
-        ([true,  false, true ], ["perf",          "invalid-request", "invalid-request", "invalid-request"]),
-        ([true,  false, false], ["perf",          "invalid-request", "invalid-request", "invalid-request"]),
-        ([false, true,  true ], ["no-kprobe-pmu", "invalid-request", "invalid-request", "invalid-request"]),
-        ([false, true,  false], ["no-kprobe-pmu", "invalid-request", "invalid-request", "invalid-request"]),
-        ([false, false, true ], ["no-kprobe-pmu", "invalid-request", "invalid-request", "invalid-request"]),
-        ([false, false, false], ["no-kprobe-pmu", "invalid-request", "invalid-request", "invalid-request"]),
+        ([true,  true,  true ], ["perf",          INVALID, INVALID, INVALID]),
+        ([true,  true,  false], ["perf",          INVALID, INVALID, INVALID]),
+        ([true,  false, true ], ["perf",          INVALID, INVALID, INVALID]),
+        ([true,  false, false], ["perf",          INVALID, INVALID, INVALID]),
+        ([false, true,  true ], ["no-kprobe-pmu", INVALID, INVALID, INVALID]),
+        ([false, true,  false], ["no-kprobe-pmu", INVALID, INVALID, INVALID]),
+        ([false, false, true ], ["no-kprobe-pmu", INVALID, INVALID, INVALID]),
+        ([false, false, false], ["no-kprobe-pmu", INVALID, INVALID, INVALID]),
     ]),
     (AttachMode::LegacyLink, [
         ([true,  true,  true ], ["legacy-link",  "legacy-link",  "legacy-link",  "legacy-link"]),
@@ -106,14 +108,14 @@ const EXPLICIT: [(AttachMode, Table); 4] = [
         ([false, false, false], ["no-tracefs",   "no-tracefs",   "no-tracefs",   "no-tracefs"]),
     ]),
     (AttachMode::Legacy, [
-        ([true,  true,  true ], ["legacy",     "invalid-request", "legacy",     "invalid-request"]),
-        ([true,  true,  false], ["no-tracefs", "invalid-request", "no-tracefs", "invalid-request"]),
-        ([true,  false, true ], ["legacy",     "invalid-request", "legacy",     "invalid-request"]),
-        ([true,  false, false], ["no-tracefs", "invalid-request", "no-tracefs", "invalid-request"]),
-        ([false, true,  true ], ["legacy",     "invalid-request", "legacy",     "invalid-request"]),
-        ([false, true,  false], ["no-tracefs", "invalid-request", "no-tracefs", "invalid-request"]),
-        ([false, false, true ], ["legacy",     "invalid-request", "legacy",     "invalid-request"]),
-        ([false, false, false], ["no-tracefs", "invalid-request", "no-tracefs", "invalid-request"]),
+        ([true,  true,  true ], ["legacy",     INVALID, "legacy",     INVALID]),
+        ([true,  true,  false], ["no-tracefs", INVALID, "no-tracefs", INVALID]),
+        ([true,  false, true ], ["legacy",     INVALID, "legacy",     INVALID]),
+        ([true,  false, false], ["no-tracefs", INVALID, "no-tracefs", INVALID]),
+        ([false, true,  true ], ["legacy",     INVALID, "legacy",     INVALID]),
+        ([false, true,  false], ["no-tracefs", INVALID, "no-tracefs", INVALID]),
+        ([false, false, true ], ["legacy",     INVALID, "legacy",     INVALID]),
+        ([false, false, false], ["no-tracefs", INVALID, "no-tracefs", INVALID]),
     ]),
 ];
 

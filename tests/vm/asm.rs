@@ -17,8 +17,9 @@ mod arch;
 macro_rules! amid_live_values {
     ($make:expr, $call:expr) => {
         amid_live_values!($make, $call;
-            a 1 b 2 c 3 d 4 e 5 f 6 g 7 h 8 i 9 j 10 k 11 l 12 m 13 n 14 o 15 p 16 q 17 r 18 s 19 t 20 u 21 v 22 w 23 x 24
-            y 25 z 26 aa 27 bb 28 cc 29 dd 30 ee 31 ff 32 gg 33 hh 34 ii 35 jj 36)
+            a 1 b 2 c 3 d 4 e 5 f 6 g 7 h 8 i 9 j 10 k 11 l 12 m 13 n 14 o 15 p 16 q 17 r 18
+            s 19 t 20 u 21 v 22 w 23 x 24 y 25 z 26 aa 27 bb 28 cc 29 dd 30 ee 31 ff 32 gg 33 hh 34
+            ii 35 jj 36)
     };
     ($make:expr, $call:expr; $($name:ident $number:literal)*) => {{
         $(let $name = black_box($make($number));)*

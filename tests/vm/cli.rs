@@ -228,7 +228,8 @@ fn a_plan_is_what_strace_sees() {
         let args = ["-v", "-s", "1000", "-o", "/tmp/strace"];
         let filter = [
             "-e",
-            "trace=bpf,close,?fcntl,?fcntl64,ioctl,?newfstatat,?statx,openat,perf_event_open,read,write",
+            "trace=bpf,close,?fcntl,?fcntl64,ioctl,?newfstatat,?statx,openat,perf_event_open,\
+             read,write",
         ];
         let status = Command::new("/bin/strace")
             .args(args)

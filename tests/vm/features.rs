@@ -210,9 +210,10 @@ fn an_answer_that_a_filter_hides_is_unknown_and_named() {
     let link_create = 28;
     with_filter(libc::SYS_bpf, Some(link_create), Errno::PERM, || {
         let kernel = Kernel::new();
-        assert!(
-            matches!(kernel.features().perf_link, Support::Unknown(reason) if reason.errno == Errno::PERM)
-        );
+        let Support::Unknown(reason) = kernel.features().perf_link else {
+            panic!("{:?}", kernel.features());
+        };
+        assert_eq!(reason.errno, Errno::PERM);
         let opts = KprobeOpts::new().bpf_cookie(7);
         let error = kernel
             .attach_kprobe(&Counter::new().program, function(), &opts)

@@ -210,7 +210,8 @@ fn sweeping_beside_eight_attaching_processes_removes_no_live_event() {
         assert_eq!(attached.load(Ordering::Relaxed), total);
         assert!(seen_alive > 0);
         report(format_args!(
-            "{}: {sweeps} sweeps beside {total} attaches of {PROCESSES} processes met {seen_alive} live events, none removed",
+            "{}: {sweeps} sweeps beside {total} attaches of {PROCESSES} processes met \
+             {seen_alive} live events, none removed",
             kernel_name()
         ));
     });

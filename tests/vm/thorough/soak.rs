@@ -95,8 +95,8 @@ fn attaching_and_detaching_many_times_grows_nothing() {
     assert_eq!(Trace::now(), trace);
     assert_eq!(fs::read_to_string(KPROBES).unwrap(), "");
     report(format_args!(
-        "{}: {cycles} cycles in {} modes, {seconds} s after {warm_up}: {} to {} fds, {} to {} KiB of the process's, \
-         {} to {} KiB of the kernel's, no event, no probe",
+        "{}: {cycles} cycles in {} modes, {seconds} s after {warm_up}: {} to {} fds, \
+         {} to {} KiB of the process's, {} to {} KiB of the kernel's, no event, no probe",
         kernel_name(),
         modes.len(),
         before.fds,
@@ -201,8 +201,8 @@ fn processes_and_threads_attach_detach_die_and_sweep_at_once_and_nothing_is_lost
     let attached = attached.load(Ordering::Relaxed);
     assert_eq!(attached, (2 * PROCESSES * THREADS * each) as u64);
     report(format_args!(
-        "{}: {attached} attaches by {PROCESSES} processes of {THREADS} threads, {} sweeps beside them, {killed} processes \
-         killed and {} of their events swept",
+        "{}: {attached} attaches by {PROCESSES} processes of {THREADS} threads, {} sweeps \
+         beside them, {killed} processes killed and {} of their events swept",
         kernel_name(),
         sweeps.load(Ordering::Relaxed),
         swept.load(Ordering::Relaxed),
