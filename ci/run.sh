@@ -350,11 +350,15 @@ cmd_vm() {
     if [[ ${#foreign[@]} -gt 0 ]]; then
         locked arch_sysroot # which may have rustup add them
         locked std_sysroot "${foreign[@]}" # all at once is faster
-        for arch in "${!foreign[@]}"; do build_vm_tests "$arch"; done
     fi
     boots=$(vm_boots)
     [[ -n $boots ]] || die "no test has ${KPROBE_ATTACH_FILTER:-} in its name"
     for kernel in "${ready[@]}"; do
+        kernel_row "$kernel"
+        if [[ -n ${foreign[$arch]:-} ]]; then
+            build_vm_tests "$arch" # while the machines before it run
+            unset "foreign[$arch]"
+        fi
         for boot in $boots; do
             while [[ $(jobs -rp | wc -l) -ge 2 ]]; do wait -n || true; done
             name=$(boot_name "$kernel" "$boot")

@@ -19,7 +19,7 @@ use crate::machine::{
 /// How many cycles of attaching and detaching a test makes.
 fn cycles() -> usize {
     let given = std::env::var("KPROBE_ATTACH_SOAK").unwrap_or_default();
-    given.parse().unwrap_or(200)
+    given.parse().unwrap_or(100)
 }
 
 /// What may not grow from cycle to cycle.
