@@ -83,7 +83,18 @@ need() {
         die "cannot install ${missing[*]}"
 }
 
+# No line of a text is longer than 100 columns, unless it is a URL. Left out are licences, and what
+# programs write: lock files, seeds, the man page and the completions.
+check_width() {
+    local long
+    long=$(git ls-files -z -- ':!*Cargo.lock' ':!LICENSE-*' ':!fuzz/corpus' \
+        ':!src/bin/kprobe-attach/share' |
+        LC_ALL=C.UTF-8 xargs -0 grep -nIE '.{101,}' | grep -vE ':[0-9]+:\W*https?://\S+$') || true
+    [[ -z $long ]] || die "longer than 100 columns:"$'\n'"$(cut -c 1-100 <<<"$long")"
+}
+
 cmd_fmt() {
+    check_width
     cargo fmt --all --check
     cargo fmt --check --manifest-path tests/embed/Cargo.toml
     [[ ! -e fuzz/Cargo.toml ]] || cargo fmt --check --manifest-path fuzz/Cargo.toml
