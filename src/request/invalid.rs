@@ -139,44 +139,37 @@ impl Invalid {
         }
     }
 
-    /// Returns one line that says what is allowed in place of the mistake.
-    #[must_use]
-    pub const fn allowed(self) -> &'static str {
-        match self {
-            Self::EmptyFunction | Self::FunctionByte | Self::LeadingDigit => {
+    texts! {
+        /// Returns one line that says what is allowed in place of the mistake.
+        #[must_use]
+        pub fn allowed(Invalid) {
+            EmptyFunction | FunctionByte | LeadingDigit =>
                 "[module:]function[+offset], with a function of letters, digits, `_`, `.` and `$`; \
-                 or 0xADDRESS"
-            }
-            Self::EmptyModule | Self::ModuleByte => {
-                "module:function, with a module of letters, digits and `_`"
-            }
-            Self::NameTooLong => "at most 511 bytes, with the module",
-            Self::NotKernelAddress => "a kernel address, as in /proc/kallsyms",
-            Self::OffsetOnAddress => "the sum of address and offset",
-            Self::OffsetTooLarge => "an offset of 0 to 4294967295",
-            Self::OffsetBeyondFunction => "an offset within the function, as its disassembly shows",
-            Self::OffsetOnRetprobe => "no offset, or 0",
-            Self::MaxactiveTooLarge => "1 to 4096, or 0 for the kernel's default",
-            Self::MaxactiveOnEntry => "maxactive on a return probe: kretprobe/function,maxactive=N",
-            Self::MaxactiveOnPmu => "maxactive in the modes legacy-link and legacy",
-            Self::CookieWithoutLink => "a cookie in the modes link and legacy-link",
-            Self::UnknownKind | Self::KindNotServed | Self::AutoloadMark => "kprobe/ or kretprobe/",
-            Self::EmptyNumber | Self::NotADigit | Self::BinaryNumber => {
-                "a decimal number, hexadecimal after 0x, or octal after 0"
-            }
-            Self::NumberTooLarge => "a 64-bit number; maxactive up to 4096",
-            Self::UnknownOption | Self::OptionTwice | Self::MissingValue | Self::UnwantedValue => {
-                "each once: offset=N (or function+N), cookie=N, mode=MODE, maxactive=N, retprobe"
-            }
-            Self::UnknownMode => "link, perf, legacy-link or legacy",
-            Self::StructTooSmall | Self::StructCut => "at least the size field, at most the buffer",
-            Self::StructTail => "zeros between the last known field and the size",
-            Self::ProgramName => "at most 15 letters, digits, `_` and `.`",
-            Self::PinWithoutLink | Self::PinOfTraceEvent => "the mode link",
-            Self::PinOutsideBpffs => {
-                "a path below a mount of type bpf, with at most one new directory"
-            }
-            Self::PinAtDirectory => "a pin by path, or Linux 6.5",
+                 or 0xADDRESS",
+            EmptyModule | ModuleByte => "module:function, with a module of letters, digits and `_`",
+            NameTooLong => "at most 511 bytes, with the module",
+            NotKernelAddress => "a kernel address, as in /proc/kallsyms",
+            OffsetOnAddress => "the sum of address and offset",
+            OffsetTooLarge => "an offset of 0 to 4294967295",
+            OffsetBeyondFunction => "an offset within the function, as its disassembly shows",
+            OffsetOnRetprobe => "no offset, or 0",
+            MaxactiveTooLarge => "1 to 4096, or 0 for the kernel's default",
+            MaxactiveOnEntry => "maxactive on a return probe: kretprobe/function,maxactive=N",
+            MaxactiveOnPmu => "maxactive in the modes legacy-link and legacy",
+            CookieWithoutLink => "a cookie in the modes link and legacy-link",
+            UnknownKind | KindNotServed | AutoloadMark => "kprobe/ or kretprobe/",
+            EmptyNumber | NotADigit | BinaryNumber =>
+                "a decimal number, hexadecimal after 0x, or octal after 0",
+            NumberTooLarge => "a 64-bit number; maxactive up to 4096",
+            UnknownOption | OptionTwice | MissingValue | UnwantedValue =>
+                "each once: offset=N (or function+N), cookie=N, mode=MODE, maxactive=N, retprobe",
+            UnknownMode => "link, perf, legacy-link or legacy",
+            StructTooSmall | StructCut => "at least the size field, at most the buffer",
+            StructTail => "zeros between the last known field and the size",
+            ProgramName => "at most 15 letters, digits, `_` and `.`",
+            PinWithoutLink | PinOfTraceEvent => "the mode link",
+            PinOutsideBpffs => "a path below a mount of type bpf, with at most one new directory",
+            PinAtDirectory => "a pin by path, or Linux 6.5",
         }
     }
 }
