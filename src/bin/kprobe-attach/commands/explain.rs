@@ -34,6 +34,8 @@ fn explain(args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, fmt
     Ok(status)
 }
 
+// In a frame of its own, as `Kernel::survey`.
+#[inline(never)]
 fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanation) -> fmt::Result {
     let mode = explanation.mode();
     let refusal = explanation.refusal();
