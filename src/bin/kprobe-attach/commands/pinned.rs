@@ -49,6 +49,8 @@ fn report_unread(args: &Args<'_>, out: &mut Output, dir: &CStr, errno: Errno) {
 }
 
 /// Prints what is counted by one of them, which has no mode any more if the link's pin is gone.
+// In a frame of its own, beside that of the directory's buffers.
+#[inline(never)]
 fn print_pin(args: &Args<'_>, out: &mut Output, counter: &CStr, link: &CStr) -> Result<(), ()> {
     let mut failed = |pin, error: Error| -> Result<(), ()> {
         args.report.pin(out, None, pin, &error);
