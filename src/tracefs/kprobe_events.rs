@@ -78,7 +78,8 @@ impl TraceEvent {
     /// Checks that the name is free. Since Linux 5.5 (commit ca89bc071d5e), the kernel adds a
     /// second definition to an event that has the name, and would then remove both.
     fn is_new(&self, tracefs: BorrowedFd<'_>) -> Result<()> {
-        let path = text(&|path| EventPath(&self.name).put(path))?;
+        let mut path = Buf::new();
+        EventPath(&self.name).put(&mut path).map_err(too_long)?;
         // access(2) would check the real user, and ignore the capabilities.
         match rustix::fs::statat(tracefs, path.as_c_str()?, AtFlags::empty()) {
             Ok(_) => Err(Errno::EXIST),
@@ -89,7 +90,8 @@ impl TraceEvent {
 
     /// Returns the id by which `perf_event_open(2)` finds the event.
     pub(crate) fn id(&self, tracefs: BorrowedFd<'_>) -> Result<u64> {
-        let path = text(&|path| IdPath(&self.name).put(path))?;
+        let mut path = Buf::new();
+        IdPath(&self.name).put(&mut path).map_err(too_long)?;
         let file = open_read(tracefs, path.as_c_str()?)?;
         let mut text = [0; ID_LEN];
         let len = rustix::io::read(&file, &mut text)?;
@@ -100,7 +102,9 @@ impl TraceEvent {
     pub(crate) fn remove(mut self) -> core::result::Result<(), Error> {
         self.defined = false;
         self.write_removal().map_err(|errno| {
-            let name = text(&|name| self.name.put(name)).unwrap_or(Buf::new());
+            let mut name = Buf::new();
+            let fits = self.name.put(&mut name);
+            debug_assert!(fits.is_ok());
             Error::new(Step::RemoveEvent, errno, remove_cause(errno)).about_event(name.as_bytes())
         })
     }
@@ -154,16 +158,15 @@ pub(crate) fn remove_listed(kprobe_events: &OwnedFd, group: &str, event: &str) -
 /// Writes a text into a buffer.
 type Put<'a> = &'a dyn Fn(&mut Buf<WRITTEN_LEN>) -> fmt::Result;
 
-/// Makes a line, or a path relative to the root of tracefs.
-fn text(put: Put<'_>) -> Result<Buf<WRITTEN_LEN>> {
-    let mut text = Buf::new();
-    put(&mut text).map_err(|_| Errno::NAMETOOLONG)?;
-    Ok(text)
+/// Returns the errno of a text that does not fit.
+const fn too_long(_: fmt::Error) -> Errno {
+    Errno::NAMETOOLONG
 }
 
 /// Writes one line.
 fn write_line(kprobe_events: &OwnedFd, put: Put<'_>) -> Result<()> {
-    let line = text(put)?;
+    let mut line = Buf::new();
+    put(&mut line).map_err(too_long)?;
     let line = line.as_bytes();
     match rustix::io::write(kprobe_events, line)? {
         written if written == line.len() => Ok(()),
