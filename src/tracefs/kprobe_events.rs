@@ -47,6 +47,8 @@ impl TraceEvent {
     ///
     /// The lock comes first, so that the event has an owner from its first moment on. Until a perf
     /// event is opened on it, the kernel would let anyone remove it.
+    // This has its own frame, which an attach without a trace event does not need.
+    #[inline(never)]
     pub(crate) fn define(
         tracefs: BorrowedFd<'_>,
         definition: &Definition<'_>,
