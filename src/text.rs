@@ -252,6 +252,13 @@ pub(crate) const fn line(text: &'static str, mut index: usize) -> &'static str {
     }
 }
 
+/// Returns which line of a text this is. One text of names is smaller than a table of them.
+pub(crate) fn line_of(text: &str, line: &[u8]) -> Option<usize> {
+    text.as_bytes()
+        .split(|byte| *byte == b'\n')
+        .position(|candidate| candidate == line)
+}
+
 /// Makes a method that returns a text for every variant of an enum without fields. Variants may
 /// share one. All the texts are stored as one: the table that the compiler makes of a `match` takes
 /// 16 bytes more for each variant.

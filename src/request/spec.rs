@@ -8,7 +8,7 @@ use super::number::number;
 use super::opts::KprobeOpts;
 use super::rules::check_request;
 use super::target::Target;
-use crate::text::split;
+use crate::text::{line_of, split};
 
 /// Holds a target and its options, as one line of text gives them.
 ///
@@ -187,17 +187,11 @@ impl fmt::Display for Probe<'_> {
 
 /// Returns whether a kind of probe is a return probe.
 fn is_return(kind: &[u8]) -> Result<bool, Invalid> {
-    const KINDS: [(&str, Result<bool, Invalid>); 7] = [
-        ("kprobe", Ok(false)),
-        ("kretprobe", Ok(true)),
-        ("ksyscall", Err(Invalid::KindNotServed)),
-        ("kretsyscall", Err(Invalid::KindNotServed)),
-        ("kprobe.multi", Err(Invalid::KindNotServed)),
-        ("kretprobe.multi", Err(Invalid::KindNotServed)),
-        ("kprobe.session", Err(Invalid::KindNotServed)),
-    ];
-    match KINDS.iter().find(|(name, _)| name.as_bytes() == kind) {
-        Some((_, is_return)) => *is_return,
+    const KINDS: &str = "kprobe\nkretprobe\nksyscall\nkretsyscall\nkprobe.multi\nkretprobe.multi\nkprobe.session";
+    match line_of(KINDS, kind) {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        Some(_) => Err(Invalid::KindNotServed),
         None if kind.starts_with(b"?") => Err(Invalid::AutoloadMark),
         None => Err(Invalid::UnknownKind),
     }
@@ -215,15 +209,15 @@ enum Key {
 
 impl Key {
     fn from_name(name: &[u8]) -> Option<Self> {
-        const KEYS: [(&str, Key); 5] = [
-            ("offset", Key::Offset),
-            ("cookie", Key::Cookie),
-            ("mode", Key::Mode),
-            ("maxactive", Key::Maxactive),
-            ("retprobe", Key::Retprobe),
+        const KEYS: [Key; 5] = [
+            Key::Offset,
+            Key::Cookie,
+            Key::Mode,
+            Key::Maxactive,
+            Key::Retprobe,
         ];
-        let (_, key) = KEYS.iter().find(|(key, _)| key.as_bytes() == name)?;
-        Some(*key)
+        let index = line_of("offset\ncookie\nmode\nmaxactive\nretprobe", name)?;
+        KEYS.get(index).copied()
     }
 
     /// Splits `key=value`, or a flag.

@@ -8,7 +8,7 @@ use core::fmt;
 use rustix::io::Errno;
 
 use crate::request::{KprobeOpts, Target};
-use crate::text::{Buf, decimal, hexadecimal, split_str, words};
+use crate::text::{Buf, decimal, hexadecimal, line_of, split_str, words};
 
 /// The prefix of the name of each of this crate's events.
 const EVENT_PREFIX: &str = "probe_";
@@ -310,18 +310,20 @@ pub(crate) fn error_log_line(line: &[u8]) -> Option<ErrorLogLine<'_>> {
 /// Returns the errno for a text of `error_log`. The texts are those of `ERRORS` in
 /// `kernel/trace/trace_probe.h` that say more than EINVAL does.
 pub(crate) fn error_log_errno(text: &[u8]) -> Option<Errno> {
-    const ERRORS: [(&str, Errno); 5] = [
-        ("Invalid probed address or symbol", Errno::NOENT),
-        ("The symbol is not unique", Errno::ADDRNOTAVAIL),
-        ("Probe point is not an instruction boundary", Errno::ILSEQ),
-        ("There is already the exact same probe event", Errno::EXIST),
-        (
-            "Given group/event name is already used by another event",
-            Errno::EXIST,
-        ),
+    const ERRORS: &str = "\
+Invalid probed address or symbol
+The symbol is not unique
+Probe point is not an instruction boundary
+There is already the exact same probe event
+Given group/event name is already used by another event";
+    const ERRNOS: [Errno; 5] = [
+        Errno::NOENT,
+        Errno::ADDRNOTAVAIL,
+        Errno::ILSEQ,
+        Errno::EXIST,
+        Errno::EXIST,
     ];
-    let (_, errno) = ERRORS.iter().find(|(error, _)| error.as_bytes() == text)?;
-    Some(*errno)
+    ERRNOS.get(line_of(ERRORS, text)?).copied()
 }
 
 /// Reads an event's id: a decimal number on a line of its own.
