@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::text::texts;
+
 /// Selects how a program is attached: where the event comes from, and what binds the program to it.
 ///
 /// | `AttachMode` | `PROBE_ATTACH_MODE_…` | event | bound by | kernel | cookie | maxactive |
@@ -58,15 +60,15 @@ impl AttachMode {
     /// Lists every mode, in the order in which the default choice tries them.
     pub const ALL: [Self; 4] = [Self::Link, Self::Perf, Self::LegacyLink, Self::Legacy];
 
-    /// Returns the name that a probe's text and the program's output use: `link`, `perf`,
-    /// `legacy-link` or `legacy`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Link => "link",
-            Self::Perf => "perf",
-            Self::LegacyLink => "legacy-link",
-            Self::Legacy => "legacy",
+    texts! {
+        /// Returns the name that a probe's text and the program's output use: `link`, `perf`,
+        /// `legacy-link` or `legacy`.
+        #[must_use]
+        pub fn name(AttachMode) {
+            Link => "link",
+            Perf => "perf",
+            LegacyLink => "legacy-link",
+            Legacy => "legacy",
         }
     }
 
@@ -137,15 +139,21 @@ impl Need {
     }
 }
 
+impl Need {
+    texts! {
+        fn name(Need) {
+            PerfEvent => "perf_event_open(2) for all processes",
+            KprobePmu => "the kprobe PMU",
+            RetprobeBit => "a known retprobe bit of the kprobe PMU",
+            PerfLink => "BPF links to perf events",
+            Tracefs => "tracefs",
+            KprobeEvents => "kprobe_events in tracefs",
+        }
+    }
+}
+
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PerfEvent => "perf_event_open(2) for all processes",
-            Self::KprobePmu => "the kprobe PMU",
-            Self::RetprobeBit => "a known retprobe bit of the kprobe PMU",
-            Self::PerfLink => "BPF links to perf events",
-            Self::Tracefs => "tracefs",
-            Self::KprobeEvents => "kprobe_events in tracefs",
-        })
+        f.write_str(self.name())
     }
 }
