@@ -217,7 +217,7 @@ fn split(arg: &CStr) -> Option<(&'static OptionEntry, Option<&CStr>)> {
     let end = option.iter().position(|byte| matches!(byte, b'=' | 0))?;
     let (name, rest) = option.split_at_checked(end)?;
     let value = rest.strip_prefix(b"=");
-    let value = value.and_then(|value| CStr::from_bytes_with_nul(value).ok());
+    let value = value.and_then(|value| CStr::from_bytes_until_nul(value).ok());
     Some((OptionEntry::of(name)?, value))
 }
 
