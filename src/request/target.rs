@@ -86,7 +86,7 @@ impl<'a> Target<'a> {
     pub(crate) fn from_bytes(text: &'a [u8]) -> Result<Self, ParseError> {
         match text {
             // A module's name may begin with a digit.
-            [b'0', b'x' | b'X', ..] if !text.contains(&b':') => number(text).map(Self::address),
+            [b'0', b'x' | b'X', ..] if split(text, b':').is_none() => number(text).map(Self::address),
             _ => Self::from_name(text),
         }
     }

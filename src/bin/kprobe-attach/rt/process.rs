@@ -48,7 +48,8 @@ fn exec(start: &Start, command: &CStr, first: usize) -> Errno {
     if command.is_empty() {
         return Errno::NOENT;
     }
-    if command.to_bytes().contains(&b'/') {
+    let has_slash = command.to_bytes().iter().any(|byte| matches!(byte, b'/'));
+    if has_slash {
         return execve(start, command, first);
     }
     let path = start
