@@ -80,9 +80,11 @@ struct Plain<'a, 'f>(&'a mut fmt::Formatter<'f>);
 
 impl Write for Plain<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|char| {
-            let is_plain = char.is_ascii_alphanumeric();
-            self.0.write_char(if is_plain { char } else { '_' })
+        // A target is ASCII.
+        text.bytes().try_for_each(|byte| {
+            let is_plain = byte.is_ascii_alphanumeric();
+            self.0
+                .write_char(if is_plain { char::from(byte) } else { '_' })
         })
     }
 }
