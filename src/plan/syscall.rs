@@ -4,7 +4,8 @@ use core::fmt;
 
 use crate::request::Target;
 use crate::sys::PERF_EVENT_ATTR_SIZE;
-use crate::tracefs::{Definition, EventName, EventPath, ID_LEN, IdPath, Removal};
+use crate::text::Buf;
+use crate::tracefs::{Definition, EventName, EventPath, ID_LEN, IdPath, Removal, WRITTEN_LEN};
 
 /// Describes one system call of a plan.
 ///
@@ -94,7 +95,7 @@ impl fmt::Display for Syscall<'_> {
                     r#"{call}(tracefs_fd, "{path}", {arguments}) = -1 ENOENT"#
                 )
             }
-            Self::WriteDefinition(definition) => write(f, definition),
+            Self::WriteDefinition(definition) => write(f, &|line| definition.put(line)),
             Self::OpenId(name) => {
                 let path = IdPath(name);
                 write!(
@@ -138,26 +139,19 @@ impl fmt::Display for Syscall<'_> {
             Self::SetBpf => f.write_str("ioctl(perf_fd, PERF_EVENT_IOC_SET_BPF, prog_fd) = 0"),
             Self::ClosePerfEvent => f.write_str("close(perf_fd) = 0"),
             Self::CloseLink => f.write_str("close(link_fd) = 0"),
-            Self::WriteRemoval(name) => write(f, &Removal(name)),
+            Self::WriteRemoval(name) => write(f, &|line| Removal(name).put(line)),
             Self::CloseKprobeEvents => f.write_str("close(events_fd) = 0"),
         }
     }
 }
 
 /// Prints a `write(2)` of one line to `kprobe_events`.
-fn write(f: &mut fmt::Formatter<'_>, line: &impl fmt::Display) -> fmt::Result {
-    let mut length = Length(0);
-    fmt::write(&mut length, format_args!("{line}"))?;
-    let Length(length) = length;
+fn write(
+    f: &mut fmt::Formatter<'_>,
+    put: &dyn Fn(&mut Buf<WRITTEN_LEN>) -> fmt::Result,
+) -> fmt::Result {
+    let mut line = Buf::new();
+    put(&mut line)?;
+    let (line, length) = (line.as_str(), line.as_str().len());
     write!(f, r#"write(events_fd, "{line}", {length}) = {length}"#)
-}
-
-/// Counts the bytes that are written.
-struct Length(usize);
-
-impl fmt::Write for Length {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0 += text.len();
-        Ok(())
-    }
 }
