@@ -90,7 +90,8 @@ pub(crate) fn labelled_counter(text: &CStr, probe: &Probe<'_>) -> Result<Array, 
     let mut label = Text::new();
     // The text that was given, unless options add to it: that it is a link goes without saying.
     let link = KprobeOpts::new().attach_mode(AttachMode::Link);
-    if Probe::with_defaults(text.to_bytes(), &link) == Ok(*probe) {
+    let given = Probe::with_defaults(text.to_bytes(), &link);
+    if given.is_ok_and(|given| given.opts == probe.opts) {
         label.push_all(text.to_bytes());
     } else {
         let _ = write!(label, "{probe}");
