@@ -206,8 +206,10 @@ impl KprobeLink {
         match bind {
             Bind::Link { bpf_cookie } => {
                 // The link holds the event. The assignment closes the event's own file descriptor.
-                self.fd = sys::link_create_perf_event(prog, Some(self.fd.as_fd()), bpf_cookie)
-                    .map_err(|errno| (Step::LinkCreate, errno))?;
+                match sys::link_create_perf_event(prog, Some(self.fd.as_fd()), bpf_cookie) {
+                    Ok(link) => self.fd = link,
+                    Err(errno) => return Err((Step::LinkCreate, errno)),
+                }
                 Ok(())
             }
             Bind::Ioctl => sys::perf_event_set_bpf(self.fd.as_fd(), prog)
