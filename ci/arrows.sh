@@ -3,7 +3,9 @@
 
 # The rooms of the library and of the program, in the order in which each may import those before
 # it.
-library_rooms=(text sys mount request error diagnose bpf tracefs symbols kernel plan link explain)
+library_rooms=(
+    numbers text sys mount request error diagnose bpf tracefs symbols kernel plan link explain
+)
 program_rooms=(rt out programs cli session commands)
 
 # code FILE: without its comments, and without its tests, which stand at the end.

@@ -166,6 +166,7 @@ pub mod guide;
 pub mod kernel;
 mod link;
 mod mount;
+mod numbers;
 pub mod plan;
 pub mod request;
 pub mod symbols;

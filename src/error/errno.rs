@@ -4,6 +4,7 @@ use core::fmt;
 
 use rustix::io::Errno;
 
+use crate::numbers::Decimal;
 use crate::text::line;
 
 /// Prints an errno by its name, such as `ENOENT`. For an errno that is not in its list, it prints
@@ -18,7 +19,7 @@ impl fmt::Display for ErrnoName {
             None => write!(
                 f,
                 "errno {}",
-                u64::from(self.0.raw_os_error().unsigned_abs())
+                Decimal(self.0.raw_os_error().unsigned_abs().into())
             ),
         }
     }

@@ -8,6 +8,7 @@ use core::fmt;
 
 use rustix::io::Errno;
 
+use crate::numbers::Hex;
 use crate::request::{AttachMode, Invalid, KprobeOpts, Need, ParseError, Target};
 use crate::text::Buf;
 
@@ -243,7 +244,7 @@ impl fmt::Display for Error {
         f.write_str(subject.unwrap_or_default())?;
         if is_address || number != 0 {
             f.write_str(if is_address { "" } else { "+" })?;
-            write!(f, "{number:#x}")?;
+            Hex(number).fmt(f)?;
         }
         if is_address || subject.is_some() {
             f.write_str(": ")?;

@@ -6,6 +6,7 @@ use core::fmt::{self, Write};
 use rustix::io::Errno;
 
 use crate::error::ErrnoName;
+use crate::numbers::{Decimal, Hex};
 use crate::request::Target;
 use crate::symbols::{BLACKLIST, FILTER, KALLSYMS};
 use crate::text::texts;
@@ -210,9 +211,11 @@ impl fmt::Display for Evidence<'_> {
                 return write!(f, "one function, {function}; its address is hidden");
             }
             Self::Function(function, at) => {
-                return write!(f, "one function, {function}, at {at:#x}");
+                return write!(f, "one function, {function}, at {}", Hex(*at));
             }
-            Self::Functions(count) => return write!(f, "{count} functions of this name"),
+            Self::Functions(count) => {
+                return write!(f, "{} functions of this name", Decimal(*count as u64));
+            }
             Self::NoFunction => "no function of this name",
             Self::Data(kind) => {
                 f.write_str("the name is data (type ")?;
@@ -226,12 +229,13 @@ impl fmt::Display for Evidence<'_> {
             Self::Module { loaded: false } => "the module is not loaded",
             Self::InitCode => "init code, which was freed after boot",
             Self::AddressIn(function, offset) => {
-                return write!(f, "the address is {function}+{offset:#x}");
+                return write!(f, "the address is {function}+{}", Hex(*offset));
             }
             Self::OffsetIn(function, offset) => {
                 return write!(
                     f,
-                    "the offset is beyond the function, and leads to {function}+{offset:#x}"
+                    "the offset is beyond the function, and leads to {function}+{}",
+                    Hex(*offset)
                 );
             }
             Self::NoFunctionThere => "no function is there",
@@ -248,7 +252,7 @@ impl fmt::Display for Evidence<'_> {
             Self::FtraceOff => "0, so no probe of a function's entry is hit, and none was tried",
             Self::Paranoid(level) => {
                 f.write_str(if *level < 0 { "-" } else { "" })?;
-                return u64::from(level.unsigned_abs()).fmt(f);
+                return Decimal(level.unsigned_abs().into()).fmt(f);
             }
             Self::Capabilities {
                 bpf,

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::numbers::{Decimal, Hex};
 use crate::request::Target;
 use crate::sys::PERF_EVENT_ATTR_SIZE;
 use crate::text::Buf;
@@ -69,8 +70,7 @@ const IS_32_BIT: bool = cfg!(target_pointer_width = "32");
 
 impl fmt::Display for Syscall<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // With one width for all numbers, one copy of the formatting code is enough.
-        let size = u64::from(PERF_EVENT_ATTR_SIZE);
+        let size = Decimal(PERF_EVENT_ATTR_SIZE.into());
         match self {
             Self::OpenKprobeEvents => f.write_str(
                 "openat(tracefs_fd, \"kprobe_events\", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) \
@@ -81,7 +81,7 @@ impl fmt::Display for Syscall<'_> {
                 "{}(events_fd, F_OFD_SETLK, {{l_type=F_WRLCK, l_whence=SEEK_SET, l_start={}, \
                  l_len=1}}) = 0",
                 if IS_32_BIT { "fcntl64" } else { "fcntl" },
-                name.owner_byte()
+                Decimal(name.owner_byte())
             ),
             Self::LookForEvent(name) => {
                 let (call, arguments) = if IS_32_BIT {
@@ -103,7 +103,7 @@ impl fmt::Display for Syscall<'_> {
                     r#"openat(tracefs_fd, "{path}", O_RDONLY|O_LARGEFILE|O_CLOEXEC) = id_fd"#
                 )
             }
-            Self::ReadId => write!(f, "read(id_fd, id, {ID_LEN})"),
+            Self::ReadId => write!(f, "read(id_fd, id, {})", Decimal(ID_LEN as u64)),
             Self::CloseId => f.write_str("close(id_fd) = 0"),
             Self::PerfEventOpenKprobe {
                 r#type,
@@ -112,13 +112,14 @@ impl fmt::Display for Syscall<'_> {
                 offset,
                 cpu,
             } => {
-                let (r#type, cpu) = (u64::from(*r#type), u64::from(*cpu));
+                let (r#type, config) = (Decimal((*r#type).into()), Decimal(*config));
+                let (offset, cpu) = (Decimal(*offset), Decimal((*cpu).into()));
                 write!(
                     f,
                     "perf_event_open({{type={type}, size={size}, config={config}, disabled=1, "
                 )?;
                 match target.as_address() {
-                    Some(address) => write!(f, "config1=0, config2={address:#x}")?,
+                    Some(address) => write!(f, "config1=0, config2={}", Hex(address))?,
                     None => write!(f, r#"config1="{target}", config2={offset}"#)?,
                 }
                 write!(f, "}}, -1, {cpu}, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd")
@@ -127,14 +128,14 @@ impl fmt::Display for Syscall<'_> {
                 f,
                 "perf_event_open({{type=PERF_TYPE_TRACEPOINT, size={size}, config=id, disabled=1, \
                  config1=0, config2=0}}, -1, {}, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd",
-                u64::from(*cpu)
+                Decimal((*cpu).into())
             ),
             Self::LinkCreate { bpf_cookie } => write!(
                 f,
                 "bpf(BPF_LINK_CREATE, {{link_create={{prog_fd=prog_fd, target_fd=perf_fd, \
-                 attach_type=BPF_PERF_EVENT, flags=0, \
-                 perf_event={{bpf_cookie={bpf_cookie}}}}}}}, 24) \
-                 = link_fd"
+                 attach_type=BPF_PERF_EVENT, flags=0, perf_event={{bpf_cookie={}}}}}}}, 24) \
+                 = link_fd",
+                Decimal(*bpf_cookie)
             ),
             Self::SetBpf => f.write_str("ioctl(perf_fd, PERF_EVENT_IOC_SET_BPF, prog_fd) = 0"),
             Self::ClosePerfEvent => f.write_str("close(perf_fd) = 0"),
@@ -152,6 +153,6 @@ fn write(
 ) -> fmt::Result {
     let mut line = Buf::new();
     put(&mut line)?;
-    let (line, length) = (line.as_str(), line.as_str().len());
+    let (line, length) = (line.as_str(), Decimal(line.as_str().len() as u64));
     write!(f, r#"write(events_fd, "{line}", {length}) = {length}"#)
 }

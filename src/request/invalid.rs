@@ -4,6 +4,7 @@ use core::fmt;
 
 use rustix::io::Errno;
 
+use crate::numbers::Decimal;
 use crate::text::texts;
 
 /// Names the rule that a request breaks.
@@ -217,7 +218,8 @@ impl ParseError {
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at byte {}: {}", self.at, self.invalid)
+        let at = Decimal(self.at as u64);
+        write!(f, "at byte {at}: {}", self.invalid)
     }
 }
 

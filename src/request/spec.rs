@@ -8,6 +8,7 @@ use super::number::number;
 use super::opts::KprobeOpts;
 use super::rules::check_request;
 use super::target::Target;
+use crate::numbers::{Decimal, Hex};
 use crate::text::{line_of, split};
 
 /// Holds a target and its options, as one line of text gives them.
@@ -170,16 +171,16 @@ impl fmt::Display for Probe<'_> {
         let kind = if retprobe { "kretprobe" } else { "kprobe" };
         write!(f, "{kind}/{target}")?;
         if offset != 0 {
-            write!(f, "+{offset:#x}")?;
+            write!(f, "+{}", Hex(offset))?;
         }
         if bpf_cookie != 0 {
-            write!(f, ",cookie={bpf_cookie:#x}")?;
+            write!(f, ",cookie={}", Hex(bpf_cookie))?;
         }
         if let Some(mode) = attach_mode {
             write!(f, ",mode={mode}")?;
         }
         if maxactive != 0 {
-            write!(f, ",maxactive={}", u64::from(maxactive))?;
+            write!(f, ",maxactive={}", Decimal(maxactive.into()))?;
         }
         Ok(())
     }
@@ -187,7 +188,8 @@ impl fmt::Display for Probe<'_> {
 
 /// Returns whether a kind of probe is a return probe.
 fn is_return(kind: &[u8]) -> Result<bool, Invalid> {
-    const KINDS: &str = "kprobe\nkretprobe\nksyscall\nkretsyscall\nkprobe.multi\nkretprobe.multi\nkprobe.session";
+    const KINDS: &str =
+        "kprobe\nkretprobe\nksyscall\nkretsyscall\nkprobe.multi\nkretprobe.multi\nkprobe.session";
     match line_of(KINDS, kind) {
         Some(0) => Ok(false),
         Some(1) => Ok(true),

@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::invalid::{Invalid, ParseError};
 use super::number::number;
+use crate::numbers::Hex;
 use crate::text::{Buf, split};
 
 /// The length of the longest name that any kernel takes, with its module prefix.
@@ -86,7 +87,9 @@ impl<'a> Target<'a> {
     pub(crate) fn from_bytes(text: &'a [u8]) -> Result<Self, ParseError> {
         match text {
             // A module's name may begin with a digit.
-            [b'0', b'x' | b'X', ..] if split(text, b':').is_none() => number(text).map(Self::address),
+            [b'0', b'x' | b'X', ..] if split(text, b':').is_none() => {
+                number(text).map(Self::address)
+            }
             _ => Self::from_name(text),
         }
     }
@@ -163,7 +166,7 @@ impl fmt::Display for Target<'_> {
         }
         match self.function() {
             Some(function) => f.write_str(function),
-            None => write!(f, "{:#x}", self.as_address().unwrap_or_default()),
+            None => Hex(self.as_address().unwrap_or_default()).fmt(f),
         }
     }
 }

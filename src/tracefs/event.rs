@@ -7,6 +7,7 @@ use core::fmt;
 
 use rustix::io::Errno;
 
+use crate::numbers::Decimal;
 use crate::request::{KprobeOpts, Target};
 use crate::text::{Buf, decimal, hexadecimal, line_of, split_str, words};
 
@@ -220,7 +221,7 @@ impl fmt::Display for EventLine<'_> {
         } = self;
         f.write_str(if *retprobe { "r" } else { "p" })?;
         if *maxactive != 0 {
-            write!(f, "{}", u64::from(*maxactive))?;
+            Decimal((*maxactive).into()).fmt(f)?;
         }
         write!(f, ":{group}/{event} {place}")?;
         if arguments.is_empty() {

@@ -10,7 +10,7 @@ use kprobe_attach::{Errno, Error, Kernel};
 
 use super::table::{ROW, missed, print_counts, print_head};
 use crate::cli::{Args, Opt};
-use crate::out::Output;
+use crate::out::{Decimal, Output};
 use crate::programs::Counter;
 use crate::rt::Start;
 use crate::session::{self, Attached, Hold, Session, Source, announce, labelled_counter, pin_all};
@@ -90,7 +90,7 @@ fn load(start: &Start, hits: Array) -> Result<Counter, Error> {
 /// clears what stood there: a longer row, or a key that the terminal has echoed.
 fn up(out: &mut Output, probes: usize) {
     // What goes wrong here goes wrong again with the table.
-    let _ = write!(out, "\x1b[{}A\x1b[J\r", probes + 1);
+    let _ = write!(out, "\x1b[{}A\x1b[J\r", Decimal(probes as u64 + 1));
 }
 
 /// The narrowest column of probes, and the widest; a longer text pushes its row to the right.

@@ -7,7 +7,7 @@ use kprobe_attach::kernel::{Features, Support};
 use kprobe_attach::{AttachMode, Errno, Kernel, Mount};
 
 use crate::cli::Args;
-use crate::out::{Json, OrNull, Output};
+use crate::out::{Decimal, Json, OrNull, Output};
 use crate::rt::Start;
 
 /// Prints the features.
@@ -36,9 +36,9 @@ fn features(json: bool, kernel: &Kernel, out: &mut Output) -> fmt::Result {
         ..
     } = features;
     let pmu = Detail::Pmu {
-        r#type: u64::from(pmu_type),
-        in_sysfs: pmu_type_in_sysfs.map(u64::from),
-        retprobe_bit: retprobe_bit.map(u64::from),
+        r#type: Decimal(pmu_type.into()),
+        in_sysfs: pmu_type_in_sysfs.map(|r#type| Decimal(r#type.into())),
+        retprobe_bit: retprobe_bit.map(|bit| Decimal(bit.into())),
     };
     let mut table = Table { out, json };
     table.head()?;
@@ -91,13 +91,13 @@ impl Answer {
     }
 }
 
-/// How a thing was found. Numbers of one width are printed by one piece of code.
+/// How a thing was found.
 enum Detail<'a> {
     Plain,
     Pmu {
-        r#type: u64,
-        in_sysfs: Option<u64>,
-        retprobe_bit: Option<u64>,
+        r#type: Decimal,
+        in_sysfs: Option<Decimal>,
+        retprobe_bit: Option<Decimal>,
     },
     /// Mounted at a path, or detached.
     Mount(Option<&'a str>),

@@ -7,7 +7,7 @@ use kprobe_attach::Kernel;
 use kprobe_attach::tracefs::EventLine;
 
 use crate::cli::{Args, Opt};
-use crate::out::{Json, Output, message};
+use crate::out::{Decimal, Json, Output, message};
 use crate::rt::Start;
 
 /// Removes the events, or says which ones would be.
@@ -31,7 +31,8 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
         let to_be = if args.has(Opt::DryRun) { "to be " } else { "" };
         message(format_args!(
             "{} {to_be}removed, {} in use",
-            swept.removed, swept.in_use
+            Decimal(swept.removed as u64),
+            Decimal(swept.in_use as u64)
         ));
     }
     printed.map(|()| 0).map_err(|fmt::Error| ())

@@ -8,7 +8,7 @@ use kprobe_attach::bpf::Program;
 use kprobe_attach::request::Probe;
 
 use crate::cli::Args;
-use crate::out::{Blanks, Json, Lossy, OrNull, Output};
+use crate::out::{Blanks, Decimal, Json, Lossy, OrNull, Output};
 use crate::session::probe_fields;
 
 /// The width of a row beside the column of probes.
@@ -38,6 +38,7 @@ pub(super) fn print_counts(
     probe: &Probe<'_>,
     (mode, hits, missed): (Option<AttachMode>, u64, Option<u64>),
 ) -> Result<(), ()> {
+    let (hits, missed) = (Decimal(hits), missed.map(Decimal));
     let printed = if args.report.json {
         write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))
             .and_then(|()| probe_fields(out, probe, mode))

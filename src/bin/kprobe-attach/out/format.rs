@@ -45,7 +45,9 @@ impl Write for Escape<'_, '_> {
             }
             self.0.write_str(text.get(done..at).unwrap_or_default())?;
             done = if byte < 0x20 {
-                write!(self.0, "\\u{:04x}", u64::from(byte))?;
+                let high = char::from(b'0' + (byte >> 4));
+                let low = char::from_digit((byte & 0xf).into(), 16).unwrap_or_default();
+                write!(self.0, "\\u00{high}{low}")?;
                 at + 1
             } else {
                 self.0.write_str("\\")?;

@@ -1,9 +1,12 @@
 //! Output: results to standard output, messages for people to standard error, and JSON.
 
 mod format;
+#[path = "../../../numbers.rs"]
+mod numbers;
 mod report;
 mod stream;
 
 pub(crate) use format::{Blanks, Json, Lossy, OrNull, Shown};
+pub(crate) use numbers::{Decimal, Hex};
 pub(crate) use report::Report;
 pub(crate) use stream::{Output, bug, message};

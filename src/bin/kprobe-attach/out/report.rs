@@ -8,6 +8,7 @@ use kprobe_attach::request::ParseError;
 use kprobe_attach::{Errno, Error, KprobeOpts};
 
 use super::format::{Json, Lossy, OrNull, Shown};
+use super::numbers::Decimal;
 use super::stream::{Output, message};
 
 /// How failures are reported: as lines of JSON, or as messages.
@@ -90,10 +91,10 @@ impl fmt::Display for SharedOptions<'_> {
             write!(f, " --mode {mode}")?;
         }
         if self.0.bpf_cookie != 0 {
-            write!(f, " --cookie {}", self.0.bpf_cookie)?;
+            write!(f, " --cookie {}", Decimal(self.0.bpf_cookie))?;
         }
         if self.0.maxactive != 0 {
-            write!(f, " --maxactive {}", u64::from(self.0.maxactive))?;
+            write!(f, " --maxactive {}", Decimal(self.0.maxactive.into()))?;
         }
         Ok(())
     }

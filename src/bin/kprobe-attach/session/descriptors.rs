@@ -6,7 +6,7 @@ use kprobe_attach::{AttachMode, Errno};
 use rustix::process::{Resource, Rlimit};
 
 use crate::cli::Args;
-use crate::out::Output;
+use crate::out::{Decimal, Output};
 use crate::rt::standard_fd;
 
 /// How many descriptors a link holds.
@@ -28,7 +28,8 @@ pub(super) fn check_descriptors(args: &Args<'_>, out: &mut Output, needed: u64) 
     let limit = maximum.unwrap_or(u64::MAX);
     let total = needed + PASSING + open();
     if total > limit {
-        let (name, probes) = (ErrnoName(Errno::MFILE), args.probe_count);
+        let (name, probes) = (ErrnoName(Errno::MFILE), Decimal(args.probe_count as u64));
+        let (needed, limit) = (Decimal(needed), Decimal(limit));
         args.report.other(
             out,
             None,

@@ -9,7 +9,7 @@ use core::fmt::{self, Write};
 use kprobe_attach::bpf::Array;
 use kprobe_attach::request::Probe;
 
-use crate::out::Lossy;
+use crate::out::{Hex, Lossy};
 
 /// Text with a NUL behind it: the path of a pin, or what a counter says of its probe.
 pub(crate) struct Text {
@@ -72,7 +72,7 @@ impl fmt::Display for Name<'_> {
         if opts.offset == 0 {
             return Ok(());
         }
-        write!(f, "_{:#x}", opts.offset)
+        write!(f, "_{}", Hex(opts.offset))
     }
 }
 

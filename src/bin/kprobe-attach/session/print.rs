@@ -8,12 +8,12 @@ use kprobe_attach::request::Probe;
 use super::attached::{Attached, Session};
 use super::pin_names::LinkPath;
 use crate::cli::{Args, Opt};
-use crate::out::{Json, Lossy, OrNull, Output, message};
+use crate::out::{Decimal, Json, Lossy, OrNull, Output, message};
 
 /// Says that the probes are attached, and how to end it.
 pub(crate) fn announce(args: &Args<'_>) {
-    let count = args.probe_count;
-    let plural = if count == 1 { "" } else { "s" };
+    let plural = if args.probe_count == 1 { "" } else { "s" };
+    let count = Decimal(args.probe_count as u64);
     if !args.has(Opt::Quiet) {
         message(format_args!(
             "{count} probe{plural} attached; Ctrl-C detaches"
@@ -45,7 +45,7 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
     let id = link
         .info()
         .ok()
-        .and_then(|info| info.link_id.map(u64::from));
+        .and_then(|info| Some(Decimal(info.link_id?.into())));
     let pinned = args.value(Opt::Pin).map(|dir| LinkPath(dir, probe));
     if args.report.json {
         write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))?;
@@ -78,9 +78,9 @@ pub(crate) fn probe_fields(
         out,
         r#""function":{},"offset":{},"retprobe":{},"mode":{},"cookie":{}"#,
         Json(target),
-        opts.offset,
+        Decimal(opts.offset),
         opts.retprobe,
         OrNull(mode.map(Json)),
-        opts.bpf_cookie
+        Decimal(opts.bpf_cookie)
     )
 }
