@@ -120,7 +120,7 @@ impl<'a> Args<'a> {
     ) -> Result<(), Usage<'a>> {
         let (entry, value) = split(arg).ok_or(Usage::UnknownOption(arg))?;
         let &OptionEntry { option, name, .. } = entry;
-        if !entry.commands.contains(&command) {
+        if !entry.commands.contains(command) {
             return Err(Usage::NotForThis(name));
         }
         let value = match (entry.value, value) {

@@ -36,7 +36,7 @@ impl fmt::Display for Help {
             "{about}.\n\nUsage: kprobe-attach {name} [OPTION...]{words}\n\n"
         )?;
         for option in &OPTIONS {
-            if option.commands.contains(&entry.command) {
+            if option.commands.contains(entry.command) {
                 let word = option.value.word().unwrap_or_default();
                 row(f, "--", option.name, word, option.about)?;
             }

@@ -120,28 +120,48 @@ pub(crate) struct OptionEntry {
     /// One line of at most 57 characters.
     pub(crate) about: &'static str,
     /// The commands that take it.
-    pub(crate) commands: &'static [Command],
+    pub(crate) commands: Commands,
+}
+
+/// A set of commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Commands(u16);
+
+impl Commands {
+    const fn of(mut commands: &[Command]) -> Self {
+        let mut bits = 0;
+        while let [command, rest @ ..] = commands {
+            bits |= 1 << *command as u16;
+            commands = rest;
+        }
+        Self(bits)
+    }
+
+    /// Returns whether a command is one of them.
+    pub(crate) const fn contains(self, command: Command) -> bool {
+        self.0 & 1 << command as u16 != 0
+    }
 }
 
 /// The commands about probes.
-const OF_PROBES: &[Command] = &[
+const OF_PROBES: Commands = Commands::of(&[
     Command::Plan,
     Command::Attach,
     Command::Count,
     Command::Explain,
-];
+]);
 
 /// The commands that hold probes attached.
-const HOLDING: &[Command] = &[Command::Attach, Command::Count];
+const HOLDING: Commands = Commands::of(&[Command::Attach, Command::Count]);
 
-const ALL: &[Command] = &[
+const ALL: Commands = Commands::of(&[
     Command::Features,
     Command::Plan,
     Command::Attach,
     Command::Count,
     Command::Explain,
     Command::Sweep,
-];
+]);
 
 /// The options, in the order in which `--help` lists them.
 pub(crate) const OPTIONS: [OptionEntry; 10] = [
@@ -171,7 +191,7 @@ pub(crate) const OPTIONS: [OptionEntry; 10] = [
         name: "program",
         value: Value::Text("PROGRAM"),
         about: "the path of a pinned program, or id:N",
-        commands: &[Command::Attach],
+        commands: Commands::of(&[Command::Attach]),
     },
     OptionEntry {
         option: Opt::Pin,
@@ -192,7 +212,7 @@ pub(crate) const OPTIONS: [OptionEntry; 10] = [
         name: "interval",
         value: Value::Interval("SECONDS"),
         about: "print the counts this often",
-        commands: &[Command::Count],
+        commands: Commands::of(&[Command::Count]),
     },
     OptionEntry {
         option: Opt::Json,
@@ -206,14 +226,14 @@ pub(crate) const OPTIONS: [OptionEntry; 10] = [
         name: "quiet",
         value: Value::None,
         about: "print no messages but errors",
-        commands: &[Command::Attach, Command::Count, Command::Sweep],
+        commands: Commands::of(&[Command::Attach, Command::Count, Command::Sweep]),
     },
     OptionEntry {
         option: Opt::DryRun,
         name: "dry-run",
         value: Value::None,
         about: "remove nothing",
-        commands: &[Command::Sweep],
+        commands: Commands::of(&[Command::Sweep]),
     },
 ];
 
