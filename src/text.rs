@@ -41,7 +41,7 @@ impl<const N: usize> Buf<N> {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        core::str::from_utf8(self.as_bytes()).unwrap_or_default()
+        utf8(self.as_bytes()).unwrap_or_default()
     }
 
     /// Returns the same text with a NUL behind it, as the kernel takes a path.
@@ -112,6 +112,11 @@ impl Cursor<'_> {
         *self.len = end;
         Ok(())
     }
+}
+
+/// Returns the text that bytes are, if they are UTF-8.
+pub(crate) fn utf8(bytes: &[u8]) -> Option<&str> {
+    core::str::from_utf8(bytes).ok()
 }
 
 /// Returns the sixteen hexadecimal digits of a number, all at once.

@@ -5,7 +5,7 @@ use core::fmt;
 use super::invalid::{Invalid, ParseError};
 use super::number::number;
 use crate::numbers::Hex;
-use crate::text::{Buf, split};
+use crate::text::{Buf, split, utf8};
 
 /// The length of the longest name that any kernel takes, with its module prefix.
 ///
@@ -125,13 +125,13 @@ impl<'a> Target<'a> {
     /// Returns the name of the function, without its module.
     #[must_use]
     pub fn function(&self) -> Option<&'a str> {
-        core::str::from_utf8(self.function_bytes()?).ok()
+        utf8(self.function_bytes()?)
     }
 
     /// Returns the name of the module.
     #[must_use]
     pub fn module(&self) -> Option<&'a str> {
-        core::str::from_utf8(self.module_bytes()?).ok()
+        utf8(self.module_bytes()?)
     }
 
     pub(crate) const fn function_bytes(&self) -> Option<&'a [u8]> {

@@ -11,7 +11,7 @@ use crate::diagnose::out_of;
 use crate::error::{Cause, Error, Step};
 use crate::mount::open_read;
 use crate::request::{Invalid, KprobeOpts, Target, TargetBuf};
-use crate::text::{LINE_LEN, for_each_line, hexadecimal, words};
+use crate::text::{LINE_LEN, for_each_line, hexadecimal, utf8, words};
 
 pub(crate) const KALLSYMS: &CStr = c"/proc/kallsyms";
 
@@ -40,10 +40,10 @@ impl<'a> Symbol<'a> {
         let &[kind] = words.next()? else {
             return None;
         };
-        let name = core::str::from_utf8(words.next()?).ok()?;
+        let name = utf8(words.next()?)?;
         let module = match words.next() {
             None => None,
-            Some([b'[', module @ .., b']']) => Some(core::str::from_utf8(module).ok()?),
+            Some([b'[', module @ .., b']']) => Some(utf8(module)?),
             Some(_) => return None,
         };
         let end = words.next().is_none();

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::numbers::Decimal;
 use crate::request::{KprobeOpts, Target};
-use crate::text::{Buf, decimal, hexadecimal, line_of, split_str, words};
+use crate::text::{Buf, decimal, hexadecimal, line_of, split_str, utf8, words};
 
 /// The prefix of the name of each of this crate's events.
 const EVENT_PREFIX: &str = "probe_";
@@ -163,7 +163,7 @@ impl<'a> EventLine<'a> {
     /// Reads a line: `p:GROUP/EVENT PLACE [ARGUMENTS]`, or `r[MAXACTIVE]:...`.
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
-        let line = core::str::from_utf8(line).ok()?;
+        let line = utf8(line)?;
         let (head, rest) = split_str(line, b' ')?;
         let (kind, name) = split_str(head, b':')?;
         let (group, event) = split_str(name, b'/')?;
