@@ -251,9 +251,13 @@ impl<'a> Iterator for Probes<'a> {
 
 /// Seconds, with at most nine digits after a point.
 fn seconds(text: &CStr) -> Option<Duration> {
-    let mut parts = text.to_bytes().splitn(2, |byte| *byte == b'.');
-    let whole = decimal(parts.next()?)?;
-    let fraction = parts.next().unwrap_or(b"0");
+    let text = text.to_bytes();
+    let point = text.iter().position(|byte| *byte == b'.');
+    let (whole, fraction) = match point {
+        None => (text, &b"0"[..]),
+        Some(point) => (text.get(..point)?, text.get(point + 1..)?),
+    };
+    let whole = decimal(whole)?;
     let missing_digits = 9_usize.checked_sub(fraction.len())?;
     let nanos = (0..missing_digits).fold(decimal(fraction)?, |number, _| number * 10);
     Some(Duration::from_nanos(whole * 1_000_000_000 + nanos))
