@@ -53,6 +53,8 @@ fn every_entry_has_its_own_place_and_fits_a_line() {
             .iter()
             .any(|command| entry.commands.contains(command.command));
         assert!(is_taken, "{}", entry.name);
+        let has_value = entry.value != Value::None;
+        assert_eq!(!entry.word.is_empty(), has_value, "{}", entry.name);
     }
     for (index, entry) in COMMANDS.iter().enumerate() {
         assert_eq!(entry.command as usize, index, "{}", entry.name);
@@ -110,8 +112,8 @@ fn man() -> String {
     }
     page += ".SH OPTIONS\n";
     for option in &OPTIONS {
-        let OptionEntry { value, about, .. } = option;
-        let (name, word) = (escaped(option.name), value.word().unwrap_or_default());
+        let OptionEntry { word, about, .. } = option;
+        let name = escaped(option.name);
         let takes = COMMANDS
             .iter()
             .filter(|entry| option.commands.contains(entry.command));
@@ -175,8 +177,8 @@ fn bash() -> String {
                 r#"mapfile -t COMPREPLY < <(compgen -W '{}' -- "$cur")"#,
                 modes()
             ),
-            (_, Value::Dir(_)) => r#"mapfile -t COMPREPLY < <(compgen -d -- "$cur")"#.to_owned(),
-            (_, Value::Text(_)) => r#"mapfile -t COMPREPLY < <(compgen -f -- "$cur")"#.to_owned(),
+            (_, Value::Dir) => r#"mapfile -t COMPREPLY < <(compgen -d -- "$cur")"#.to_owned(),
+            (_, Value::Text) => r#"mapfile -t COMPREPLY < <(compgen -f -- "$cur")"#.to_owned(),
             _ => "COMPREPLY=()".to_owned(),
         };
         writeln!(
@@ -223,24 +225,23 @@ fn zsh() -> String {
             option,
             name,
             value,
+            word,
             about,
             ..
         } in options(entry)
         {
             let about = about.replace('\'', "''");
-            match (option, value.word()) {
-                (_, None) => writeln!(script, "            '--{name}[{about}]'"),
-                (option, Some(word)) => {
-                    let action = match (option, value) {
-                        (Opt::Mode, _) => format!("({})", modes()),
-                        (_, Value::Dir(_)) => "_files -/".to_owned(),
-                        (_, Value::Text(_)) => "_files".to_owned(),
-                        _ => " ".to_owned(),
-                    };
-                    writeln!(script, "            '--{name}=[{about}]:{word}:{action}'")
+            let action = match (option, value) {
+                (_, Value::None) => {
+                    writeln!(script, "            '--{name}[{about}]'").unwrap();
+                    continue;
                 }
-            }
-            .unwrap();
+                (Opt::Mode, _) => format!("({})", modes()),
+                (_, Value::Dir) => "_files -/".to_owned(),
+                (_, Value::Text) => "_files".to_owned(),
+                _ => " ".to_owned(),
+            };
+            writeln!(script, "            '--{name}=[{about}]:{word}:{action}'").unwrap();
         }
         let words = match entry.words {
             Words::Nothing => "",
@@ -288,8 +289,8 @@ complete -c kprobe-attach -n __fish_use_subcommand -l version -s V -d 'Print the
             let value = match (option, value) {
                 (_, Value::None) => String::new(),
                 (Opt::Mode, _) => format!(" -x -a '{}'", modes()),
-                (_, Value::Dir(_)) => " -x -a '(__fish_complete_directories)'".to_owned(),
-                (_, Value::Text(_)) => " -r -F".to_owned(),
+                (_, Value::Dir) => " -x -a '(__fish_complete_directories)'".to_owned(),
+                (_, Value::Text) => " -r -F".to_owned(),
                 _ => " -x".to_owned(),
             };
             let of = format!("-n '__fish_seen_subcommand_from {}'", entry.name);

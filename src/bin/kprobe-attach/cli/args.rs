@@ -129,21 +129,21 @@ impl<'a> Args<'a> {
             (_, value) => value.or_else(next).ok_or(Usage::MissingValue(name))?,
         };
         match entry.value {
-            Value::Dir(_) if value.count_bytes() > MAX_PIN_DIR_LEN => {
+            Value::Dir if value.count_bytes() > MAX_PIN_DIR_LEN => {
                 return Err(Usage::LongPath(name));
             }
-            Value::Time(_) | Value::Interval(_) => {
-                let may_be_zero = matches!(entry.value, Value::Time(_));
+            Value::Time | Value::Interval => {
+                let may_be_zero = matches!(entry.value, Value::Time);
                 seconds(value)
                     .filter(|time| may_be_zero || !time.is_zero())
                     .ok_or(Usage::BadTime(name, value))?;
             }
-            Value::Key(_) => {
+            Value::Key => {
                 let options = &mut self.report.options;
                 let set = options.set_by_name(name, value.to_bytes());
                 set.map_err(|error| Usage::BadValue(name, value, error))?;
             }
-            Value::None | Value::Text(_) | Value::Dir(_) => {}
+            Value::None | Value::Text | Value::Dir => {}
         }
         match self.given.get_mut(option as usize) {
             Some(given @ None) => *given = Some(value),

@@ -37,8 +37,7 @@ impl fmt::Display for Help {
         )?;
         for option in &OPTIONS {
             if option.commands.contains(entry.command) {
-                let word = option.value.word().unwrap_or_default();
-                row(f, "--", option.name, word, option.about)?;
+                row(f, "--", option.name, option.word, option.about)?;
             }
         }
         if entry.words != Words::Nothing {

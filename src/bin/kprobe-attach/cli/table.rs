@@ -96,19 +96,19 @@ pub(crate) enum Opt {
     DryRun,
 }
 
-/// The value of an option, with the word that stands for it.
+/// The value of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     None,
-    Text(&'static str),
+    Text,
     /// The path of a directory in which names of pins are put.
-    Dir(&'static str),
+    Dir,
     /// Seconds, with up to nine digits after the point.
-    Time(&'static str),
+    Time,
     /// The same, and not 0.
-    Interval(&'static str),
+    Interval,
     /// The value of a probe's key of the same name, for all probes that have no such key.
-    Key(&'static str),
+    Key,
 }
 
 /// What there is to know of an option.
@@ -117,6 +117,8 @@ pub(crate) struct OptionEntry {
     pub(crate) option: Opt,
     pub(crate) name: &'static str,
     pub(crate) value: Value,
+    /// The word that stands for the value; empty without one.
+    pub(crate) word: &'static str,
     /// One line of at most 57 characters.
     pub(crate) about: &'static str,
     /// The commands that take it.
@@ -168,49 +170,56 @@ pub(crate) const OPTIONS: [OptionEntry; 10] = [
     OptionEntry {
         option: Opt::Mode,
         name: "mode",
-        value: Value::Key("MODE"),
+        value: Value::Key,
+        word: "MODE",
         about: "link, perf, legacy-link or legacy; else the first to fit",
         commands: OF_PROBES,
     },
     OptionEntry {
         option: Opt::Cookie,
         name: "cookie",
-        value: Value::Key("N"),
+        value: Value::Key,
+        word: "N",
         about: "for bpf_get_attach_cookie(), in the link modes",
         commands: OF_PROBES,
     },
     OptionEntry {
         option: Opt::Maxactive,
         name: "maxactive",
-        value: Value::Key("N"),
+        value: Value::Key,
+        word: "N",
         about: "returns awaited at once, 1 to 4096, in the legacy modes",
         commands: OF_PROBES,
     },
     OptionEntry {
         option: Opt::Program,
         name: "program",
-        value: Value::Text("PROGRAM"),
+        value: Value::Text,
+        word: "PROGRAM",
         about: "the path of a pinned program, or id:N",
         commands: Commands::of(&[Command::Attach]),
     },
     OptionEntry {
         option: Opt::Pin,
         name: "pin",
-        value: Value::Dir("DIR"),
+        value: Value::Dir,
+        word: "DIR",
         about: "pin in DIR and end; count without a PROBE reads the pins",
         commands: HOLDING,
     },
     OptionEntry {
         option: Opt::For,
         name: "for",
-        value: Value::Time("SECONDS"),
+        value: Value::Time,
+        word: "SECONDS",
         about: "detach after this time",
         commands: HOLDING,
     },
     OptionEntry {
         option: Opt::Interval,
         name: "interval",
-        value: Value::Interval("SECONDS"),
+        value: Value::Interval,
+        word: "SECONDS",
         about: "print the counts this often",
         commands: Commands::of(&[Command::Count]),
     },
@@ -218,6 +227,7 @@ pub(crate) const OPTIONS: [OptionEntry; 10] = [
         option: Opt::Json,
         name: "json",
         value: Value::None,
+        word: "",
         about: "print one JSON object a line",
         commands: ALL,
     },
@@ -225,6 +235,7 @@ pub(crate) const OPTIONS: [OptionEntry; 10] = [
         option: Opt::Quiet,
         name: "quiet",
         value: Value::None,
+        word: "",
         about: "print no messages but errors",
         commands: Commands::of(&[Command::Attach, Command::Count, Command::Sweep]),
     },
@@ -232,6 +243,7 @@ pub(crate) const OPTIONS: [OptionEntry; 10] = [
         option: Opt::DryRun,
         name: "dry-run",
         value: Value::None,
+        word: "",
         about: "remove nothing",
         commands: Commands::of(&[Command::Sweep]),
     },
@@ -267,19 +279,5 @@ impl OptionEntry {
     /// Finds the option of this name, without its dashes.
     pub(crate) fn of(name: &[u8]) -> Option<&'static Self> {
         OPTIONS.iter().find(|entry| entry.name.as_bytes() == name)
-    }
-}
-
-impl Value {
-    /// The word that stands for it.
-    pub(crate) const fn word(self) -> Option<&'static str> {
-        match self {
-            Self::None => None,
-            Self::Text(word)
-            | Self::Dir(word)
-            | Self::Time(word)
-            | Self::Interval(word)
-            | Self::Key(word) => Some(word),
-        }
     }
 }
