@@ -32,6 +32,8 @@ impl Symbols {
     }
 
     /// Looks for a function by its name.
+    // This has its own frame, as `Kernel::survey` has.
+    #[inline(never)]
     pub(crate) fn of(target: &Target<'_>) -> Result<Self> {
         let mut found = Self::default();
         let mut code = Code::default();
