@@ -53,7 +53,9 @@ arrows() {
                 sed -nE 's/^(pub(\([a-z]+\))? )?mod ([a-z_0-9]+);$/\3/p'); do
                 to=$(file_of "$dir" "$name")
                 # It reads to the end: what stops early would end `code` by a signal.
-                if [[ -n $to ]] && code "$file" | grep -E "\b$name::" >/dev/null; then echo "$file $to"; fi
+                if [[ -n $to ]] && code "$file" | grep -E "\b$name::" >/dev/null; then
+                    echo "$file $to"
+                fi
             done
         fi
     done < <(find "$root" -name '*.rs' -not -path "$root/bin/*" -not -name build.rs \

@@ -1,7 +1,8 @@
 //! Attaches BPF programs to kernel functions, with the semantics of libbpf's
 //! `bpf_program__attach_kprobe_opts`.
 //!
-//! The crate makes [bpf(2)], [perf_event_open(2)] and the lines of tracefs's `kprobe_events` itself.
+//! The crate makes [bpf(2)], [perf_event_open(2)] and the lines of tracefs's `kprobe_events`
+//! itself.
 //! It needs no libbpf, no libc, no std and no allocator. The program may come from any loader:
 //! every type that is [`AsFd`](fd::AsFd) can be attached.
 //!
@@ -69,13 +70,13 @@
 //! # Words
 //!
 //! * **symbol**: the name of a function in `/proc/kallsyms`. **offset**: the bytes from its start.
-//! * **retprobe**: a probe of a function's return. **maxactive**: how many calls of the function may
-//!   await their return probe at once.
+//! * **retprobe**: a probe of a function's return. **maxactive**: how many calls of the function
+//!   may await their return probe at once.
 //! * **PMU**: a source of perf events. The kprobe PMU opens an event for any function.
 //! * **perf event**: the object that [perf_event_open(2)] opens. A BPF program is bound to it.
 //! * **bpf link**: a file descriptor that holds program and event together, and can be pinned.
-//! * **trace event**: an event that is defined in tracefs, with a **group**, a name and an id. It is
-//!   the older source of perf events.
+//! * **trace event**: an event that is defined in tracefs, with a **group**, a name and an id. It
+//!   is the older source of perf events.
 //! * **cookie**: a number that the program can ask for, to distinguish its attachments.
 //!
 //! # Cargo features
@@ -96,9 +97,9 @@
 //! # Architectures
 //!
 //! `x86_64`, `x86`, `aarch64`, `arm` (ARM and Thumb code) and `riscv64`. For `s390x` and
-//! `powerpc64le`, build with `RUSTFLAGS="--cfg rustix_use_experimental_asm"`. Stable Rust takes that
-//! flag there, for `powerpc64le` from 1.95. On any other architecture the crate does not compile,
-//! since rustix would bring in libc.
+//! `powerpc64le`, build with `RUSTFLAGS="--cfg rustix_use_experimental_asm"`. Stable Rust takes
+//! that flag there, for `powerpc64le` from 1.95. On any other architecture the crate does not
+//! compile, since rustix would bring in libc.
 //!
 //! # Minimum kernel
 //!
@@ -141,20 +142,22 @@ extern crate std;
 )))]
 compile_error!(
     "kprobe-attach has no system call for this architecture, and rustix would fall to libc here; \
-     build for x86_64, x86, aarch64, arm, riscv64, s390x or powerpc64le, or add the architecture to src/sys"
+     build for x86_64, x86, aarch64, arm, riscv64, s390x or powerpc64le, or add the architecture \
+     to src/sys"
 );
 #[cfg(all(
     any(target_arch = "s390x", target_arch = "powerpc64"),
     not(rustix_use_experimental_asm)
 ))]
 compile_error!(
-    "on this architecture rustix falls to libc unless it is told otherwise, which only whoever builds the program can: \
-     build with RUSTFLAGS=\"--cfg rustix_use_experimental_asm\" (stable Rust will do; \
-     for no other architecture, where that takes a nightly one)"
+    "on this architecture rustix falls to libc unless it is told otherwise, which only the one who \
+     builds the program can do: build with RUSTFLAGS=\"--cfg rustix_use_experimental_asm\" \
+     (stable Rust will do; for no other architecture, where that takes a nightly one)"
 );
 #[cfg(any(not(target_os = "linux"), rustix_use_libc, miri))]
 compile_error!(
-    "kprobe-attach is for Linux, without libc; build for a *-linux-* target and without --cfg rustix_use_libc"
+    "kprobe-attach is for Linux, without libc; build for a *-linux-* target and without \
+     --cfg rustix_use_libc"
 );
 
 pub mod bpf;

@@ -55,7 +55,9 @@ core::arch::global_asm!(
 );
 #[cfg(target_arch = "arm")]
 core::arch::global_asm!(
-    ".arm", // every processor that runs Thumb code for Linux runs this as well, and the linker knows how to call one from the other
+    // Every processor that runs Thumb code for Linux runs ARM code as well, and the linker knows
+    // how to call one from the other.
+    ".arm",
     ".globl kprobe_attach_entry",
     ".type kprobe_attach_entry, %function",
     "kprobe_attach_entry:",

@@ -120,7 +120,7 @@ pub(crate) fn for_each_counter(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::unnecessary_cast,
-        reason = "by the architecture it has 32 or 64 bits, and a sign or none; the number has 32 bits"
+        reason = "the type depends on the architecture; the number has 32 bits"
     )]
     let magic = rustix::fs::fstatfs(&fd)?.f_type as u32;
     if magic != BPF_FS_MAGIC {
