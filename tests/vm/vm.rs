@@ -27,6 +27,7 @@ mod mounts;
 mod pressure;
 mod privileges;
 mod sweep;
+mod terminal;
 mod thorough;
 mod why;
 mod z_lockdown;
