@@ -1,5 +1,5 @@
-//! What a process may do with which privileges, and what the errors say of the rest: the table
-//! "Privileges" of `README.md`.
+//! What a process may do with which privileges, and what the errors say of the rest: the table of
+//! `src/guide/privileges.md`.
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,5 @@
 //! Why: in every situation each mode names the true cause, and `explain` proves it. The table of
-//! the README, row by row.
+//! `src/guide/causes.md`, row by row.
 
 mod kernel;
 mod place;
