@@ -39,8 +39,8 @@ impl Pmu {
         let mut refusal = None;
         let mut look = |r#type| Self::at(r#type, cpu, &mut refusal);
         let mut found = None;
-        for r#type in TYPES {
-            found = look(r#type);
+        for r#type in &TYPES {
+            found = look(*r#type);
             if found.is_some() {
                 break;
             }
