@@ -183,8 +183,13 @@ impl Mount {
             !matches!(found, Ok(None))
         };
         if !file_system.usual.iter().any(|path| look(path)) {
-            // If the mount table cannot be read, no other mount is known.
-            let _ = for_each_mount(file_system, &mut look);
+            let read = for_each_mount(file_system, &mut look);
+            // If the mount table is unavailable, no other mount is known.
+            if let (Ok(None), Err(errno)) = (&found, read)
+                && is_shortage(errno)
+            {
+                return Err(errno);
+            }
         }
         if let Some(mount) = found? {
             return Ok(mount);
@@ -203,7 +208,7 @@ impl Mount {
     fn at(file_system: &FileSystem, path: &CStr, flags: OFlags) -> Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
         let dir = match rustix::fs::open(path, flags, Mode::empty()) {
-            Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(errno),
+            Err(errno) if is_shortage(errno) => return Err(errno),
             Err(_) => return Ok(None),
             Ok(dir) => dir,
         };
@@ -211,6 +216,11 @@ impl Mount {
         let path = path.to_str().ok().and_then(|path| Buf::of(path).ok());
         Ok((is_it && path.is_some()).then_some(Self { dir, path }))
     }
+}
+
+/// Returns whether an errno says that file descriptors or memory are short.
+const fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// Borrows the root directory.

@@ -269,7 +269,7 @@ pub(crate) fn line_of(text: &str, line: &[u8]) -> Option<usize> {
 /// 16 bytes more for each variant.
 macro_rules! texts {
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident($enum:ident) {
-        $($variant:ident $(| $other:ident)* => $text:literal,)*
+        $($variant:ident $(| $other:ident)* => $text:expr,)*
     }) => {
         $(#[$attribute])*
         $visibility const fn $name(self) -> &'static str {

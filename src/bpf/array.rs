@@ -6,9 +6,10 @@ use rustix::path::Arg;
 
 use super::memlock::{memlock_error, with_memlock};
 use super::pin::pin;
+use super::program::obj_get;
 use crate::diagnose::bpf_error;
 use crate::error::{Cause, Error, Step};
-use crate::sys::{self, ArrayFd};
+use crate::sys::ArrayFd;
 
 /// Owns a map of type `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values, which are zero at first.
 #[derive(Debug)]
@@ -79,7 +80,8 @@ impl Array {
     /// Returns an error with the step [`Step::Map`]:
     ///
     /// * `ENOENT` if the pin does not exist.
-    /// * `EINVAL` if the pin is not an array of u64 values.
+    /// * `EACCES` if the pin may not be opened.
+    /// * `EINVAL` if it is not an array of u64 values, or if the path is not in a bpf file system.
     /// * Any other errno of the kernel.
     ///
     /// # Minimum kernel
@@ -87,7 +89,7 @@ impl Array {
     /// Linux 4.13.
     #[doc(alias = "bpf_map__reuse_fd")]
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
-        let opened = path.into_with_c_str(|path| ArrayFd::of_map(sys::obj_get(path)?));
+        let opened = path.into_with_c_str(|path| ArrayFd::of_map(obj_get(path)?));
         opened.map(Self).map_err(map_failed)
     }
 }

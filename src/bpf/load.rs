@@ -108,7 +108,8 @@ impl<'a> Load<'a> {
     /// Returns an error with the step [`Step::LoadProgram`]:
     ///
     /// * `EPERM` without `CAP_BPF` and `CAP_PERFMON`, or before Linux 5.8 without `CAP_SYS_ADMIN`.
-    /// * `EACCES` or `EINVAL` if the verifier refuses the program.
+    /// * `EACCES` or `EINVAL` if the verifier refuses the program. The cause is
+    ///   [`Cause::WrongProgram`], and the [log](Self::log) says why.
     /// * `E2BIG` if there are too many instructions.
     /// * `ENOSPC` if the log does not fit into its buffer.
     ///

@@ -3,6 +3,7 @@
 use core::ffi::CStr;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -67,7 +68,9 @@ impl Program {
     ///
     /// Linux 4.13.
     pub fn id(&self) -> Result<u32, Error> {
-        Ok(self.info()?.id)
+        sys::prog_info(self.as_fd())
+            .map(|info| info.id)
+            .map_err(info_failed)
     }
 
     /// Returns the number of runs that the kernel skipped because the CPU was busy with BPF.
@@ -89,13 +92,17 @@ impl Program {
     /// Linux 5.12 (commit 9ed9e9ba2337) reports the number. Linux 6.7 (commit dd8657894c11) counts
     /// hits of kprobes in it.
     pub fn recursion_misses(&self) -> Result<Option<u64>, Error> {
-        Ok(self.info()?.recursion_misses)
+        match sys::prog_info(self.as_fd()) {
+            Ok(info) => Ok(info.recursion_misses),
+            // The kernel does not know the command.
+            Err(Errno::INVAL) => Ok(None),
+            Err(errno) => Err(info_failed(errno)),
+        }
     }
+}
 
-    fn info(&self) -> Result<sys::ProgInfo, Error> {
-        sys::prog_info(self.as_fd())
-            .map_err(|errno| bpf_error(Step::OpenProgram, errno, Cause::Unknown))
-    }
+fn info_failed(errno: Errno) -> Error {
+    bpf_error(Step::OpenProgram, errno, Cause::Unknown)
 }
 
 /// Makes a program of a file descriptor that is one. Returns `EINVAL` for any other object.
@@ -115,13 +122,19 @@ fn open_failed(errno: Errno) -> Error {
     bpf_error(Step::OpenProgram, errno, cause)
 }
 
-/// Opens a pin by `BPF_OBJ_GET`. The kernel returns `EACCES` for a path outside of a bpf file
-/// system, as for a pin that may not be opened; this function tells the two apart.
+/// Opens a pin by `BPF_OBJ_GET`. The kernel returns `EACCES` for a directory and for a path outside
+/// of a bpf file system, as for a pin that may not be opened. This function returns `EINVAL` for
+/// what is not a pin.
 pub(crate) fn obj_get(path: &CStr) -> Result<OwnedFd, Errno> {
     sys::obj_get(path).map_err(|errno| match errno {
-        Errno::ACCESS if !is_bpffs(path).unwrap_or(true) => Errno::INVAL,
+        Errno::ACCESS if is_bpffs(path) == Ok(false) || is_dir(path) => Errno::INVAL,
         errno => errno,
     })
+}
+
+fn is_dir(path: &CStr) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).is_ok()
 }
 
 impl AsFd for Program {

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::denied::{bpf_denied, denied};
+use super::denied::{bpf_denied, missing_call, perf_event_denied};
 use crate::error::{Cause, Error, Step};
 use crate::request::{AttachMode, KprobeOpts, Target};
 
@@ -24,7 +24,11 @@ pub(crate) fn attach_error(
     opts: &KprobeOpts,
 ) -> Error {
     let known = cause(step, told, mode, target, opts);
-    let cause = known.unwrap_or_else(|| denied(step, errno));
+    let cause = known.unwrap_or_else(|| match step {
+        Step::PerfEventOpen => perf_event_denied(errno),
+        // A Linux security module denies it with EACCES.
+        _ => bpf_cause(errno, Cause::NoPermission),
+    });
     let mut error = Error::new(step, errno, cause);
     error.name(target, opts);
     error
@@ -44,6 +48,7 @@ pub(crate) const fn out_of(errno: Errno) -> Option<Cause> {
 pub(crate) fn bpf_cause(errno: Errno, cause: Cause) -> Cause {
     match errno {
         Errno::PERM => bpf_denied(),
+        Errno::NOSYS => missing_call(),
         Errno::ACCESS => Cause::NoPermission,
         errno => out_of(errno).unwrap_or(cause),
     }
@@ -74,7 +79,7 @@ pub(crate) const fn remove_cause(errno: Errno) -> Cause {
 /// Returns the cause of an errno at a step of an attach, as far as the errno shows it. There is a
 /// plan, so the features that the mode needs are available.
 ///
-/// Returns [`None`] if permission is denied. The kernel must then be asked for the reason: a
+/// Returns [`None`] if the system call is denied. The kernel must then be asked for the reason: a
 /// missing capability, `perf_event_paranoid`, a filter, or lockdown.
 fn cause(
     step: Step,
@@ -87,12 +92,15 @@ fn cause(
         return Some(cause);
     }
     Some(match (step, errno) {
-        (Step::PerfEventOpen | Step::LinkCreate | Step::SetBpf, Errno::PERM | Errno::ACCESS) => {
-            return None;
-        }
+        (
+            Step::PerfEventOpen | Step::LinkCreate | Step::SetBpf,
+            Errno::PERM | Errno::ACCESS | Errno::NOSYS,
+        ) => return None,
         (Step::PerfEventOpen, Errno::NODEV) => Cause::CpuOffline,
-        // The event was defined, so the place is valid. Another process has removed the event
-        // since.
+        // The event was defined, so the place is valid. If it does not exist, another process has
+        // removed it since.
+        (Step::ReadEventId, Errno::NOENT | Errno::NODEV) => Cause::EventRemoved,
+        (Step::PerfEventOpen, Errno::INVAL) if mode.uses_tracefs() => Cause::EventRemoved,
         (Step::PerfEventOpen, _) if mode.uses_tracefs() => Cause::Unknown,
         // The name is longer than any symbol of this kernel, which is 127 bytes before Linux 6.1.
         (Step::PerfEventOpen, Errno::TOOBIG) => Cause::NoSuchFunction,
@@ -249,12 +257,17 @@ mod tests {
             &[(Errno::NOENT, Some(Cause::ModuleNotLoaded))],
         );
         // After the event is defined, an errno says nothing about the place.
-        let gone: &Table = &[
-            (Errno::NOENT, Some(Cause::Unknown)),
-            (Errno::INVAL, Some(Cause::Unknown)),
-        ];
-        check(&TRACEFS, Step::ReadEventId, "f", false, gone);
-        check(&TRACEFS, Step::PerfEventOpen, "f", false, gone);
+        let gone = Some(Cause::EventRemoved);
+        for (step, errno, cause) in [
+            (Step::ReadEventId, Errno::NOENT, gone),
+            (Step::ReadEventId, Errno::NODEV, gone),
+            (Step::ReadEventId, Errno::INVAL, Some(Cause::Unknown)),
+            (Step::PerfEventOpen, Errno::INVAL, gone),
+            (Step::PerfEventOpen, Errno::NOENT, Some(Cause::Unknown)),
+            (Step::PerfEventOpen, Errno::NOSYS, None),
+        ] {
+            check(&TRACEFS, step, "f", false, &[(errno, cause)]);
+        }
         check(
             &TRACEFS,
             Step::PerfEventOpen,
@@ -281,6 +294,7 @@ mod tests {
             (Errno::OPNOTSUPP, Some(Cause::UnsupportedArch)),
             (Errno::NOTTY, Some(Cause::UnsupportedArch)),
             (Errno::PERM, None),
+            (Errno::NOSYS, None),
             (Errno::NOSPC, Some(Cause::Unknown)),
         ];
         for step in [Step::LinkCreate, Step::SetBpf] {

@@ -1,30 +1,20 @@
 //! Who denies permission.
 //!
 //! EPERM and EACCES can come from a missing capability, `perf_event_paranoid`, a seccomp filter or
-//! lockdown. Further system calls tell these apart. They change nothing, and only some of these
-//! would refuse them.
+//! lockdown, and ENOSYS from a filter or a kernel without the system call. Further system calls
+//! tell these apart. They change nothing, and only some of these would refuse them.
 
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, SecureComputingMode};
 
-use crate::error::{Cause, Step};
+use crate::error::Cause;
 use crate::sys;
 
 /// `PERF_TYPE_SOFTWARE` and `PERF_COUNT_SW_DUMMY` (Linux 3.12): an event that never counts
 /// anything.
 pub(crate) const DUMMY_EVENT: (u32, u64) = (1, 9);
 
-/// Finds out who denied a step of an attach with EACCES or EPERM.
-pub(crate) fn denied(step: Step, errno: Errno) -> Cause {
-    match (step, errno) {
-        (Step::PerfEventOpen, errno) => perf_event_denied(errno),
-        (_, Errno::PERM) => bpf_denied(),
-        // A Linux security module denied it.
-        _ => Cause::NoPermission,
-    }
-}
-
-/// Finds out who denied `perf_event_open(2)` with EACCES or EPERM.
+/// Finds out who denied `perf_event_open(2)` with EACCES, EPERM or ENOSYS.
 pub(crate) fn perf_event_denied(errno: Errno) -> Cause {
     let (r#type, config) = DUMMY_EVENT;
     perf_event_cause(
@@ -47,6 +37,7 @@ fn perf_event_cause(errno: Errno, refuses_all: bool, own: Option<Errno>) -> Caus
         _ if refuses_all => Cause::Seccomp,
         Errno::ACCESS if own == Some(Errno::ACCESS) => Cause::PerfEventParanoid,
         Errno::ACCESS => Cause::NoPermission,
+        Errno::NOSYS => Cause::UnsupportedArch,
         // Of the kernel's own checks, only lockdown returns EPERM.
         _ => Cause::Lockdown,
     }
@@ -63,6 +54,16 @@ pub(crate) fn bpf_denied() -> Cause {
         Cause::Seccomp
     } else {
         Cause::NoPermission
+    }
+}
+
+/// Finds out why a system call does not exist. Every kernel that has kprobes for BPF has it, so a
+/// filter is the cause if there is one.
+pub(crate) fn missing_call() -> Cause {
+    if is_filtered() {
+        Cause::Seccomp
+    } else {
+        Cause::UnsupportedArch
     }
 }
 
@@ -99,6 +100,13 @@ mod tests {
             // A filter can return any errno.
             (Errno::PERM, true, Some(Errno::PERM), Cause::Seccomp),
             (Errno::ACCESS, true, ACCESS, Cause::Seccomp),
+            (Errno::NOSYS, true, Some(Errno::NOSYS), Cause::Seccomp),
+            (
+                Errno::NOSYS,
+                false,
+                Some(Errno::NOSYS),
+                Cause::UnsupportedArch,
+            ),
         ] {
             assert_eq!(
                 perf_event_cause(errno, refuses_all, own),

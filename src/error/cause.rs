@@ -4,6 +4,20 @@ use core::fmt;
 
 use crate::text::texts;
 
+#[cfg(feature = "files")]
+macro_rules! no_tracefs {
+    () => {
+        "tracefs is unavailable"
+    };
+}
+
+#[cfg(not(feature = "files"))]
+macro_rules! no_tracefs {
+    () => {
+        "this build reads no files: it lacks the feature `files`"
+    };
+}
+
 /// Names the meaning of an errno at the step that failed.
 ///
 /// [`Cause::name`] returns its name, as the program's JSON has it.
@@ -27,7 +41,7 @@ pub enum Cause {
     NotProbeable,
     /// The address is not in a kernel function.
     BadAddress,
-    /// A capability is missing.
+    /// A capability is missing, or the process may not open a file.
     NoPermission,
     /// `kernel.perf_event_paranoid` demands more than `CAP_PERFMON`.
     PerfEventParanoid,
@@ -47,7 +61,8 @@ pub enum Cause {
     NoKprobeEvents,
     /// The requested kind of `kprobe.multi` link is unavailable.
     NoKprobeMulti,
-    /// The program cannot be attached to a kprobe.
+    /// The program cannot be attached to a kprobe, or not to this function. At
+    /// [`Step::LoadProgram`](super::Step::LoadProgram), the verifier refuses the program.
     WrongProgram,
     /// The program is already attached to this event.
     AlreadyAttached,
@@ -59,13 +74,16 @@ pub enum Cause {
     NameTaken,
     /// Something still uses the event.
     EventBusy,
+    /// Another process removed the event before it was opened.
+    EventRemoved,
     /// The CPU of the event has gone offline.
     CpuOffline,
     /// The process or the system has no file descriptor left.
     OutOfFds,
     /// The kernel does not have enough memory.
     OutOfMemory,
-    /// The kernel does not support it on this architecture, or was built without it.
+    /// The kernel does not support it on this architecture, or was built without it. If the process
+    /// has a seccomp filter, `ENOSYS` has the cause [`Seccomp`](Self::Seccomp).
     UnsupportedArch,
     /// No other cause applies, and the errno is all that is known.
     Unknown,
@@ -100,6 +118,7 @@ impl Cause {
             EventExists => "event-exists",
             NameTaken => "name-taken",
             EventBusy => "event-busy",
+            EventRemoved => "event-removed",
             CpuOffline => "cpu-offline",
             OutOfFds => "out-of-fds",
             OutOfMemory => "out-of-memory",
@@ -117,7 +136,7 @@ impl Cause {
                 it may be inlined, renamed or in a module (see /proc/kallsyms)",
             ModuleNotLoaded => "no function of this name in that module; is the module loaded?",
             NotUnique => "several functions have this name: give module:function, \
-                or the address of one (see /proc/kallsyms)",
+                or the address of one (/proc/kallsyms, unless kernel.kptr_restrict hides it)",
             NotInstructionBoundary => "the offset is \
                 not at the start of an instruction that can be probed",
             NotFunctionEntry => "a return probe can only be at the entry of a function",
@@ -135,17 +154,19 @@ impl Cause {
                 and this process may not raise it",
             NoKprobePmu => "no kprobe PMU (needs Linux 4.17 and CONFIG_KPROBE_EVENTS)",
             NoPerfLink => "no BPF links to perf events (needs Linux 5.15)",
-            NoTracefs => "tracefs is unavailable",
+            NoTracefs => no_tracefs!(),
             NoKprobeEvents => "no kprobe_events in tracefs that this process may write",
             NoKprobeMulti => "no such links (kprobe.multi needs Linux 5.18 with CONFIG_FPROBE, \
                 kprobe.session 6.10)",
             WrongProgram => "not a program for kprobes: it must be of type BPF_PROG_TYPE_KPROBE, \
-                not sleepable, not loaded for kprobe.multi, and allowed at this function",
+                not sleepable, not loaded for kprobe.multi, and with bpf_override_return \
+                only at a function of error_injection/list in debugfs",
             AlreadyAttached => "the program is attached to this event already",
             TooManyPrograms => "the event cannot take another program",
             EventExists => "an event of this name already exists",
             NameTaken => "something is pinned at this path already",
             EventBusy => "something still uses the event",
+            EventRemoved => "another process has removed the event",
             CpuOffline => "the CPU of the event has gone offline; probe the kernel again",
             OutOfFds => "no file descriptor left (RLIMIT_NOFILE, fs.file-max)",
             OutOfMemory => "the kernel is out of memory",
@@ -159,5 +180,40 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meaning_names_what_there_is_to_change() {
+        for (cause, words) in [
+            (
+                Cause::WrongProgram,
+                &[
+                    "BPF_PROG_TYPE_KPROBE",
+                    "bpf_override_return",
+                    "error_injection/list",
+                ][..],
+            ),
+            (
+                Cause::NotUnique,
+                &["module:function", "kernel.kptr_restrict"],
+            ),
+            (
+                Cause::NoTracefs,
+                if cfg!(feature = "files") {
+                    &["tracefs"]
+                } else {
+                    &["build", "`files`"]
+                },
+            ),
+        ] {
+            for word in words {
+                assert!(cause.meaning().contains(word), "{cause}: {word}");
+            }
+        }
     }
 }

@@ -85,8 +85,11 @@ impl Error {
         certain: bool,
     ) -> Self {
         // libbpf reports a feature that the kernel does not have as EOPNOTSUPP, whatever errno its
-        // probe met. An errno of denied permission is kept.
-        let denied = matches!(errno, Errno::ACCESS | Errno::PERM);
+        // probe met. The errno of a feature that is there, and is denied, is kept.
+        let denied = matches!(
+            errno,
+            Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::NOSYS
+        );
         let errno = if certain && !denied {
             Errno::OPNOTSUPP
         } else {
@@ -162,6 +165,10 @@ impl Error {
     /// It is the kernel's, or libbpf's if the request is refused before the kernel is asked. That
     /// is `EINVAL`, or `EOPNOTSUPP` for an option that the mode does not support. If a probe had no
     /// answer, it is the errno that the probe met.
+    ///
+    /// Match [`cause`](Self::cause), and not the errno. The same cause has another errno in another
+    /// mode or kernel: since Linux 6.12, `kprobe_events` returns `EINVAL` both for a missing
+    /// function and for a name that several have.
     #[must_use]
     pub const fn errno(&self) -> Errno {
         self.errno
@@ -270,8 +277,8 @@ fn meaning(step: Step, errno: Errno, cause: Cause) -> &'static str {
     let opens = matches!(step, Step::OpenProgram | Step::OpenLink);
     match (step, errno) {
         (_, Errno::NOENT) if opens => "there is no such pin, or no program with this id",
-        (_, Errno::ACCESS) if opens => {
-            "no access to the pin or a directory above it, or the pin is a directory"
+        (Step::OpenProgram | Step::OpenLink | Step::Map | Step::Pin, Errno::ACCESS) => {
+            "no access to the pin or a directory above it, or fs.protected_symlinks denies it"
         }
         (_, Errno::PERM) if opens && cause == Cause::NoPermission => {
             "not permitted: an id takes CAP_SYS_ADMIN; \
@@ -279,6 +286,13 @@ fn meaning(step: Step, errno: Errno, cause: Cause) -> &'static str {
         }
         (_, Errno::INVAL) if opens => "not a pin of a kprobe program, or of a link to a kprobe",
         (Step::ResolveSymbol, Errno::NODATA) => "the kernel does not show where the function ends",
+        (Step::ResolveSymbol, Errno::PERM) => "kernel.kptr_restrict hides the addresses",
+        (Step::ResolveSymbol, Errno::OPNOTSUPP) if !cfg!(feature = "files") => {
+            Cause::NoTracefs.meaning()
+        }
+        (Step::LoadProgram, _) if cause == Cause::WrongProgram => {
+            "the kernel refuses the program; the verifier's log says why"
+        }
         (Step::Pin, Errno::NOENT) => "the directory of the pin does not exist",
         _ => cause.meaning(),
     }

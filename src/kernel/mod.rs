@@ -365,8 +365,8 @@ impl Kernel {
         })
     }
 
-    pub(crate) fn tracefs_dir(&self) -> Option<BorrowedFd<'_>> {
-        self.tracefs().ok().map(AsFd::as_fd)
+    pub(crate) fn tracefs_dir(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.tracefs().map(AsFd::as_fd)
     }
 
     /// Returns the random part of the event group.

@@ -56,7 +56,7 @@ impl Pmu {
         }
         let support = match refusal {
             None => Support::no(Errno::NOENT, Cause::NoKprobePmu),
-            Some(errno @ (Errno::ACCESS | Errno::PERM)) => {
+            Some(errno @ (Errno::ACCESS | Errno::PERM | Errno::NOSYS)) => {
                 Support::unknown(errno, perf_event_denied(errno))
             }
             Some(errno) => Support::unknown(errno, out_of(errno).unwrap_or(Cause::Unknown)),
@@ -79,7 +79,7 @@ impl Pmu {
         match perf_event_open_long_name(r#type, cpu).map(drop) {
             Err(Errno::TOOBIG) => {}
             Err(errno) => {
-                let is_about_us = matches!(errno, Errno::ACCESS | Errno::PERM);
+                let is_about_us = matches!(errno, Errno::ACCESS | Errno::PERM | Errno::NOSYS);
                 if is_about_us || out_of(errno).is_some() {
                     *refusal = Some(errno);
                 }

@@ -16,8 +16,9 @@ pub(super) fn perf_event(cpu: u32) -> Support {
     let (r#type, config) = DUMMY_EVENT;
     match sys::perf_event_open_config(r#type, config, cpu) {
         Ok(_) => Support::Yes,
-        Err(errno @ (Errno::ACCESS | Errno::PERM)) => Support::no(errno, perf_event_denied(errno)),
-        Err(Errno::NOSYS) => Support::no(Errno::NOSYS, Cause::UnsupportedArch),
+        Err(errno @ (Errno::ACCESS | Errno::PERM | Errno::NOSYS)) => {
+            Support::no(errno, perf_event_denied(errno))
+        }
         Err(errno) => Support::unknown(errno, out_of(errno).unwrap_or(Cause::Unknown)),
     }
 }

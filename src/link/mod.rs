@@ -158,7 +158,7 @@ impl Plan<'_> {
             }
             Event::Tracefs(name) if FILES => {
                 // A plan with a trace event exists only where a tracefs was found.
-                let Some(tracefs) = self.kernel.tracefs_dir() else {
+                let Ok(tracefs) = self.kernel.tracefs_dir() else {
                     return Err(self.failed(Step::CreateEvent, Errno::NOENT));
                 };
                 let event = TraceEvent::define(tracefs, &self.definition(*name), self.mode())?;
@@ -228,12 +228,20 @@ impl KprobeLink {
     /// Detaches the program, and removes the event that was defined in tracefs.
     ///
     /// After that, the program is not called any more. A call that was already running may still be
-    /// in it. A link that is pinned stays attached by its pin.
+    /// in it.
+    ///
+    /// The program stays attached as long as something else holds the link, or in the ioctl modes
+    /// the event: a pin, a duplicate of the file descriptor, a link opened by id, or a child that
+    /// was forked with the file descriptor. In the modes of the PMU, the result is [`Ok`] all the
+    /// same.
+    ///
+    /// If the removal of an event in tracefs fails, it is tried again up to 10 times, with a pause
+    /// of 5 milliseconds before each. Dropping the link does the same.
     ///
     /// # Errors
     ///
     /// Returns an error with the step [`Step::RemoveEvent`] if the event cannot be removed. The
-    /// program is detached all the same.
+    /// program is detached all the same, unless something else holds the link or the event.
     ///
     /// The usual errno is `EBUSY`: something still uses the event. It may be another process, or a
     /// child that was forked with the file descriptors and has not called [`execve(2)`] yet. When
@@ -280,6 +288,9 @@ impl KprobeLink {
     /// The number of a trace event is in `kprobe_profile`. For that, this function looks for
     /// tracefs [each time](Mount::find_tracefs), which can wake an automount. [`Kernel::missed`]
     /// uses the tracefs that it holds.
+    ///
+    /// Before Linux 5.17, `kprobe_profile` does not have the calls that a return probe could not
+    /// follow. Updates of 5.10 and 5.15 have them.
     ///
     /// Hits that the probe passed on, and the program missed, are counted by
     /// [`Program::recursion_misses`](crate::bpf::Program::recursion_misses).

@@ -36,9 +36,12 @@ pub struct KprobeOpts {
     pub attach_mode: Option<AttachMode>,
     /// The number of calls of the function that a return probe can follow at once.
     ///
-    /// It is at most [`MAX_MAXACTIVE`]; 0 leaves the number to the kernel (`max(10, 2 * CPUs)`).
-    /// The probe misses the return of any further call. Only return probes in the tracefs modes
-    /// take it.
+    /// It is at most [`MAX_MAXACTIVE`]. The probe misses the return of any further call. Only
+    /// return probes in the tracefs modes take it.
+    ///
+    /// 0 leaves the number to the kernel. Since Linux 6.2 (commit 3b7ddab8a19a) that is `max(10, 2 *
+    /// CPUs)`. Before, it is so only with full preemption, and otherwise it is the number of
+    /// possible CPUs.
     ///
     /// # Minimum kernel
     ///

@@ -5,7 +5,7 @@ use core::ffi::CStr;
 
 use rustix::fd::BorrowedFd;
 use rustix::fs::CWD;
-use rustix::io::{Errno, Result};
+use rustix::io::Result;
 
 use crate::mount::open_read;
 use crate::request::Target;
@@ -38,8 +38,8 @@ fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &[u8])> {
 
 /// Returns whether `available_filter_functions` lists a function, so that ftrace can trace it. The
 /// kernel refuses a probe of any other function.
-pub(crate) fn is_traceable(tracefs: Option<BorrowedFd<'_>>, target: &Target<'_>) -> Result<bool> {
-    let file = open_read(tracefs.ok_or(Errno::NOENT)?, FILTER)?;
+pub(crate) fn is_traceable(tracefs: Result<BorrowedFd<'_>>, target: &Target<'_>) -> Result<bool> {
+    let file = open_read(tracefs?, FILTER)?;
     let mut found = false;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
         // A line is `function`, or `function [module]`.

@@ -51,6 +51,4 @@ pub(crate) use perf::{
 };
 pub(crate) use private_mount::mount_privately;
 pub use prog::Insn;
-pub(crate) use prog::{
-    Load, ProgInfo, btf_load_nothing, is_prog, prog_get_fd_by_id, prog_info, prog_load,
-};
+pub(crate) use prog::{Load, btf_load_nothing, is_prog, prog_get_fd_by_id, prog_info, prog_load};

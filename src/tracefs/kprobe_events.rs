@@ -11,7 +11,7 @@ use super::event::{
     Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal, WRITTEN_LEN,
     error_log_errno, error_log_line, parse_id, profile_missed,
 };
-use crate::diagnose::{attach_error, kprobe_events_cause, remove_cause};
+use crate::diagnose::{attach_error, kprobe_events_cause, out_of, remove_cause};
 use crate::error::{Error, Step};
 use crate::mount::{FILES, open_read};
 use crate::request::AttachMode;
@@ -72,7 +72,12 @@ impl TraceEvent {
         if let Err(errno) = write_line(&event.kprobe_events, &|line| definition.put(line)) {
             event.defined = errno == SHORT_WRITE;
             // Since Linux 6.12, EINVAL has several reasons, and only the log tells them apart.
-            return Err(refused(errno, error_log(tracefs, name).unwrap_or(errno)));
+            let (errno, told) = match error_log(tracefs, name) {
+                Ok(Some(told)) => (errno, told),
+                Err(shortage) if out_of(shortage).is_some() => (shortage, shortage),
+                _ => (errno, errno),
+            };
+            return Err(refused(errno, told));
         }
         Ok(event)
     }
@@ -188,9 +193,9 @@ const SHORT_WRITE: Errno = Errno::IO;
 
 /// Finds the reason in `error_log` for which the kernel refused this definition (Linux 5.2, commit
 /// 8a062902be72).
-fn error_log(tracefs: BorrowedFd<'_>, name: &EventName) -> Option<Errno> {
-    let file = open_read(tracefs, c"error_log").ok()?;
-    let event = Buf::<128>::of(name).ok()?;
+fn error_log(tracefs: BorrowedFd<'_>, name: &EventName) -> Result<Option<Errno>> {
+    let file = open_read(tracefs, c"error_log")?;
+    let event = Buf::<128>::of(name)?;
     let mut above = None;
     let mut found = None;
     for_each_line::<LINE_LEN>(&file, &mut |line| match error_log_line(line) {
@@ -199,7 +204,6 @@ fn error_log(tracefs: BorrowedFd<'_>, name: &EventName) -> Option<Errno> {
             found = above;
         }
         _ => {}
-    })
-    .ok()?;
-    found
+    })?;
+    Ok(found)
 }

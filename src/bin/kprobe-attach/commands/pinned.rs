@@ -41,9 +41,13 @@ fn report_unread(args: &Args<'_>, out: &mut Output, dir: &CStr, errno: Errno) {
     let (dir, name) = (Lossy(dir), ErrnoName(errno));
     let why = match errno {
         Errno::INVAL => "this is in no bpf file system",
-        _ => "there are no pins to be read",
+        _ => "its pins cannot be read",
     };
-    let kind = (Step::OpenProgram, errno, Cause::Unknown);
+    let cause = match errno {
+        Errno::ACCESS => Cause::NoPermission,
+        _ => Cause::Unknown,
+    };
+    let kind = (Step::OpenProgram, errno, cause);
     args.report
         .other(out, None, kind, format_args!("{dir}: {name}: {why}"));
 }

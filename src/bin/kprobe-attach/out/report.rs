@@ -32,7 +32,13 @@ impl Report {
         if self.json {
             return report_json(out, probe, kind(error), error);
         }
-        message(format_args!("{error}"));
+        match (probe, error.step()) {
+            // A map or a program does not know the probe that it is for.
+            (Some(probe), Step::Map | Step::LoadProgram) => {
+                message(format_args!("{}: {error}", Lossy(probe)));
+            }
+            _ => message(format_args!("{error}")),
+        }
         let probe = probe.filter(|_| cfg!(feature = "explain") && has_more_to_explain(error));
         if let Some(probe) = probe {
             let (options, probe) = (SharedOptions(&self.options), Shown(probe));

@@ -6,7 +6,7 @@ use kprobe_attach::{AttachMode, Errno};
 use rustix::process::{Resource, Rlimit};
 
 use crate::cli::Args;
-use crate::out::{Decimal, Output};
+use crate::out::{Decimal, Lossy, Output};
 use crate::rt::standard_fd;
 
 /// How many descriptors a link holds.
@@ -30,12 +30,15 @@ pub(super) fn check_descriptors(args: &Args<'_>, out: &mut Output, needed: u64) 
     if total > limit {
         let (name, probes) = (ErrnoName(Errno::MFILE), Decimal(args.probe_count as u64));
         let (needed, limit) = (Decimal(needed), Decimal(limit));
+        let first = args.probes().next();
         args.report.other(
             out,
-            None,
+            first.filter(|_| args.probe_count == 1),
             (Step::Request, Errno::MFILE, Cause::OutOfFds),
             format_args!(
-                "{name}: {probes} probes take {needed} file descriptors of {limit} (RLIMIT_NOFILE)"
+                "{}: {name}: {probes} probes take {needed} file descriptors of {limit} \
+                 (RLIMIT_NOFILE)",
+                Lossy(first.unwrap_or_default())
             ),
         );
         return Err(());
