@@ -17,10 +17,15 @@ use crate::text::texts;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence<'a> {
-    /// One function has the name, at this address. The address is 0 if the kernel hides addresses.
+    /// The function that has the name, and its address. The address is 0 if the kernel hides
+    /// addresses. If several functions have the name, it is the first of them. A kernel that accepts
+    /// the name takes that one.
     Function(Target<'a>, u64),
     /// This many functions have the name.
     Functions(usize),
+    /// The compiler moved the rest of the function into this part. Callers that the head of the
+    /// function is inlined into run the part alone, and do not hit a probe of the function.
+    Part(Target<'a>),
     /// No function has the name.
     NoFunction,
     /// The name is that of data, with this type as in [`nm(1)`].
@@ -124,6 +129,7 @@ impl Evidence<'_> {
         matches!(
             self,
             Self::Functions(_)
+                | Self::Part(_)
                 | Self::OffsetIn(..)
                 | Self::Waits
                 | Self::NeverHit
@@ -180,6 +186,7 @@ impl Evidence<'_> {
         match self {
             Self::Function(..)
             | Self::Functions(_)
+            | Self::Part(_)
             | Self::NoFunction
             | Self::Data(_)
             | Self::Elsewhere(_)
@@ -208,10 +215,19 @@ impl fmt::Display for Evidence<'_> {
         f.write_str(": ")?;
         let text = match self {
             Self::Function(function, 0) => {
-                return write!(f, "one function, {function}; its address is hidden");
+                return write!(
+                    f,
+                    "{function}; its address is hidden (kernel.kptr_restrict)"
+                );
             }
             Self::Function(function, at) => {
-                return write!(f, "one function, {function}, at {}", Hex(*at));
+                return write!(f, "{function} is at {}", Hex(*at));
+            }
+            Self::Part(part) => {
+                return write!(
+                    f,
+                    "callers may have its head inlined, and run only the rest, {part}"
+                );
             }
             Self::Functions(count) => {
                 return write!(f, "{} functions of this name", Decimal(*count as u64));
@@ -249,7 +265,7 @@ impl fmt::Display for Evidence<'_> {
             Self::Waits => "accepted, and armed when the module is loaded",
             Self::NeverHit => "accepted, but never hit: no function is there",
             Self::Disarmed => "0, so no kprobe of the system is hit",
-            Self::FtraceOff => "0, so no probe of a function's entry is hit, and none was tried",
+            Self::FtraceOff => "0, so no probe of a function's entry is hit; explain tries none",
             Self::Paranoid(level) => {
                 f.write_str(if *level < 0 { "-" } else { "" })?;
                 return Decimal(level.unsigned_abs().into()).fmt(f);
@@ -275,8 +291,14 @@ impl fmt::Display for Evidence<'_> {
                 confidentiality: false,
             } => "not confidentiality",
             Self::Open(question, errno) => {
+                let hidden = *question == Question::Place && *errno == Errno::PERM;
                 let (errno, asked) = (ErrnoName(*errno), question.asked());
-                return write!(f, "{errno}; unknown {asked}");
+                write!(f, "{errno}; unknown {asked}")?;
+                if hidden {
+                    "; see kernel.kptr_restrict"
+                } else {
+                    ""
+                }
             }
         };
         f.write_str(text)

@@ -34,10 +34,10 @@ pub struct Explanation {
     pub(super) mode: Option<AttachMode>,
     pub(super) refusal: Option<Error>,
     /// The function of this name, the function at the place of the probe, and a function of this
-    /// name in another place.
+    /// name in another place, or a part of the function.
     function: Option<TargetBuf>,
     place: Option<TargetBuf>,
-    elsewhere: Option<TargetBuf>,
+    other: Option<TargetBuf>,
     facts: List<Fact, 12>,
     suggestions: List<Suggestion, 6>,
 }
@@ -48,6 +48,7 @@ enum Fact {
     Plain(Evidence<'static>),
     Function(u64),
     Elsewhere,
+    Part,
     AddressIn(u64),
     OffsetIn(u64),
 }
@@ -59,7 +60,7 @@ impl Explanation {
             refusal: None,
             function: None,
             place: None,
-            elsewhere: None,
+            other: None,
             facts: List::new(),
             suggestions: List::new(),
         }
@@ -85,7 +86,8 @@ impl Explanation {
             Some(match fact {
                 Fact::Plain(evidence) => *evidence,
                 Fact::Function(at) => Evidence::Function(self.function.as_ref()?.as_target(), *at),
-                Fact::Elsewhere => Evidence::Elsewhere(self.elsewhere.as_ref()?.as_target()),
+                Fact::Elsewhere => Evidence::Elsewhere(self.other.as_ref()?.as_target()),
+                Fact::Part => Evidence::Part(self.other.as_ref()?.as_target()),
                 Fact::AddressIn(from_start) => {
                     Evidence::AddressIn(self.place.as_ref()?.as_target(), *from_start)
                 }
@@ -105,7 +107,7 @@ impl Explanation {
         self.facts.push(Fact::Plain(evidence));
     }
 
-    /// Notes that one function has the name.
+    /// Notes that this function has the name, or that it is the first of those that have it.
     pub(super) fn found_function(&mut self, function: &TargetBuf, at: u64) {
         self.function = Some(function.clone());
         self.facts.push(Fact::Function(at));
@@ -113,8 +115,14 @@ impl Explanation {
 
     /// Notes that the function is in this place, which was not asked for.
     pub(super) fn found_elsewhere(&mut self, function: &TargetBuf) {
-        self.elsewhere = Some(function.clone());
+        self.other = Some(function.clone());
         self.facts.push(Fact::Elsewhere);
+    }
+
+    /// Notes that the rest of the function is in this part.
+    pub(super) fn found_part(&mut self, part: &TargetBuf) {
+        self.other = Some(part.clone());
+        self.facts.push(Fact::Part);
     }
 
     /// Notes that the address is in this function, at this many bytes from its start.

@@ -6,11 +6,12 @@ mod rights;
 
 use rustix::io::Errno;
 
+use crate::bpf::load_nop;
 use crate::error::{Cause, Error, Step};
 use crate::kernel::Kernel;
 use crate::plan::Plan;
 use crate::request::{AttachMode, KprobeOpts, Target, TargetBuf};
-use crate::symbols::{Meant, Place, Symbols, addresses, is_blacklisted, is_traceable, place};
+use crate::symbols::{Place, Symbols, is_blacklisted, is_traceable, place};
 use crate::sys::{self, KprobeAt};
 use evidence::{ARMED, FTRACE};
 use rights::{number_in, tell_rights};
@@ -32,8 +33,15 @@ impl Kernel {
     /// While `kernel.ftrace_enabled` is 0, no probe is tried at the entry of a function, because
     /// that harms the kernel. Without `/proc`, this cannot be checked.
     ///
+    /// It also loads a program of two instructions. If this process may not load that, the refusal
+    /// has the step [`Step::LoadProgram`]. A program of another process can be attached all the
+    /// same.
+    ///
     /// Whether a given program fits the probe is not checked. If it does not, the attach itself
     /// returns [`Cause::WrongProgram`].
+    ///
+    /// A probe that it suggests is tried in the same way, so that only one that would attach is
+    /// suggested.
     ///
     /// It reads the whole of `/proc/kallsyms`, up to three times. If a file is not there, its
     /// question stays open, and nothing is guessed.
@@ -50,10 +58,13 @@ impl Kernel {
                 explanation.mode = Some(plan.mode());
                 was_tried = !is_trial_harmful(&func, opts);
                 if was_tried {
-                    explanation.refusal = try_out(plan).err();
-                    if let Some(error) = &mut explanation.refusal {
-                        self.settle(error, &func);
-                    }
+                    explanation.refusal = match try_out(plan) {
+                        Ok(()) => load_nop(0).err(),
+                        Err(mut error) => {
+                            self.settle(&mut error, &func);
+                            Some(error)
+                        }
+                    };
                 }
             }
             Err(error) => explanation.refusal = Some(*error),
@@ -124,8 +135,8 @@ impl Kernel {
         } else {
             known.tell_if_hit(explanation);
         }
-        if known.has_functions(0) {
-            known.suggest(explanation);
+        if let Some(symbols) = symbols {
+            known.suggest(explanation, symbols);
         }
     }
 
@@ -210,15 +221,7 @@ impl Case<'_> {
     /// Returns the true cause. The kernel's errno can have several meanings, and its symbols can
     /// tell them apart.
     fn true_cause(&self, cause: Cause) -> Cause {
-        let of_place = matches!(
-            cause,
-            Cause::NoSuchFunction
-                | Cause::ModuleNotLoaded
-                | Cause::NotProbeable
-                | Cause::NotFunctionEntry
-                | Cause::BadAddress
-        );
-        if !of_place {
+        if !is_of_place(cause) {
             return cause;
         }
         match (self.place, self.symbols) {
@@ -247,17 +250,12 @@ impl Case<'_> {
     fn tell_why(&self, explanation: &mut Explanation, cause: Cause) -> Cause {
         match cause {
             Cause::NotProbeable => self.tell_protection(explanation),
-            Cause::NotUnique => {
-                let mut left = 3;
-                let told = addresses(self.func, &mut |address| {
-                    if left > 0 {
-                        left -= 1;
-                        explanation.suggest(kind(self.opts), &Target::address(address));
-                    }
-                });
-                if let Err(failure) = told {
-                    explanation.stays_open(Question::Place, failure.errno());
-                }
+            Cause::NotUnique
+                if self
+                    .symbols
+                    .is_some_and(|symbols| symbols.address().is_none()) =>
+            {
+                explanation.stays_open(Question::Place, Errno::PERM);
             }
             Cause::NoPermission
             | Cause::PerfEventParanoid
@@ -337,37 +335,90 @@ impl Case<'_> {
         }
     }
 
-    /// Adds probes that may have been meant by a name that does not exist.
-    fn suggest(&self, explanation: &mut Explanation) {
-        let kind = kind(self.opts);
-        if let Some(function) = self.symbols.and_then(|symbols| symbols.elsewhere.as_ref()) {
-            explanation.suggest(kind, function);
-            return;
-        }
-        let meant = Meant::by(self.func);
-        let Some(meant) = explanation.ask(Question::Symbols, &meant) else {
-            return;
-        };
-        if let Some(function) = &meant.syscall {
-            explanation.suggest(kind, function);
-            let call = self.func.function().unwrap_or_default();
-            let call = call.strip_prefix("sys_").unwrap_or(call);
-            let kind = if self.opts.retprobe {
-                "kretsyscall/"
-            } else {
-                "ksyscall/"
+    /// Adds probes that may have been meant by a name that no function has, or several have. Adds
+    /// the part of a function that would attach.
+    fn suggest(&self, explanation: &mut Explanation, symbols: &Symbols) {
+        let cause = explanation.refusal.as_ref().map(Error::cause);
+        let has_name = symbols.named().is_some();
+        for similar in symbols.meant.iter() {
+            let is_meant = match (&symbols.function, cause) {
+                (Some((whole, _)), None) => similar.function.is_part_of(whole),
+                (Some(_), Some(Cause::NotUnique)) | (None, _) => similar.has_name() == has_name,
+                _ => false,
             };
-            explanation.suggest(kind, &call);
+            if !is_meant {
+                continue;
+            }
+            if cause.is_none() && symbols.functions > 0 {
+                explanation.found_part(&similar.function);
+            }
+            if let Some(func) = similar.target()
+                && !self.refuses(&func)
+            {
+                explanation.suggest(kind(self.opts), &func);
+            }
         }
-        for function in meant.iter() {
-            explanation.suggest(kind, function);
+        if cause == Some(Cause::ModuleNotLoaded) {
+            self.suggest_waiting(explanation);
         }
+    }
+
+    /// Returns whether the kernel refuses a probe at the entry of a function that is suggested.
+    fn refuses(&self, func: &Target<'_>) -> bool {
+        let opts = self.opts.offset(0);
+        let refusal = match Plan::new(self.kernel, *func, &opts, None) {
+            Ok(plan) if !is_trial_harmful(func, &opts) => try_out(&plan).err(),
+            _ => None,
+        };
+        refusal.is_some_and(|error| {
+            is_of_place(error.cause()) || matches!(error.cause(), Cause::NotUnique)
+        })
+    }
+
+    /// Suggests a tracefs mode, if there is one. Its event waits for the module.
+    fn suggest_waiting(&self, explanation: &mut Explanation) {
+        let Self { func, opts, .. } = self;
+        let mode = if opts.bpf_cookie == 0 {
+            AttachMode::Legacy
+        } else {
+            AttachMode::LegacyLink
+        };
+        if self.kernel.unmet(mode, opts.retprobe, None).is_none() {
+            explanation.suggest(kind(opts), &format_args!("{func},mode={mode}"));
+        }
+    }
+}
+
+/// Returns the switch of the kernel that keeps probes from being hit, if one is off:
+/// [`Evidence::Disarmed`] or [`Evidence::FtraceOff`].
+///
+/// A probe attaches all the same. A file that cannot be read counts as a switch that is on.
+#[must_use]
+pub fn switched_off() -> Option<Evidence<'static>> {
+    if number_in(ARMED) == Ok(0) {
+        Some(Evidence::Disarmed)
+    } else if PROBES_BY_FTRACE && number_in(FTRACE) == Ok(0) {
+        Some(Evidence::FtraceOff)
+    } else {
+        None
     }
 }
 
 /// Opens the event of a plan, then closes and removes it.
 fn try_out(plan: &Plan<'_>) -> Result<(), Error> {
     plan.open_event()?.detach()
+}
+
+/// Returns whether a cause is about the place of a probe, and not about the rights of the process.
+const fn is_of_place(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::NoSuchFunction
+            | Cause::ModuleNotLoaded
+            | Cause::NotProbeable
+            | Cause::NotFunctionEntry
+            | Cause::BadAddress
+    )
 }
 
 /// Returns whether a trial would do harm.
@@ -379,20 +430,24 @@ fn is_trial_harmful(func: &Target<'_>, opts: &KprobeOpts) -> bool {
     may_be_by_ftrace(func, opts) && number_in(FTRACE) == Ok(0)
 }
 
-/// Returns whether the kernel may place a probe by ftrace. It does that at the entry of a function,
-/// which can be some bytes after its symbol. It does not on aarch64 and arm (`KPROBES_ON_FTRACE`).
+/// Whether the kernel may place a probe by ftrace (`KPROBES_ON_FTRACE`).
+const PROBES_BY_FTRACE: bool = cfg!(not(any(target_arch = "aarch64", target_arch = "arm")));
+
+/// Returns whether the kernel may place this probe by ftrace. It does that at the entry of a
+/// function, which can be some bytes after its symbol.
 const fn may_be_by_ftrace(func: &Target<'_>, opts: &KprobeOpts) -> bool {
-    cfg!(not(any(target_arch = "aarch64", target_arch = "arm")))
-        && (func.as_address().is_some() || opts.offset <= 16)
+    PROBES_BY_FTRACE && (func.as_address().is_some() || opts.offset <= 16)
 }
 
 fn tell_symbols(explanation: &mut Explanation, func: &Target<'_>, symbols: &Symbols) {
-    match (symbols.functions, &symbols.function) {
-        (1, Some((function, address))) => {
+    match &symbols.function {
+        Some((function, address)) => {
+            if symbols.functions > 1 {
+                explanation.found(Evidence::Functions(symbols.functions));
+            }
             explanation.found_function(function, *address);
         }
-        (0, _) => explanation.found(Evidence::NoFunction),
-        (functions, _) => explanation.found(Evidence::Functions(functions)),
+        None => explanation.found(Evidence::NoFunction),
     }
     if let Some(kind) = symbols.data {
         explanation.found(Evidence::Data(kind));
@@ -402,7 +457,7 @@ fn tell_symbols(explanation: &mut Explanation, func: &Target<'_>, symbols: &Symb
             loaded: symbols.has_module,
         });
     }
-    if let (0, Some(function)) = (symbols.functions, &symbols.elsewhere) {
+    if let (0, None, Some(function)) = (symbols.functions, symbols.data, symbols.named()) {
         explanation.found_elsewhere(function);
     }
     if symbols.is_init {

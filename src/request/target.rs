@@ -199,6 +199,13 @@ impl TargetBuf {
         // The name was checked when the original target was made.
         Target(Place::Function { module, function })
     }
+
+    /// Returns whether the compiler moved the rest of a function into this one, so that it could
+    /// inline the head: `f.part.0` of `f`.
+    pub(crate) fn is_part_of(&self, whole: &Self) -> bool {
+        let suffix = self.name.as_bytes().strip_prefix(whole.name.as_bytes());
+        suffix.is_some_and(|suffix| suffix.starts_with(b".part."))
+    }
 }
 
 impl From<Target<'_>> for TargetBuf {

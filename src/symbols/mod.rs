@@ -8,7 +8,6 @@ mod similar;
 
 pub use kallsyms::{Symbol, for_each_address};
 
-pub(crate) use kallsyms::{KALLSYMS, Place, addresses, check_offset};
+pub(crate) use kallsyms::{KALLSYMS, Place, check_offset};
 pub(crate) use lists::{BLACKLIST, FILTER, is_blacklisted, is_traceable};
 pub(crate) use names::{Symbols, place};
-pub(crate) use similar::Meant;

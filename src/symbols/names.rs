@@ -3,10 +3,11 @@
 use rustix::io::Result;
 
 use super::kallsyms::{Code, Place, for_each_symbol, place_of};
+use super::similar::Meant;
 use crate::request::{KprobeOpts, Target, TargetBuf};
 
 /// Holds the entries of `/proc/kallsyms` under the name of a target.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Symbols {
     /// The number of functions that have the name.
     pub(crate) functions: usize,
@@ -15,9 +16,8 @@ pub(crate) struct Symbols {
     pub(crate) function: Option<(TargetBuf, u64)>,
     /// The type of a symbol that has this name and is not a function.
     pub(crate) data: Option<u8>,
-    /// A function of this name in a place that was not asked for: another module, or the kernel
-    /// itself.
-    pub(crate) elsewhere: Option<TargetBuf>,
+    /// The functions that may have been meant, and those that have the name.
+    pub(crate) meant: Meant,
     /// Whether the requested module is certainly loaded.
     pub(crate) has_module: bool,
     /// Whether the function belongs to boot code that has been freed.
@@ -29,6 +29,13 @@ impl Symbols {
     pub(crate) fn address(&self) -> Option<u64> {
         let (_, address) = self.function.as_ref()?;
         (*address != 0).then_some(*address)
+    }
+
+    /// Returns the likeliest function, if it has the very name: one that was asked for, or one in
+    /// another module, or in the kernel itself.
+    pub(crate) fn named(&self) -> Option<&TargetBuf> {
+        let first = self.meant.first()?;
+        first.has_name().then_some(&first.function)
     }
 
     /// Looks for a function by its name.
@@ -49,12 +56,11 @@ impl Symbols {
                         .target()
                         .map(|target| (target.into(), symbol.address));
                 }
-            } else if target.function() == Some(symbol.name) {
-                if !symbol.is_function() {
-                    found.data = found.data.or(Some(symbol.kind));
-                } else if found.elsewhere.is_none() {
-                    found.elsewhere = symbol.target().map(TargetBuf::from);
-                }
+            } else if !symbol.is_function() && target.function() == Some(symbol.name) {
+                found.data = found.data.or(Some(symbol.kind));
+            }
+            if symbol.is_function() {
+                found.meant.see(target, symbol);
             }
         })?;
         if let (1, Some((function, address @ 1..))) = (found.functions, &found.function) {

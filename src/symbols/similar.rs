@@ -1,69 +1,116 @@
-//! Names that are similar to a name that does not exist.
+//! Functions that a name may have meant: those that have it, and those with a similar name.
 
-use rustix::io::Result;
-
-use super::kallsyms::{Symbol, for_each_symbol};
+use super::kallsyms::Symbol;
 use crate::request::{Target, TargetBuf};
 use crate::text::contains;
 
-/// Holds the names that may have been meant, with the most likely first.
+/// Holds the functions that may have been meant by a name, with the most likely first.
+#[derive(Debug, Default)]
+pub(crate) struct Meant([Option<Similar>; 6]);
+
+/// Represents a function that may have been meant.
 #[derive(Debug)]
-pub(crate) struct Meant {
-    best: [Option<(u32, TargetBuf)>; Self::MAX],
-    /// The function behind the system call of this name.
-    pub(crate) syscall: Option<TargetBuf>,
+pub(crate) struct Similar {
+    /// The lower, the more likely: see [`rank`].
+    rank: u32,
+    pub(crate) function: TargetBuf,
+    /// The address; 0 if the kernel hides addresses.
+    address: u64,
+    /// Whether the name does not single out the function, so that only the address does.
+    by_address: bool,
+}
+
+impl Similar {
+    /// Returns whether the function has the very name.
+    pub(crate) const fn has_name(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// Returns the target that means this function and no other, unless its address is hidden.
+    pub(crate) fn target(&self) -> Option<Target<'_>> {
+        match (self.by_address, self.address) {
+            (false, _) => Some(self.function.as_target()),
+            (true, 0) => None,
+            (true, address) => Some(Target::address(address)),
+        }
+    }
 }
 
 impl Meant {
-    const MAX: usize = 4;
-
-    /// Looks for names that are similar to that of a target that does not exist.
-    pub(crate) fn by(target: &Target<'_>) -> Result<Self> {
-        let mut meant = Self {
-            best: core::array::from_fn(|_| None),
-            syscall: None,
-        };
-        let wanted = target.function().unwrap_or_default();
-        let call = wanted.strip_prefix("sys_").unwrap_or(wanted);
-        for_each_symbol(&mut |symbol| {
-            if !symbol.is_function() {
-                return;
-            }
-            if is_syscall(symbol.name, call) {
-                if meant.syscall.is_none() {
-                    meant.syscall = symbol.target().map(TargetBuf::from);
-                }
-            } else if let Some(distance) = likeness(wanted.as_bytes(), symbol.name.as_bytes()) {
-                meant.add(distance, symbol);
-            }
-        })?;
-        Ok(meant)
-    }
-
-    fn add(&mut self, distance: u32, symbol: &Symbol<'_>) {
-        let mut new = symbol.target().map(|target| (distance, target.into()));
-        if self.best.contains(&new) {
+    /// Remembers a function if it may have been meant by a target.
+    pub(crate) fn see(&mut self, target: &Target<'_>, symbol: &Symbol<'_>) {
+        let (Some(rank), Some(function)) = (rank(target, symbol), symbol.target()) else {
             return;
-        }
-        let distance = |slot: &Option<(u32, TargetBuf)>| match slot {
-            Some((distance, _)) => *distance,
-            None => u32::MAX,
         };
-        for slot in &mut self.best {
-            if distance(&new) < distance(slot) {
+        let mut by_address = false;
+        for other in self.0.iter_mut().flatten() {
+            let others = other.function.as_target();
+            if others.function_bytes() == function.function_bytes() {
+                // A name without a module means every function that has it.
+                let is_same = others == function;
+                by_address |= is_same || function.module_bytes().is_none();
+                other.by_address |= is_same || others.module_bytes().is_none();
+            }
+        }
+        let mut new = Some(Similar {
+            rank,
+            function: function.into(),
+            address: symbol.address,
+            by_address,
+        });
+        let mut moves = false;
+        for slot in &mut self.0 {
+            moves |= slot.as_ref().is_none_or(|old| rank < old.rank);
+            if moves {
                 core::mem::swap(slot, &mut new);
             }
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &TargetBuf> {
-        self.best.iter().map_while(|slot| Some(&slot.as_ref()?.1))
+    pub(crate) const fn first(&self) -> Option<&Similar> {
+        self.0[0].as_ref()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Similar> {
+        self.0.iter().map_while(Option::as_ref)
     }
 }
 
+/// Returns how unlikely it is that a target means a function: 0 if the function has the name.
+/// Returns [`None`] if the names are not similar.
+///
+/// In this order it is the entry of the system call, a part or copy that the compiler made
+/// (`foo.isra.0`), a longer name (`foo_noprof`), or a name with typing errors. Functions of the
+/// requested module come first.
+fn rank(target: &Target<'_>, symbol: &Symbol<'_>) -> Option<u32> {
+    /// More than the longest name.
+    const FAR: u32 = 1000;
+    let wanted = target.function()?;
+    let rank = match symbol.name.as_bytes().strip_prefix(wanted.as_bytes()) {
+        Some([]) => return Some(0),
+        // The compiler moves the rarely run part of a function to a `.cold` symbol. It is not the
+        // function.
+        Some(suffix @ [b'.', ..]) if contains(suffix, b".cold") => return None,
+        Some([b'.', ..]) => 2,
+        Some(suffix @ [b'_', ..]) => 2 + u32::try_from(suffix.len()).ok()?,
+        _ if is_syscall(symbol.name, wanted) => 1,
+        _ => {
+            let slips = slips(wanted.as_bytes(), symbol.name.as_bytes())?;
+            let limit = if wanted.len() < 5 { 1 } else { 2 };
+            if slips > limit {
+                return None;
+            }
+            slips * FAR
+        }
+    };
+    let is_elsewhere = target.module().is_some() && symbol.module != target.module();
+    Some(if is_elsewhere { rank + 4 * FAR } else { rank })
+}
+
 /// Returns whether a function is the entry of a system call on this machine: `SYSCALL_DEFINE` in
-/// `arch/*/include/asm/syscall_wrapper.h`.
-fn is_syscall(function: &str, call: &str) -> bool {
+/// `arch/*/include/asm/syscall_wrapper.h`. The call is wanted by its own name, or by that of an
+/// entry in any kernel: `sys_`, `SyS_`, `__x64_sys_`.
+fn is_syscall(function: &str, wanted: &str) -> bool {
     const PREFIX: &str = if cfg!(target_arch = "x86_64") {
         "__x64_sys_"
     } else if cfg!(target_arch = "x86") {
@@ -77,25 +124,18 @@ fn is_syscall(function: &str, call: &str) -> bool {
     } else {
         "sys_"
     };
-    !call.is_empty() && function.strip_prefix(PREFIX) == Some(call)
-}
-
-/// Returns how different a name is from the requested one: 0 for a copy that the compiler made
-/// (`foo.isra.0`), or else the number of typing errors. Returns [`None`] for the name itself, and
-/// for a name that is not similar.
-fn likeness(wanted: &[u8], name: &[u8]) -> Option<u32> {
-    match name.strip_prefix(wanted) {
-        Some([]) => return None,
-        // The compiler moves the rarely run part of a function to a `.cold` symbol. It is not the
-        // function.
-        Some(suffix) if suffix.starts_with(b".") => {
-            return (!contains(suffix, b".cold")).then_some(0);
-        }
-        _ => {}
+    let Some(call) = function.strip_prefix(PREFIX) else {
+        return false;
+    };
+    match wanted.strip_suffix(call) {
+        _ if call.is_empty() => false,
+        Some("") => true,
+        Some(prefix) => prefix
+            .as_bytes()
+            .last_chunk()
+            .is_some_and(|end: &[u8; 4]| end.eq_ignore_ascii_case(b"sys_")),
+        None => false,
     }
-    let limit = if wanted.len() < 5 { 1 } else { 2 };
-    let distance = slips(wanted, name)?;
-    (distance <= limit).then_some(distance)
 }
 
 /// The length of the longest name that is compared.
@@ -145,30 +185,106 @@ fn slips(a: &[u8], b: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    /// Returns what is suggested for a target, by these lines of `/proc/kallsyms`.
+    fn suggested(target: &str, lines: &[&str]) -> Vec<std::string::String> {
+        let target = Target::parse(target).unwrap();
+        let mut meant = Meant::default();
+        for line in lines {
+            meant.see(&target, &Symbol::parse(line.as_bytes()).unwrap());
+        }
+        let targets = meant.iter().filter_map(Similar::target);
+        targets.map(|target| target.to_string()).collect()
+    }
 
     #[test]
     fn names_are_like_each_other_up_to_two_slips() {
-        for (wanted, name, distance) in [
-            ("vfs_raed", "vfs_read", Some(1)),
-            ("vfs_red", "vfs_read", Some(1)),
-            ("vfs_reead", "vfs_read", Some(1)),
-            ("vfs_rwad", "vfs_read", Some(1)),
-            ("vfs_raead", "vfs_readv", Some(2)),
+        for (wanted, name, expected) in [
+            ("vfs_raed", "vfs_read", Some(1000)),
+            ("vfs_red", "vfs_read", Some(1000)),
+            ("vfs_reead", "vfs_read", Some(1000)),
+            ("vfs_rwad", "vfs_read", Some(1000)),
+            ("vfs_raead", "vfs_readv", Some(2000)),
             ("vfs_raed", "vfs_write", None),
-            ("vfs_read", "vfs_read", None),
-            ("finish_task_switch", "finish_task_switch.isra.0", Some(0)),
+            ("vfs_read", "vfs_read", Some(0)),
+            ("finish_task_switch", "finish_task_switch.isra.0", Some(2)),
             ("finish_task_switch", "finish_task_switch.cold", None),
-            ("abc", "abd", Some(1)),
+            ("finish_task_switch", "finish_task_switch.part.0.cold", None),
+            ("kmem_cache_alloc", "kmem_cache_alloc_noprof", Some(9)),
+            ("abc", "abd", Some(1000)),
             ("abc", "ade", None),
-            ("", "a", None),
         ] {
-            assert_eq!(
-                likeness(wanted.as_bytes(), name.as_bytes()),
-                distance,
-                "{wanted} {name}"
-            );
+            let line = std::format!("1 t {name}");
+            let symbol = Symbol::parse(line.as_bytes()).unwrap();
+            let rank = rank(&Target::parse(wanted).unwrap(), &symbol);
+            assert_eq!(rank, expected, "{wanted} {name}");
         }
         let long = [b'a'; 64];
         assert_eq!(slips(&long, &long[..63]), None);
+    }
+
+    #[test]
+    fn a_longer_name_comes_before_look_alikes_and_the_shortest_first() {
+        let lines = [
+            "1 t mutex_clock",
+            "2 t mutex_lock_io_nested",
+            "3 t mutex_lock_nested",
+            "4 t mutex_lock.isra.0",
+            "5 t mutex_locks",
+        ];
+        let expected = [
+            "mutex_lock.isra.0",
+            "mutex_lock_nested",
+            "mutex_lock_io_nested",
+            "mutex_clock",
+            "mutex_locks",
+        ];
+        assert_eq!(suggested("mutex_lock", &lines), expected);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_system_call_is_found_by_any_name_that_its_entry_ever_had() {
+        let lines = [
+            "1 T __x64_sys_sync",
+            "2 T __x64_sys_syncfs",
+            "3 T ksys_sync",
+        ];
+        for wanted in [
+            "sync",
+            "sys_sync",
+            "SyS_sync",
+            "__se_sys_sync",
+            "__arm64_sys_sync",
+        ] {
+            assert_eq!(suggested(wanted, &lines)[0], "__x64_sys_sync", "{wanted}");
+        }
+        for wanted in ["fsync", "async", "my_sync"] {
+            let first = suggested(wanted, &lines[..1]);
+            assert_eq!(first, [""; 0], "{wanted}");
+        }
+    }
+
+    #[test]
+    fn only_a_name_of_one_function_is_suggested_and_the_same_module_first() {
+        let init = ["a1 t init_one", "a2 t init_one\t[b]", "a3 t init_one\t[a]"];
+        let named = ["0xa1", "b:init_one", "a:init_one"];
+        assert_eq!(suggested("init_one", &init), named);
+        assert_eq!(suggested("c:init_one", &init), named);
+        assert_eq!(
+            suggested("a:init_on", &init),
+            ["a:init_one", "0xa1", "b:init_one"]
+        );
+        assert_eq!(suggested("c:init_one", &init[..1]), ["init_one"]);
+        let twice = ["b1 t f_init\t[a]", "b2 t f_init\t[a]", "b3 t f_init\t[b]"];
+        assert_eq!(suggested("f_init", &twice), ["0xb1", "0xb2", "b:f_init"]);
+        // An address that is hidden cannot be tried.
+        let hidden = ["0 t init_one", "0 t init_one", "0 t init_one\t[m]"];
+        assert_eq!(suggested("init_one", &hidden), ["m:init_one"]);
+        // More of them than are remembered.
+        let many = ["c1 t g_init"; 9];
+        assert!(!suggested("g_inti", &many).contains(&"g_init".to_string()));
     }
 }

@@ -1,0 +1,248 @@
+//! What `explain` suggests: the likeliest first, and only what would attach.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use kprobe_attach::error::{Cause, Step};
+use kprobe_attach::explain::{Evidence, Explanation, Suggestion};
+use kprobe_attach::request::Probe;
+use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeOpts, Target};
+
+use super::attach::busybox;
+use super::features::with_filter;
+use super::{Counter, FUNCTION, Switch, clean, function, kallsyms, promised, version};
+
+fn suggestions(explanation: &Explanation) -> Vec<&str> {
+    explanation.suggestions().map(Suggestion::as_str).collect()
+}
+
+/// Explains a probe in every mode, attaches what is suggested, and answers the explanations.
+fn explained(target: Target<'_>, opts: KprobeOpts) -> Vec<Explanation> {
+    let explain = |mode: AttachMode| {
+        let opts = opts.attach_mode(mode);
+        let explanation = clean(|| Kernel::new().explain(target, &opts));
+        let (kernel, counter) = (Kernel::new(), Counter::new());
+        for text in suggestions(&explanation) {
+            let probe = Probe::with_defaults(text.as_bytes(), &opts).expect(text);
+            counter.attach(&kernel, probe.target, &probe.opts);
+        }
+        explanation
+    };
+    promised().into_iter().map(explain).collect()
+}
+
+fn symbol(name: &str) -> Target<'_> {
+    Target::symbol(name).unwrap()
+}
+
+const ENTRY: KprobeOpts = KprobeOpts::new();
+
+/// The functions of the kernel without modules, and how often each name is there.
+fn functions() -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for (_, kind, name, _) in kallsyms() {
+        if matches!(kind, 't' | 'T' | 'w' | 'W') {
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// The functions that ftrace can trace, as all that can be probed at their entry.
+fn traceable() -> Vec<String> {
+    let text = fs::read_to_string("/sys/kernel/tracing/available_filter_functions").unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_function_whose_head_is_inlined_is_a_catch_with_its_part_to_try() {
+    let functions = functions();
+    let traceable = traceable();
+    let is_probed = |name: &String| functions.get(name) == Some(&1) && traceable.contains(name);
+    let parts: Vec<_> = { traceable.iter() }
+        .filter_map(|part| Some((part.split_once(".part.")?.0.to_owned(), part)))
+        .filter(|(whole, part)| is_probed(whole) && is_probed(part))
+        .take(2)
+        .collect();
+    assert!(!parts.is_empty());
+    for (whole, part) in &parts {
+        for explanation in explained(symbol(whole), ENTRY) {
+            assert!(explanation.refusal().is_none(), "{explanation:?}");
+            let catch = Evidence::Part(symbol(part));
+            assert!(
+                explanation.evidence().any(|found| found == catch),
+                "{whole}"
+            );
+            assert!(catch.is_catch());
+            assert_eq!(suggestions(&explanation), [part.as_str()]);
+        }
+        let retprobe = explained(symbol(whole), ENTRY.retprobe(true));
+        assert_eq!(suggestions(&retprobe[0]), [format!("kretprobe/{part}")]);
+    }
+    for explanation in explained(function(), ENTRY) {
+        assert!(!explanation.evidence().any(|found| found.is_catch()));
+        assert_eq!(suggestions(&explanation), [""; 0]);
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_function_that_lives_on_under_a_longer_name_comes_before_look_alikes() {
+    let functions = functions();
+    let traceable = traceable();
+    let is_alone = |name: &str| functions.get(name) == Some(&1) && !name.contains('.');
+    // What is left of a name without its last word, and is no function.
+    let longer = traceable.iter().filter(|name| is_alone(name));
+    let renamed: Vec<_> = longer
+        .filter_map(|name| Some((name.rsplit_once('_')?.0, name)))
+        .filter(|(name, _)| {
+            let is_start = |other: &&String| other.starts_with(name);
+            name.len() > 6 && functions.keys().filter(is_start).count() == 1
+        })
+        .take(3)
+        .collect();
+    assert_eq!(renamed.len(), 3);
+    for (name, longer) in renamed {
+        for explanation in explained(symbol(name), ENTRY) {
+            assert_eq!(suggestions(&explanation)[0], longer, "{name}");
+        }
+    }
+    // What Linux 6.10 renamed.
+    if version() >= (6, 12) {
+        for explanation in explained(symbol("kmem_cache_alloc"), ENTRY) {
+            assert_eq!(suggestions(&explanation)[0], "kmem_cache_alloc_noprof");
+        }
+    }
+    for name in ["SyS_unlink", "sys_unlink", "__se_sys_unlink"] {
+        if !cfg!(target_arch = "x86_64") || functions.contains_key(name) {
+            continue;
+        }
+        for explanation in explained(symbol(name), ENTRY) {
+            let suggestions = suggestions(&explanation);
+            assert_eq!(suggestions[0], "__x64_sys_unlink");
+            assert!(!suggestions.iter().any(|text| text.contains("syscall/")));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_name_of_several_functions_is_never_suggested() {
+    let functions = functions();
+    let traceable = traceable();
+    let mut counts = BTreeMap::new();
+    for name in &traceable {
+        *counts.entry(name.as_str()).or_insert(0) += 1;
+    }
+    // A misspelling of a name that several functions have, and that is no other's.
+    let names = counts.iter().filter(|(name, count)| {
+        **count > 1 && functions.get(**name) == Some(*count) && name.len() > 8
+    });
+    let mut tried = 0;
+    for (name, _) in names.take(3) {
+        let wrong = format!("{name}x");
+        if functions.contains_key(&wrong) {
+            continue;
+        }
+        for explanation in explained(symbol(&wrong), ENTRY) {
+            let suggestions = suggestions(&explanation);
+            assert!(!suggestions.contains(name), "{suggestions:?}");
+            assert!(
+                suggestions.iter().any(|text| text.starts_with("0x")),
+                "{name}"
+            );
+        }
+        tried += 1;
+    }
+    assert!(tried > 0);
+    // Without its address none of them can be named.
+    let _hidden = Switch::set("/proc/sys/kernel/kptr_restrict", "2").unwrap();
+    let (name, _) = { functions.iter() }
+        .find(|(name, count)| **count > 1 && counts.contains_key(name.as_str()))
+        .unwrap();
+    for explanation in explained(symbol(name), ENTRY) {
+        let texts: Vec<_> = explanation
+            .evidence()
+            .map(|found| found.to_string())
+            .collect();
+        assert!(
+            texts
+                .iter()
+                .any(|text| text.contains("kernel.kptr_restrict")),
+            "{texts:?}"
+        );
+        let suggestions = suggestions(&explanation);
+        assert!(
+            !suggestions.iter().any(|text| text.starts_with("0x")),
+            "{suggestions:?}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn a_function_of_a_module_is_found_in_it_first_and_waited_for_where_it_is_not_loaded() {
+    if std::env::var("KPROBE_ATTACH_MODULES").unwrap().is_empty() {
+        assert!(![(5, 10), (6, 1), (6, 12)].contains(&version()));
+        println!("not run here: there are no modules of this kernel");
+        return;
+    }
+    let setup = Target::parse("dummy:dummy_setup").unwrap();
+    let kernel = Kernel::new();
+    let waiting = |opts: KprobeOpts| {
+        let explanation = kernel.explain(setup, &opts);
+        let cause = explanation.refusal().map(Error::cause);
+        assert_eq!(cause, Some(Cause::ModuleNotLoaded));
+        suggestions(&explanation).join(" ")
+    };
+    assert_eq!(waiting(ENTRY), "dummy:dummy_setup,mode=legacy");
+    let retprobe = "kretprobe/dummy:dummy_setup,mode=legacy";
+    assert_eq!(waiting(ENTRY.retprobe(true)), retprobe);
+    // It does wait.
+    let counter = Counter::new();
+    let probe = Probe::parse(retprobe).unwrap();
+    let link = counter.attach(&kernel, probe.target, &probe.opts);
+    busybox("insmod /lib/modules/dummy.ko");
+    assert!(counter.hits() > 0);
+    link.detach().unwrap();
+    busybox("insmod /lib/modules/nlmon.ko");
+    for (asked, first) in [
+        ("dummy:dummy_setu", "dummy:dummy_setup"),
+        ("nlmon:dummy_setup", "dummy:dummy_setup"),
+        ("dummy:nlmon_setup", "nlmon:nlmon_setup"),
+        ("dummy_setu", "dummy:dummy_setup"),
+    ] {
+        for explanation in explained(Target::parse(asked).unwrap(), ENTRY) {
+            assert_eq!(suggestions(&explanation)[0], first, "{asked}");
+        }
+    }
+    busybox("rmmod nlmon");
+    busybox("rmmod dummy");
+}
+
+#[test]
+#[ignore = "needs root and a kernel with kprobes: ci/run.sh vm"]
+fn what_may_not_load_a_program_is_not_told_that_it_would_attach() {
+    for errno in [Errno::PERM, Errno::NOSYS] {
+        with_filter(libc::SYS_bpf, None, errno, || {
+            for mode in promised().into_iter().map(Some).chain([None]) {
+                let opts = mode.map_or(ENTRY, |mode| ENTRY.attach_mode(mode));
+                let explanation = Kernel::new().explain(symbol(FUNCTION), &opts);
+                let error = explanation.refusal().expect("a refusal");
+                let step = if mode.is_some_and(AttachMode::uses_link) {
+                    Step::ProbeKernel
+                } else {
+                    Step::LoadProgram
+                };
+                assert_eq!(
+                    (error.step(), error.cause()),
+                    (step, Cause::Seccomp),
+                    "{mode:?}"
+                );
+                let filter = Evidence::Seccomp { filter: true };
+                assert!(explanation.evidence().any(|found| found == filter));
+            }
+        });
+    }
+}
