@@ -5,12 +5,13 @@ use core::fmt::{self, Write};
 use core::time::Duration;
 
 use kprobe_attach::bpf::{Array, kern_version};
+use kprobe_attach::explain::switched_off;
 use kprobe_attach::request::Probe;
 use kprobe_attach::{Errno, Error, Kernel};
 
 use super::table::{ROW, missed, print_counts, print_head};
 use crate::cli::{Args, Opt};
-use crate::out::{Decimal, Output};
+use crate::out::{Decimal, Output, message};
 use crate::programs::Counter;
 use crate::rt::Start;
 use crate::session::{self, Attached, Hold, Session, Source, announce, labelled_counter, pin_all};
@@ -47,6 +48,9 @@ pub(crate) fn run(
         return pin_all(args, out, dir, &session).map(|()| 0);
     }
     announce(args);
+    if let Some(switch) = switched_off() {
+        message(format_args!("{switch}"));
+    }
 
     // A command's own output would be drawn over; and what wraps or scrolls away is not reached by
     // moving the cursor up.

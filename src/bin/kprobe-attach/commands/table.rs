@@ -42,13 +42,27 @@ pub(super) fn print_counts(
     let printed = if args.report.json {
         write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))
             .and_then(|()| probe_fields(out, probe, mode))
-            .and_then(|()| writeln!(out, r#","hits":{hits},"missed":{}}}"#, OrNull(missed)))
+            .and_then(|()| write!(out, r#","hits":{hits},"missed":{}"#, OrNull(missed)))
+            .and_then(|()| match missed {
+                Some(_) => out.write_str("}\n"),
+                None => writeln!(out, r#","why":{}}}"#, Json(why(mode))),
+            })
     } else {
         let missed: &dyn Display = missed.as_ref().map_or(&"-", |missed| missed);
         let mode: &dyn Display = mode.as_ref().map_or(&"-", |mode| mode);
         row(out, text, width, mode, &hits, missed)
     };
     printed.map_err(|fmt::Error| ())
+}
+
+/// Why the kernel does not tell how many hits a probe missed.
+const fn why(mode: Option<AttachMode>) -> &'static str {
+    match mode {
+        None => "the link is gone",
+        Some(AttachMode::Perf) => "not in mode perf",
+        Some(AttachMode::Link) => "needs Linux 6.7, for a pin CAP_SYS_ADMIN",
+        Some(_) => "kprobe_profile cannot be read",
+    }
 }
 
 /// A row of the table.
