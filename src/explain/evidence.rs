@@ -18,8 +18,10 @@ use crate::text::texts;
 #[non_exhaustive]
 pub enum Evidence<'a> {
     /// The function that has the name, and its address. The address is 0 if the kernel hides
-    /// addresses. If several functions have the name, it is the first of them. A kernel that accepts
-    /// the name takes that one.
+    /// addresses.
+    ///
+    /// If several functions have the name, it is the first of them. A kernel that accepts the name
+    /// takes that one.
     Function(Target<'a>, u64),
     /// This many functions have the name.
     Functions(usize),

@@ -383,8 +383,9 @@ impl Case<'_> {
         } else {
             AttachMode::LegacyLink
         };
-        if self.kernel.unmet(mode, opts.retprobe, None).is_none() {
-            explanation.suggest(kind(opts), &format_args!("{func},mode={mode}"));
+        let opts = opts.attach_mode(mode);
+        if Plan::new(self.kernel, **func, &opts, None).is_ok() {
+            explanation.suggest(kind(&opts), &format_args!("{func},mode={mode}"));
         }
     }
 }

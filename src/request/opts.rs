@@ -39,9 +39,9 @@ pub struct KprobeOpts {
     /// It is at most [`MAX_MAXACTIVE`]. The probe misses the return of any further call. Only
     /// return probes in the tracefs modes take it.
     ///
-    /// 0 leaves the number to the kernel. Since Linux 6.2 (commit 3b7ddab8a19a) that is `max(10, 2 *
-    /// CPUs)`. Before, it is so only with full preemption, and otherwise it is the number of
-    /// possible CPUs.
+    /// 0 leaves the number to the kernel. Since Linux 6.2 (commit 3b7ddab8a19a) it is
+    /// `max(10, 2 * CPUs)`, of the possible CPUs. Before, it is that only with full preemption, and
+    /// otherwise the number of CPUs.
     ///
     /// # Minimum kernel
     ///

@@ -45,12 +45,8 @@ impl Meant {
         let mut by_address = false;
         for other in self.0.iter_mut().flatten() {
             let others = other.function.as_target();
-            if others.function_bytes() == function.function_bytes() {
-                // A name without a module means every function that has it.
-                let is_same = others == function;
-                by_address |= is_same || function.module_bytes().is_none();
-                other.by_address |= is_same || others.module_bytes().is_none();
-            }
+            by_address |= means(&function, &others);
+            other.by_address |= means(&others, &function);
         }
         let mut new = Some(Similar {
             rank,
@@ -74,6 +70,14 @@ impl Meant {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Similar> {
         self.0.iter().map_while(Option::as_ref)
     }
+}
+
+/// Returns whether a name means a function too: a name without a module means every function that
+/// has it.
+fn means(name: &Target<'_>, function: &Target<'_>) -> bool {
+    let module = name.module_bytes();
+    name.function_bytes() == function.function_bytes()
+        && (module.is_none() || module == function.module_bytes())
 }
 
 /// Returns how unlikely it is that a target means a function: 0 if the function has the name.

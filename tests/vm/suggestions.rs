@@ -1,6 +1,6 @@
 //! What `explain` suggests: the likeliest first, and only what would attach.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use kprobe_attach::error::{Cause, Step};
@@ -49,7 +49,7 @@ fn functions() -> BTreeMap<String, usize> {
 }
 
 /// The functions that ftrace can trace, as all that can be probed at their entry.
-fn traceable() -> Vec<String> {
+fn traceable() -> BTreeSet<String> {
     let text = fs::read_to_string("/sys/kernel/tracing/available_filter_functions").unwrap();
     text.lines().map(str::to_owned).collect()
 }
@@ -95,8 +95,9 @@ fn a_function_that_lives_on_under_a_longer_name_comes_before_look_alikes() {
     let renamed: Vec<_> = longer
         .filter_map(|name| Some((name.rsplit_once('_')?.0, name)))
         .filter(|(name, _)| {
-            let is_start = |other: &&String| other.starts_with(name);
-            name.len() > 6 && functions.keys().filter(is_start).count() == 1
+            let from = functions.range((*name).to_owned()..);
+            let longer = from.take_while(|(other, _)| other.starts_with(name));
+            name.len() > 6 && longer.count() == 1
         })
         .take(3)
         .collect();

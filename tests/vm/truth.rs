@@ -1,5 +1,5 @@
-//! The cause of a failure is the true one, also where descriptors are short, a filter pretends to be
-//! an old kernel, or somebody else removes what was made.
+//! The cause of a failure is the true one, also where descriptors are short, a filter pretends to
+//! be an old kernel, or somebody else removes what was made.
 
 use std::fs;
 use std::os::unix::fs::symlink;
