@@ -198,6 +198,6 @@ struct Readme;
 /// The pure cores that have no public face, for the fuzz targets.
 #[cfg(fuzzing)]
 pub mod fuzz {
-    pub use crate::kernel::{parse_pmu_type, parse_retprobe_format};
+    pub use crate::kernel::parse_pmu_type;
     pub use crate::mount::mount_point;
 }

@@ -3,9 +3,9 @@
 
 use core::ffi::CStr;
 
-use linux_raw_sys::general::{BPF_FS_MAGIC, SYSFS_MAGIC, TRACEFS_MAGIC};
+use linux_raw_sys::general::{BPF_FS_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, TRACEFS_MAGIC};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, StatFs};
+use rustix::fs::{CWD, Mode, OFlags, StatFs};
 use rustix::io::{Errno, Result};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
@@ -206,15 +206,13 @@ impl Mount {
     /// Opens the file system if it is mounted at a path. It wakes an automount only if `flags` asks
     /// for a directory. It returns an error only for a lack of file descriptors or memory.
     fn at(file_system: &FileSystem, path: &CStr, flags: OFlags) -> Result<Option<Self>> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
-        let dir = match rustix::fs::open(path, flags, Mode::empty()) {
+        let dir = match open_file(CWD, path, OFlags::PATH | flags, file_system.magic) {
             Err(errno) if is_shortage(errno) => return Err(errno),
             Err(_) => return Ok(None),
             Ok(dir) => dir,
         };
-        let is_it = rustix::fs::fstatfs(&dir).is_ok_and(|stat| is_a(&stat, file_system.magic));
         let path = path.to_str().ok().and_then(|path| Buf::of(path).ok());
-        Ok((is_it && path.is_some()).then_some(Self { dir, path }))
+        Ok(path.is_some().then_some(Self { dir, path }))
     }
 }
 
@@ -275,7 +273,7 @@ fn in_private_namespace(file_system: &FileSystem) -> Result<OwnedFd> {
 /// true.
 fn for_each_mount(file_system: &FileSystem, look: &mut dyn FnMut(&CStr) -> bool) -> Result<()> {
     // A thread can have a mount namespace of its own.
-    let table = open_read(rustix::fs::CWD, c"/proc/thread-self/mountinfo")?;
+    let table = open_read(CWD, c"/proc/thread-self/mountinfo", PROC_SUPER_MAGIC)?;
     let mut done = false;
     for_each_line::<LINE_LEN>(&table, &mut |line| {
         if !done {
@@ -328,12 +326,52 @@ pub(crate) const NO_FILES: Errno = Errno::OPNOTSUPP;
 /// compiled in.
 pub(crate) const FILES: bool = cfg!(feature = "files");
 
+/// The errno of a file that is not the kernel's own, because another is mounted over it. It is also
+/// the errno of `openat2(2)` with `RESOLVE_NO_XDEV`.
+const MASKED: Errno = Errno::XDEV;
+
+/// Opens a file of one of the kernel's own file systems for reading.
+pub(crate) fn open_read(dir: BorrowedFd<'_>, path: &CStr, magic: u32) -> Result<OwnedFd> {
+    open_file(dir, path, OFlags::RDONLY, magic)
+}
+
+/// Opens a file of one of the kernel's own file systems, which has this magic number.
+///
+/// Anything can be mounted over the file: an empty file, a FIFO, a device. It is refused with
+/// `EXDEV` before anything is read or written.
+pub(crate) fn open_file(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlags,
+    magic: u32,
+) -> Result<OwnedFd> {
+    let file = open_any(dir, path, flags)?;
+    let stat = rustix::fs::fstatfs(&file)?;
+    is_a(&stat, magic).then_some(file).ok_or(MASKED)
+}
+
+/// Opens a file without waiting, whatever it is.
 #[inline]
-pub(crate) fn open_read(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+pub(crate) fn open_any(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
     if !FILES {
         return Err(NO_FILES);
     }
-    rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, path, flags, Mode::empty())
+}
+
+/// Calls `each` with every line of a list that is never empty. `each` returns whether the line is
+/// an entry of the list. Returns `EXDEV` if none is: the file is not the kernel's list.
+pub(crate) fn for_each_entry(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    magic: u32,
+    each: &mut dyn FnMut(&[u8]) -> bool,
+) -> Result<()> {
+    let file = open_read(dir, path, magic)?;
+    let mut is_list = false;
+    for_each_line::<LINE_LEN>(&file, &mut |line| is_list |= each(line))?;
+    is_list.then_some(()).ok_or(MASKED)
 }
 
 #[cfg(test)]

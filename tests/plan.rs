@@ -61,13 +61,14 @@ fn legacy_link_defines_an_event_and_removes_it() {
     assert_eq!(
         plan("kretprobe/foo,maxactive=64"),
         "\
-openat(tracefs_fd, \"kprobe_events\", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) = events_fd
+openat(tracefs_fd, \"kprobe_events\", \
+    O_WRONLY|O_NOCTTY|O_APPEND|O_NONBLOCK|O_LARGEFILE|O_CLOEXEC) = events_fd
 fcntl(events_fd, F_OFD_SETLK, {l_type=F_WRLCK, l_whence=SEEK_SET, l_start=0, l_len=1}) = 0
 newfstatat(tracefs_fd, \"events/kprobe_attach_0000000000000000/probe_00000000_0\", stat, \
     0) = -1 ENOENT
 write(events_fd, \"r64:kprobe_attach_0000000000000000/probe_00000000_0 foo\", 55) = 55
 openat(tracefs_fd, \"events/kprobe_attach_0000000000000000/probe_00000000_0/id\", \
-    O_RDONLY|O_LARGEFILE|O_CLOEXEC) = id_fd
+    O_RDONLY|O_NOCTTY|O_NONBLOCK|O_LARGEFILE|O_CLOEXEC) = id_fd
 read(id_fd, id, 32)
 close(id_fd) = 0
 perf_event_open({type=PERF_TYPE_TRACEPOINT, size=72, config=id, disabled=1, config1=0, \

@@ -4,7 +4,7 @@ use core::ffi::CStr;
 
 use rustix::fd::OwnedFd;
 
-use crate::mount::{is_a, open_read};
+use crate::mount::open_read;
 use crate::text::read_small;
 
 /// Reads the version from this process's own vDSO, by way of `/proc`, which must be procfs.
@@ -21,9 +21,8 @@ pub(super) fn vdso_version() -> Option<u32> {
 }
 
 fn open_proc(path: &CStr) -> Option<OwnedFd> {
-    let file = open_read(rustix::fs::CWD, path).ok()?;
-    let stat = rustix::fs::fstatfs(&file).ok()?;
-    is_a(&stat, linux_raw_sys::general::PROC_SUPER_MAGIC).then_some(file)
+    let magic = linux_raw_sys::general::PROC_SUPER_MAGIC;
+    open_read(rustix::fs::CWD, path, magic).ok()
 }
 
 /// The length of a word: 4 in a 32-bit ELF image, and 8 in a 64-bit one.

@@ -294,6 +294,7 @@ fn meaning(step: Step, errno: Errno, cause: Cause) -> &'static str {
             "the kernel refuses the program; the verifier's log says why"
         }
         (Step::Pin, Errno::NOENT) => "the directory of the pin does not exist",
+        (_, Errno::XDEV) => "another file is mounted over the kernel's",
         _ => cause.meaning(),
     }
 }

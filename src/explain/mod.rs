@@ -4,6 +4,7 @@ mod evidence;
 mod explanation;
 mod rights;
 
+use linux_raw_sys::general::{DEBUGFS_MAGIC, PROC_SUPER_MAGIC};
 use rustix::io::Errno;
 
 use crate::bpf::load_nop;
@@ -43,8 +44,8 @@ impl Kernel {
     /// A probe that it suggests is tried in the same way, so that only one that would attach is
     /// suggested.
     ///
-    /// It reads the whole of `/proc/kallsyms`, up to three times. If a file is not there, its
-    /// question stays open, and nothing is guessed.
+    /// It reads the whole of `/proc/kallsyms`, up to three times. If a file is not there, or
+    /// another file is mounted over it (`EXDEV`), its question stays open. Nothing is guessed.
     ///
     /// # Minimum kernel
     ///
@@ -325,11 +326,11 @@ impl Case<'_> {
                 _ => {}
             }
         }
-        if explanation.ask(Question::Armed, &number_in(ARMED)) == Some(&0) {
+        if explanation.ask(Question::Armed, &number_in(ARMED, DEBUGFS_MAGIC)) == Some(&0) {
             explanation.found(Evidence::Disarmed);
         }
         if may_be_by_ftrace(self.func, self.opts)
-            && explanation.ask(Question::Ftrace, &number_in(FTRACE)) == Some(&0)
+            && explanation.ask(Question::Ftrace, &number_in(FTRACE, PROC_SUPER_MAGIC)) == Some(&0)
         {
             explanation.found(Evidence::FtraceOff);
         }
@@ -396,9 +397,9 @@ impl Case<'_> {
 /// A probe attaches all the same. A file that cannot be read counts as a switch that is on.
 #[must_use]
 pub fn switched_off() -> Option<Evidence<'static>> {
-    if number_in(ARMED) == Ok(0) {
+    if number_in(ARMED, DEBUGFS_MAGIC) == Ok(0) {
         Some(Evidence::Disarmed)
-    } else if PROBES_BY_FTRACE && number_in(FTRACE) == Ok(0) {
+    } else if PROBES_BY_FTRACE && number_in(FTRACE, PROC_SUPER_MAGIC) == Ok(0) {
         Some(Evidence::FtraceOff)
     } else {
         None
@@ -428,7 +429,7 @@ const fn is_of_place(cause: Cause) -> bool {
 /// detach causes a warning of the kernel. After that, ftrace and every probe of an entry are dead
 /// until the next boot (seen on Linux 5.10 to 6.12).
 fn is_trial_harmful(func: &Target<'_>, opts: &KprobeOpts) -> bool {
-    may_be_by_ftrace(func, opts) && number_in(FTRACE) == Ok(0)
+    may_be_by_ftrace(func, opts) && number_in(FTRACE, PROC_SUPER_MAGIC) == Ok(0)
 }
 
 /// Whether the kernel may place a probe by ftrace (`KPROBES_ON_FTRACE`).

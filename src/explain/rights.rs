@@ -2,6 +2,7 @@
 
 use core::ffi::CStr;
 
+use linux_raw_sys::general::{PROC_SUPER_MAGIC, SECURITYFS_MAGIC};
 use rustix::fs::CWD;
 use rustix::io::{Errno, Result};
 use rustix::thread::{CapabilitySet, SecureComputingMode};
@@ -15,7 +16,7 @@ use crate::text::{contains, decimal, read_small};
 /// Adds the rights of this process to the explanation. Returns the cause: if the rights rule it
 /// out, another part of the kernel denied it, such as a Linux security module.
 pub(super) fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause {
-    let level = number_in(PARANOID);
+    let level = number_in(PARANOID, PROC_SUPER_MAGIC);
     let level = explanation.ask(Question::Paranoid, &level).copied();
     if let Some(level) = level {
         explanation.found(Evidence::Paranoid(level));
@@ -35,7 +36,8 @@ pub(super) fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause 
         explanation.found(Evidence::Seccomp { filter });
     }
     let mut text = [0; 64];
-    let read = open_read(CWD, LOCKDOWN).and_then(|file| read_small(&file, &mut text));
+    let read =
+        open_read(CWD, LOCKDOWN, SECURITYFS_MAGIC).and_then(|file| read_small(&file, &mut text));
     let len = explanation.ask(Question::Lockdown, &read);
     let confidentiality =
         len.map(|len| contains(text.get(..*len).unwrap_or_default(), b"[confidentiality]"));
@@ -60,10 +62,10 @@ const fn true_denial(
     }
 }
 
-/// Reads the one number in a file.
-pub(super) fn number_in(path: &CStr) -> Result<i32> {
+/// Reads the one number in a file of the file system that has this magic number.
+pub(super) fn number_in(path: &CStr, magic: u32) -> Result<i32> {
     let mut text = [0; 32];
-    let len = read_small(&open_read(CWD, path)?, &mut text)?;
+    let len = read_small(&open_read(CWD, path, magic)?, &mut text)?;
     let text = text.get(..len).unwrap_or_default().trim_ascii();
     let number = match text {
         [b'-', digits @ ..] => decimal::<i32>(digits).map(|number| -number),

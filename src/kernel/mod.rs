@@ -24,7 +24,7 @@ pub(crate) use pmu::Pmu;
 
 pub use features::{Features, Reason, Support};
 #[cfg(fuzzing)]
-pub use pmu::{parse_pmu_type, parse_retprobe_format};
+pub use pmu::parse_pmu_type;
 
 /// Represents the running kernel: its features, and its tracefs and sysfs.
 ///

@@ -1,11 +1,12 @@
 //! Whether a module is loaded, which the errno of a missing function does not show.
 
+use linux_raw_sys::general::SYSFS_MAGIC;
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, statat};
+use rustix::fs::OFlags;
 
 use super::Kernel;
 use crate::error::{Cause, Error};
-use crate::mount::FILES;
+use crate::mount::open_file;
 use crate::request::Target;
 use crate::text::Buf;
 
@@ -19,10 +20,7 @@ impl Kernel {
 
     /// Returns whether sysfs shows the module of a target as loaded or built in.
     pub(crate) fn has_module(&self, target: &Target<'_>) -> bool {
-        let (true, Some(module)) = (FILES, target.module_bytes()) else {
-            return false;
-        };
-        let Ok(sysfs) = self.sysfs() else {
+        let (Ok(sysfs), Some(module)) = (self.sysfs(), target.module_bytes()) else {
             return false;
         };
         // The kernel limits a module's name to 55 bytes.
@@ -33,6 +31,6 @@ impl Kernel {
         pushed.is_ok()
             && path
                 .as_c_str()
-                .is_ok_and(|path| statat(sysfs.as_fd(), path, AtFlags::empty()).is_ok())
+                .is_ok_and(|path| open_file(sysfs.as_fd(), path, OFlags::PATH, SYSFS_MAGIC).is_ok())
     }
 }

@@ -1,7 +1,6 @@
 //! The kprobe PMU, found without reading a file.
 
-use core::ffi::CStr;
-
+use linux_raw_sys::general::SYSFS_MAGIC;
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
@@ -46,12 +45,7 @@ impl Pmu {
             }
         }
         let found = found.or_else(|| look(type_in(sysfs()?)?));
-        if let Some(mut pmu) = found {
-            if pmu.support.is_yes() && pmu.retprobe_bit.is_none() {
-                pmu.retprobe_bit = sysfs()
-                    .and_then(retprobe_bit_in)
-                    .filter(|bit| return_inside(pmu.r#type, *bit, cpu) == Err(Errno::INVAL));
-            }
+        if let Some(pmu) = found {
             return pmu;
         }
         let support = match refusal {
@@ -94,8 +88,8 @@ impl Pmu {
                 retprobe_bit,
             })
         };
-        match return_inside(r#type, 0, cpu) {
-            Err(Errno::INVAL) => found(Support::Yes, Some(0)),
+        match return_inside(r#type, cpu) {
+            Err(Errno::INVAL) => found(Support::Yes, Some(RETPROBE_BIT)),
             Err(Errno::PERM) => found(LOCKED_DOWN, None),
             // Another answer may be due to the function. The kprobe PMU returns EFAULT for a name
             // at an invalid address, and so does the uprobe PMU.
@@ -112,50 +106,40 @@ impl Pmu {
     }
 }
 
-/// Asks for a return probe inside a function, by this bit of `config`.
+/// The bit of `config` that makes a return probe in every kernel: `PERF_PROBE_CONFIG_IS_RETPROBE`.
+///
+/// sysfs shows it in `format/retprobe`, which is not read. Another bit could not be verified: for
+/// an entry probe inside an instruction, several architectures answer EINVAL too.
+const RETPROBE_BIT: u8 = 0;
+
+/// Asks for a return probe inside a function.
 ///
 /// The kprobe PMU answers EINVAL and makes no probe, because a return probe can only be at an
-/// entry. If the bit does not make a return probe, the answer differs. A kernel that is locked down
-/// (Linux 5.4, `lockdown=confidentiality`) answers EPERM after it has found the function.
+/// entry. A kernel that is locked down (Linux 5.4, `lockdown=confidentiality`) answers EPERM after
+/// it has found the function.
 ///
 /// The answer is evidence only for a type that has answered E2BIG to a long name.
-fn return_inside(r#type: u32, bit: u8, cpu: u32) -> Result<(), Errno> {
+fn return_inside(r#type: u32, cpu: u32) -> Result<(), Errno> {
     // Every kernel with kprobes has this function, on the path of a system call.
     let at = KprobeAt::Symbol {
         module: None,
         function: b"vfs_read",
         offset: 1,
     };
-    let config = 1_u64.checked_shl(bit.into()).unwrap_or_default();
-    perf_event_open_kprobe(r#type, config, at, cpu).map(drop)
-}
-
-/// Reads a file of the kprobe PMU in sysfs.
-fn read<'a>(sysfs: BorrowedFd<'_>, path: &CStr, text: &'a mut [u8; 32]) -> Result<&'a [u8], Errno> {
-    let len = read_small(&open_read(sysfs, path)?, text)?;
-    Ok(text.get(..len).unwrap_or_default())
+    perf_event_open_kprobe(r#type, 1 << RETPROBE_BIT, at, cpu).map(drop)
 }
 
 /// Reads the type that sysfs shows.
 pub(super) fn type_in(sysfs: BorrowedFd<'_>) -> Option<u32> {
     let path = c"bus/event_source/devices/kprobe/type";
-    parse_pmu_type(read(sysfs, path, &mut [0; 32]).ok()?)
-}
-
-/// Reads the retprobe bit that sysfs shows.
-pub(super) fn retprobe_bit_in(sysfs: BorrowedFd<'_>) -> Option<u8> {
-    let path = c"bus/event_source/devices/kprobe/format/retprobe";
-    parse_retprobe_format(read(sysfs, path, &mut [0; 32]).ok()?)
+    let mut text = [0; 32];
+    let len = read_small(&open_read(sysfs, path, SYSFS_MAGIC).ok()?, &mut text).ok()?;
+    parse_pmu_type(text.get(..len)?)
 }
 
 /// Parses `type`: a decimal number and a newline.
 pub fn parse_pmu_type(text: &[u8]) -> Option<u32> {
     decimal(text.strip_suffix(b"\n")?)
-}
-
-/// Parses `format/retprobe`: `config:BIT` and a newline.
-pub fn parse_retprobe_format(text: &[u8]) -> Option<u8> {
-    decimal(text.strip_prefix(b"config:")?.strip_suffix(b"\n")?).filter(|bit| *bit < 64)
 }
 
 #[cfg(test)]
@@ -175,19 +159,6 @@ mod tests {
             b"software\n",
         ] {
             assert_eq!(parse_pmu_type(text), None);
-        }
-        assert_eq!(parse_retprobe_format(b"config:0\n"), Some(0));
-        assert_eq!(parse_retprobe_format(b"config:63\n"), Some(63));
-        for text in [
-            &b""[..],
-            b"config:\n",
-            b"config:64\n",
-            b"config1:7\n",
-            b"config:0-3\n",
-            b"config:0",
-            b"0\n",
-        ] {
-            assert_eq!(parse_retprobe_format(text), None);
         }
     }
 }

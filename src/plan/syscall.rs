@@ -73,8 +73,8 @@ impl fmt::Display for Syscall<'_> {
         let size = Decimal(PERF_EVENT_ATTR_SIZE.into());
         match self {
             Self::OpenKprobeEvents => f.write_str(
-                "openat(tracefs_fd, \"kprobe_events\", O_WRONLY|O_APPEND|O_LARGEFILE|O_CLOEXEC) \
-                 = events_fd",
+                "openat(tracefs_fd, \"kprobe_events\", \
+                 O_WRONLY|O_NOCTTY|O_APPEND|O_NONBLOCK|O_LARGEFILE|O_CLOEXEC) = events_fd",
             ),
             Self::LockOwnerByte(name) => write!(
                 f,
@@ -100,7 +100,8 @@ impl fmt::Display for Syscall<'_> {
                 let path = IdPath(name);
                 write!(
                     f,
-                    r#"openat(tracefs_fd, "{path}", O_RDONLY|O_LARGEFILE|O_CLOEXEC) = id_fd"#
+                    "openat(tracefs_fd, \"{path}\", \
+                     O_RDONLY|O_NOCTTY|O_NONBLOCK|O_LARGEFILE|O_CLOEXEC) = id_fd"
                 )
             }
             Self::ReadId => write!(f, "read(id_fd, id, {})", Decimal(ID_LEN as u64)),

@@ -5,13 +5,15 @@ use core::fmt;
 use core::mem::size_of;
 use core::ops::Range;
 
+use linux_raw_sys::general::PROC_SUPER_MAGIC;
+use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use crate::diagnose::out_of;
 use crate::error::{Cause, Error, Step};
-use crate::mount::open_read;
+use crate::mount::for_each_entry;
 use crate::request::{Invalid, KprobeOpts, Target, TargetBuf};
-use crate::text::{LINE_LEN, for_each_line, hexadecimal, utf8, words};
+use crate::text::{hexadecimal, utf8, words};
 
 pub(crate) const KALLSYMS: &CStr = c"/proc/kallsyms";
 
@@ -109,6 +111,7 @@ impl fmt::Display for Symbol<'_> {
 /// * `ENOENT` if no function has the name, or if the target is an address. In the second case the
 ///   cause is [`Cause::BadAddress`].
 /// * `EPERM` if the kernel hides addresses from this process.
+/// * `EXDEV` if another file is mounted over `/proc/kallsyms`, or if it has no symbol.
 /// * The errno of the file if it cannot be read.
 ///
 /// [`/proc/kallsyms`]: https://man7.org/linux/man-pages/man5/proc_kallsyms.5.html
@@ -160,11 +163,8 @@ fn find_addresses(target: &Target<'_>, each: &mut dyn FnMut(u64)) -> Result<(), 
 
 /// Calls `each` with every symbol.
 pub(crate) fn for_each_symbol(each: &mut dyn FnMut(&Symbol<'_>)) -> Result<(), Errno> {
-    let file = open_read(rustix::fs::CWD, KALLSYMS)?;
-    for_each_line::<LINE_LEN>(&file, &mut |line| {
-        if let Some(symbol) = Symbol::parse(line) {
-            each(&symbol);
-        }
+    for_each_entry(CWD, KALLSYMS, PROC_SUPER_MAGIC, &mut |line| {
+        Symbol::parse(line).map(|symbol| each(&symbol)).is_some()
     })
 }
 

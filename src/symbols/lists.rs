@@ -3,27 +3,28 @@
 
 use core::ffi::CStr;
 
+use linux_raw_sys::general::{DEBUGFS_MAGIC, TRACEFS_MAGIC};
 use rustix::fd::BorrowedFd;
 use rustix::fs::CWD;
 use rustix::io::Result;
 
-use crate::mount::open_read;
+use crate::mount::for_each_entry;
 use crate::request::Target;
-use crate::text::{LINE_LEN, for_each_line, hexadecimal, split, words};
+use crate::text::{hexadecimal, split, words};
 
 pub(crate) const BLACKLIST: &CStr = c"/sys/kernel/debug/kprobes/blacklist";
 pub(crate) const FILTER: &CStr = c"available_filter_functions";
 
 /// Returns whether `kprobes/blacklist` in debugfs protects a function from probes.
 pub(crate) fn is_blacklisted(target: &Target<'_>, address: Option<u64>) -> Result<bool> {
-    let file = open_read(CWD, BLACKLIST)?;
     let mut found = false;
-    for_each_line::<LINE_LEN>(&file, &mut |line| {
-        let hits = blacklist_line(line).is_some_and(|(range, name)| match address {
+    for_each_entry(CWD, BLACKLIST, DEBUGFS_MAGIC, &mut |line| {
+        let entry = blacklist_line(line);
+        found |= entry.as_ref().is_some_and(|(range, name)| match address {
             Some(address) => range.contains(&address),
             None => target.function().map(str::as_bytes) == Some(name),
         });
-        found |= hits;
+        entry.is_some()
     })?;
     Ok(found)
 }
@@ -39,9 +40,9 @@ fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &[u8])> {
 /// Returns whether `available_filter_functions` lists a function, so that ftrace can trace it. The
 /// kernel refuses a probe of any other function.
 pub(crate) fn is_traceable(tracefs: Result<BorrowedFd<'_>>, target: &Target<'_>) -> Result<bool> {
-    let file = open_read(tracefs?, FILTER)?;
+    let tracefs = tracefs?;
     let mut found = false;
-    for_each_line::<LINE_LEN>(&file, &mut |line| {
+    for_each_entry(tracefs, FILTER, TRACEFS_MAGIC, &mut |line| {
         // A line is `function`, or `function [module]`.
         let mut words = words(line);
         let function = words.next();
@@ -50,6 +51,7 @@ pub(crate) fn is_traceable(tracefs: Result<BorrowedFd<'_>>, target: &Target<'_>)
             .and_then(|word| word.strip_prefix(b"[")?.strip_suffix(b"]"));
         found |= function == target.function().map(str::as_bytes)
             && module == target.module().map(str::as_bytes);
+        function.is_some()
     })?;
     Ok(found)
 }

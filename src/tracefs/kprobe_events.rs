@@ -1,9 +1,11 @@
 //! The file `kprobe_events` of tracefs: one line defines an event, and another removes it.
 
+use core::ffi::CStr;
 use core::fmt;
 
+use linux_raw_sys::general::TRACEFS_MAGIC;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::time::Timespec;
 
@@ -13,21 +15,19 @@ use super::event::{
 };
 use crate::diagnose::{attach_error, kprobe_events_cause, out_of, remove_cause};
 use crate::error::{Error, Step};
-use crate::mount::{FILES, open_read};
+use crate::mount::{FILES, open_any, open_file, open_read};
 use crate::request::AttachMode;
 use crate::sys;
 use crate::text::{Buf, LINE_LEN, contains, for_each_line};
 
-/// Opens `kprobe_events` for one line at a time. `O_TRUNC` would delete every event of the system.
-const KPROBE_EVENTS_FLAGS: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::CLOEXEC);
+/// The file, and how it is opened for one line at a time. `O_TRUNC` would delete every event of the
+/// system.
+const KPROBE_EVENTS: &CStr = c"kprobe_events";
+const FOR_LINES: OFlags = OFlags::WRONLY.union(OFlags::APPEND);
 
+/// Opens `kprobe_events` for writing, and checks that nothing is mounted over it.
 pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
-    rustix::fs::openat(
-        tracefs,
-        c"kprobe_events",
-        KPROBE_EVENTS_FLAGS,
-        Mode::empty(),
-    )
+    open_file(tracefs, KPROBE_EVENTS, FOR_LINES, TRACEFS_MAGIC)
 }
 
 /// Owns an event in `kprobe_events`, and removes it when dropped. Everything that uses the event
@@ -58,7 +58,8 @@ impl TraceEvent {
         let refused =
             |errno, told| attach_error(Step::CreateEvent, errno, told, mode, target, opts);
         let mut event = Self {
-            kprobe_events: open_kprobe_events(tracefs).map_err(|errno| {
+            // The `Kernel` has checked once what it is.
+            kprobe_events: open_any(tracefs, KPROBE_EVENTS, FOR_LINES).map_err(|errno| {
                 let cause = kprobe_events_cause(errno);
                 Error::new(Step::CreateEvent, errno, cause).about(target, opts)
             })?,
@@ -99,7 +100,8 @@ impl TraceEvent {
     pub(crate) fn id(&self, tracefs: BorrowedFd<'_>) -> Result<u64> {
         let mut path = Buf::new();
         IdPath(&self.name).put(&mut path).map_err(too_long)?;
-        let file = open_read(tracefs, path.as_c_str()?)?;
+        // The kernel has just made it.
+        let file = open_any(tracefs, path.as_c_str()?, OFlags::RDONLY)?;
         let mut text = [0; ID_LEN];
         let len = rustix::io::read(&file, &mut text)?;
         text.get(..len).and_then(parse_id).ok_or(Errno::IO)
@@ -133,7 +135,7 @@ impl TraceEvent {
 
     /// Returns how many hits the event's probe missed, from `kprobe_profile`.
     pub(crate) fn missed(&self, tracefs: BorrowedFd<'_>) -> Result<Option<u64>> {
-        let profile = open_read(tracefs, c"kprobe_profile")?;
+        let profile = open_read(tracefs, c"kprobe_profile", TRACEFS_MAGIC)?;
         let event = self.name.event();
         let mut missed = None;
         for_each_line::<LINE_LEN>(&profile, &mut |line| {
@@ -194,7 +196,7 @@ const SHORT_WRITE: Errno = Errno::IO;
 /// Finds the reason in `error_log` for which the kernel refused this definition (Linux 5.2, commit
 /// 8a062902be72).
 fn error_log(tracefs: BorrowedFd<'_>, name: &EventName) -> Result<Option<Errno>> {
-    let file = open_read(tracefs, c"error_log")?;
+    let file = open_read(tracefs, c"error_log", TRACEFS_MAGIC)?;
     let event = Buf::<128>::of(name)?;
     let mut above = None;
     let mut found = None;

@@ -3,6 +3,7 @@
 //! When a process dies, the kernel closes its perf events and detaches its programs. It does not
 //! remove a definition from `kprobe_events`, which stays there, disarmed.
 
+use linux_raw_sys::general::TRACEFS_MAGIC;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
@@ -171,7 +172,7 @@ fn for_each_of_ours(
     tracefs: BorrowedFd<'_>,
     each: &mut dyn FnMut(&EventLine<'_>, BorrowedFd<'_>),
 ) -> Result<(), Error> {
-    let file = open_read(tracefs, c"kprobe_events")
+    let file = open_read(tracefs, c"kprobe_events", TRACEFS_MAGIC)
         .map_err(|errno| failed(errno, kprobe_events_cause(errno)))?;
     for_each_line::<LINE_LEN>(&file, &mut |line| {
         if let Some(event) = EventLine::parse(line).filter(EventLine::is_ours) {

@@ -63,19 +63,23 @@ fn what_sysfs_says_of_the_pmu_is_no_more_than_a_cross_check() {
     const PMU: &str = "/sys/bus/event_source/devices/kprobe";
     let truth = Kernel::new().features();
     assert_eq!(truth.retprobe_bit, Some(0));
+    let other = "/sys/bus/event_source/devices/software/type";
     for (file, text, in_sysfs) in [
         ("format/retprobe", "config:5\n", Some(truth.pmu_type)),
         ("format/retprobe", "config:64\n", Some(truth.pmu_type)),
         ("format/retprobe", "garbage", Some(truth.pmu_type)),
         ("format/retprobe", "", Some(truth.pmu_type)),
         ("type", "garbage", None),
-        // The software PMU, and one that there is not.
-        ("type", "1\n", Some(1)),
-        ("type", "4242\n", Some(4242)),
+        // Files that are not sysfs's own.
+        ("type", "1\n", None),
+        ("type", "4242\n", None),
+        // One that is: that of the software PMU.
+        ("type", other, Some(1)),
     ] {
         with_own_mounts(|| {
+            let masking = if text == other { other } else { "/tmp/sysfs" };
             fs::write("/tmp/sysfs", text).unwrap();
-            rustix::mount::mount_bind("/tmp/sysfs", &*format!("{PMU}/{file}")).unwrap();
+            rustix::mount::mount_bind(masking, &*format!("{PMU}/{file}")).unwrap();
             let kernel = Kernel::new();
             for mode in promised() {
                 let counter = Counter::new();

@@ -21,6 +21,7 @@ mod cli;
 mod count;
 mod errors;
 mod features;
+mod hostile;
 mod link;
 mod machine;
 mod mounts;
