@@ -16,7 +16,7 @@ use crate::mount::{FILES, Mount, NO_FILES};
 use crate::request::{AttachMode, Need};
 use crate::sys::uapi::{BPF_TRACE_KPROBE_MULTI, BPF_TRACE_KPROBE_SESSION};
 use crate::sys::{Once, first_allowed_cpu, lock_byte};
-use crate::tracefs::{EventLine, Swept, no_tracefs, open_kprobe_events, sweep_in};
+use crate::tracefs::{EventLine, Swept, no_tracefs, open_kprobe_events, removed_only, sweep_in};
 use pmu::LOCKED_DOWN;
 use probes::REFUSED_PROGRAM;
 
@@ -219,7 +219,7 @@ impl Kernel {
     ///
     /// Returns the errors of [`sweep`](crate::tracefs::sweep()).
     pub fn sweep(&self, mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
-        self.sweep_or_not(false, &mut each)
+        self.sweep_each(false, removed_only(&mut each))
     }
 
     /// Calls `each` with every event that [`sweep`](Self::sweep) would try to remove.
@@ -228,16 +228,25 @@ impl Kernel {
     ///
     /// Returns the errors of [`sweep_dry_run`](crate::tracefs::sweep_dry_run).
     pub fn sweep_dry_run(&self, mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
-        self.sweep_or_not(true, &mut each)
+        self.sweep_each(true, removed_only(&mut each))
     }
 
-    fn sweep_or_not(
+    /// Sweeps as [`sweep`](Self::sweep) does, or as [`sweep_dry_run`](Self::sweep_dry_run). It also
+    /// lists the events that are in use.
+    ///
+    /// It calls `each` with every event in this crate's groups. The second argument is true for an
+    /// event that is removed, or that a sweep would remove. It is false for an event in use.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`sweep`](crate::tracefs::sweep()).
+    pub fn sweep_each(
         &self,
         dry_run: bool,
-        each: &mut dyn FnMut(&EventLine<'_>),
+        mut each: impl FnMut(&EventLine<'_>, bool),
     ) -> Result<Swept, Error> {
         let tracefs = self.tracefs().map_err(no_tracefs)?;
-        sweep_in(tracefs.as_fd(), dry_run, each)
+        sweep_in(tracefs.as_fd(), dry_run, &mut each)
     }
 
     /// Returns the first need of a mode that is not certainly met. If `prog` is given, the probe

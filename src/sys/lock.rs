@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 
 use super::arch;
 use super::call::{fd_u32, result};
-use super::uapi::{self, F_UNLCK, F_WRLCK, Flock};
+use super::uapi::{self, F_RDLCK, F_UNLCK, F_WRLCK, Flock};
 
 /// Calls `fcntl(2)` for a lock on one byte of a file. The lock belongs to the open file description
 /// (Linux 3.15).
@@ -38,9 +38,15 @@ unsafe fn fcntl_lock(file: BorrowedFd<'_>, command: u32, l_type: i16, byte: u64)
 /// Locks a byte of a file that is open for writing. The lock lasts until the last process that
 /// holds the file closes it, even by SIGKILL. Returns `EAGAIN` if another open file description has
 /// the lock.
+///
+/// A shared lock prevents this one, and anybody who may read the file can hold one. It is not taken
+/// for an owner's: this function then returns without a lock.
 pub(crate) fn lock_byte(file: BorrowedFd<'_>, byte: u64) -> Result<()> {
     // SAFETY: it is one of the two commands.
-    unsafe { fcntl_lock(file, F_OFD_SETLK, F_WRLCK, byte) }.map(drop)
+    match unsafe { fcntl_lock(file, F_OFD_SETLK, F_WRLCK, byte) } {
+        Err(Errno::AGAIN) if !is_byte_locked(file, byte)? => Ok(()),
+        locked => locked.map(drop),
+    }
 }
 
 /// Gives up the lock on a byte.
@@ -49,9 +55,10 @@ pub(crate) fn unlock_byte(file: BorrowedFd<'_>, byte: u64) -> Result<()> {
     unsafe { fcntl_lock(file, F_OFD_SETLK, F_UNLCK, byte) }.map(drop)
 }
 
-/// Returns whether another open file description has locked a byte of a file.
+/// Returns whether another open file description has locked a byte of a file. It asks for a shared
+/// lock, which another shared lock does not prevent.
 pub(crate) fn is_byte_locked(file: BorrowedFd<'_>, byte: u64) -> Result<bool> {
     // SAFETY: it is one of the two commands.
-    let lock = unsafe { fcntl_lock(file, F_OFD_GETLK, F_WRLCK, byte) }?;
+    let lock = unsafe { fcntl_lock(file, F_OFD_GETLK, F_RDLCK, byte) }?;
     Ok(lock.l_type != F_UNLCK)
 }

@@ -96,8 +96,10 @@ const_assert_eq!(
     size_of::<Flock>(),
     size_of::<linux_raw_sys::general::flock64>()
 );
+pub(super) const F_RDLCK: i16 = 0;
 pub(super) const F_WRLCK: i16 = 1;
 pub(super) const F_UNLCK: i16 = 2;
+const_assert_eq!(F_RDLCK as u32, linux_raw_sys::general::F_RDLCK);
 const_assert_eq!(F_WRLCK as u32, linux_raw_sys::general::F_WRLCK);
 const_assert_eq!(F_UNLCK as u32, linux_raw_sys::general::F_UNLCK);
 

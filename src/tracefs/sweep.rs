@@ -52,6 +52,14 @@ pub struct Swept {
 /// that one sweep is removing is in use to another. A sweep can miss an event while others are
 /// defined or removed; the next sweep sees it.
 ///
+/// A sweep ends even if others keep defining events: it looks at as many events as there were when
+/// it began.
+///
+/// Whoever may read `kprobe_events` can hold a shared lock on it (`F_RDLCK`), which keeps owners
+/// from locking. No owner holds a shared lock, so it protects no event. While another process holds
+/// one, a sweep can remove an event between its definition and its opening. That attach then fails
+/// with [`Step::PerfEventOpen`].
+///
 /// # Errors
 ///
 /// Returns an error with the step [`Step::RemoveEvent`] in one of these cases:
@@ -74,14 +82,18 @@ pub struct Swept {
 /// # Ok::<(), kprobe_attach::Error>(())
 /// ```
 pub fn sweep(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
-    sweep_in(find_tracefs()?.as_fd(), false, &mut each)
+    let tracefs = find_tracefs()?;
+    sweep_in(tracefs.as_fd(), false, &mut removed_only(&mut each))
 }
 
-/// Sweeps this tracefs. In a dry run, it only lists the events that a sweep would remove.
+/// Sweeps this tracefs. In a dry run, it removes nothing.
+///
+/// It calls `each` with every event, and with whether the event is removed, or would be. Otherwise
+/// the event is in use.
 pub(crate) fn sweep_in(
     tracefs: BorrowedFd<'_>,
     dry_run: bool,
-    each: &mut dyn FnMut(&EventLine<'_>),
+    each: &mut dyn FnMut(&EventLine<'_>, bool),
 ) -> Result<Swept, Error> {
     let refused = |errno| failed(errno, kprobe_events_cause(errno));
     let kprobe_events = if dry_run {
@@ -89,35 +101,63 @@ pub(crate) fn sweep_in(
     } else {
         Some(open_kprobe_events(tracefs).map_err(refused)?)
     };
-    let mut removed = 0;
+    // Others may define events faster than this removes them. So the first pass only counts, and the
+    // next ones look at no more events than there were.
+    let mut limit = None;
+    let mut swept = Swept::default();
+    let mut is_last = false;
     loop {
-        let before = removed;
-        let mut in_use = 0;
+        let before = swept.removed;
+        let mut seen = 0;
         let mut failure = None;
+        swept.in_use = 0;
         for_each_of_ours(tracefs, &mut |event, file| {
+            seen += 1;
+            if seen > limit.unwrap_or_default() {
+                return;
+            }
             let removable = match &kprobe_events {
                 Some(kprobe_events) => remove_ownerless(kprobe_events, event),
                 None => check_ownerless(file, event),
             };
             match removable {
                 Ok(()) => {
-                    removed += 1;
-                    each(event);
+                    swept.removed += 1;
+                    each(event, true);
                 }
                 // It has an owner, or something uses it.
-                Err(Errno::AGAIN | Errno::BUSY) => in_use += 1,
+                Err(Errno::AGAIN | Errno::BUSY) => {
+                    swept.in_use += 1;
+                    if is_last {
+                        each(event, false);
+                    }
+                }
                 // Another process has just removed it.
                 Err(Errno::NOENT) => {}
                 Err(errno) => failure = failure.or(Some(errno)),
             }
         })?;
-        // After a removal, the rest of the file moves up, and some of it is skipped. Therefore the
-        // file is read again.
-        if removed == before || dry_run {
+        if is_last {
             return match failure {
                 Some(errno) => Err(failed(errno, remove_cause(errno))),
-                None => Ok(Swept { removed, in_use }),
+                None => Ok(swept),
             };
+        }
+        // After a removal, the rest of the file moves up, and some of it is skipped. Therefore the
+        // file is read again. The last pass lists what is in use.
+        let removed = swept.removed - before;
+        is_last = dry_run || (limit.is_some() && removed == 0);
+        limit = Some(limit.map_or(seen, |limit| limit - removed));
+    }
+}
+
+/// Makes a function that is called with every event of one that is called with the removed ones.
+pub(crate) fn removed_only(
+    each: &mut impl FnMut(&EventLine<'_>),
+) -> impl FnMut(&EventLine<'_>, bool) {
+    |event, removed| {
+        if removed {
+            each(event);
         }
     }
 }
@@ -155,7 +195,8 @@ fn remove_ownerless(kprobe_events: &OwnedFd, event: &EventLine<'_>) -> rustix::i
 /// Returns an error with the step [`Step::RemoveEvent`] if no tracefs is mounted, or if this
 /// process may not read its `kprobe_events`.
 pub fn sweep_dry_run(mut each: impl FnMut(&EventLine<'_>)) -> Result<Swept, Error> {
-    sweep_in(find_tracefs()?.as_fd(), true, &mut each)
+    let tracefs = find_tracefs()?;
+    sweep_in(tracefs.as_fd(), true, &mut removed_only(&mut each))
 }
 
 fn find_tracefs() -> Result<Mount, Error> {

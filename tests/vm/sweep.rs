@@ -62,18 +62,23 @@ fn what_a_killed_program_left_is_swept_and_nothing_of_a_live_one_or_of_others() 
 
             let output = run(&["sweep", "--dry-run", "--json"]);
             assert_eq!(output.status.code(), Some(0));
-            let [line] = &json(&output.stdout)[..] else {
-                panic!("one event");
+            let [in_use, line] = &json(&output.stdout)[..] else {
+                panic!("two events");
             };
+            assert_eq!(in_use["in_use"], true);
             assert_eq!(line["probe"], format!("kprobe/{FUNCTION}"));
-            assert_eq!(line["removed"], false);
+            assert_eq!(
+                (&line["removed"], &line["in_use"]),
+                (&false.into(), &false.into())
+            );
             assert_eq!(ours(), left);
 
             let output = run(&["sweep", "--json"]);
             assert_eq!(output.status.code(), Some(0));
-            let [swept] = &json(&output.stdout)[..] else {
-                panic!("one event");
+            let [swept, alive_still] = &json(&output.stdout)[..] else {
+                panic!("two events");
             };
+            assert_eq!(alive_still, in_use);
             assert_eq!(swept["event"], line["event"]);
             assert_eq!(swept["removed"], true);
             let message = String::from_utf8(output.stderr).unwrap();
@@ -114,7 +119,8 @@ fn an_owner_is_seen_across_pid_namespaces_and_mount_namespaces() {
     let removed = |mut command: Command| {
         let output = command.args(["sweep", "--json"]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        json(&output.stdout).len()
+        let lines = json(&output.stdout);
+        lines.iter().filter(|line| line["removed"] == true).count()
     };
     clean(|| {
         for mode in tracefs_modes() {

@@ -23,6 +23,7 @@ mod errors;
 mod features;
 mod hostile;
 mod link;
+mod locks;
 mod machine;
 mod mounts;
 mod pressure;

@@ -17,14 +17,9 @@ use crate::rt::Start;
 /// Something failed, and has been reported; what could be removed is.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     let mut printed = Ok(());
-    let each = |event: &EventLine<'_>| {
-        printed = printed.and_then(|()| print(args, out, event));
-    };
-    let swept = if args.has(Opt::DryRun) {
-        kernel.sweep_dry_run(each)
-    } else {
-        kernel.sweep(each)
-    };
+    let swept = kernel.sweep_each(args.has(Opt::DryRun), |event, removed| {
+        printed = printed.and_then(|()| print(args, out, event, removed));
+    });
     let printed = printed.and_then(|()| out.flush());
     let swept = swept.map_err(|error| args.report.error(out, None, &error))?;
     if !args.has(Opt::Quiet) {
@@ -38,8 +33,8 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
     printed.map(|()| 0).map_err(|fmt::Error| ())
 }
 
-/// One line for an event.
-fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>) -> fmt::Result {
+/// Prints one line for an event, which is removed or in use.
+fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>, removed: bool) -> fmt::Result {
     let EventLine {
         group, event: name, ..
     } = event;
@@ -49,19 +44,21 @@ fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>) -> fmt::Resul
         "kprobe"
     };
     let place = &event.place;
+    let dry_run = args.has(Opt::DryRun);
     if args.report.json {
-        let removed = !args.has(Opt::DryRun);
         return writeln!(
             out,
-            r#"{{"event":{},"probe":{},"removed":{removed}}}"#,
+            r#"{{"event":{},"probe":{},"removed":{},"in_use":{}}}"#,
             Json(format_args!("{group}/{name}")),
-            Json(format_args!("{kind}/{place}"))
+            Json(format_args!("{kind}/{place}")),
+            removed && !dry_run,
+            !removed
         );
     }
-    let done = if args.has(Opt::DryRun) {
-        "would remove"
-    } else {
-        "removed"
+    let done = match (removed, dry_run) {
+        (false, _) => "in use",
+        (true, false) => "removed",
+        (true, true) => "would remove",
     };
     writeln!(out, "{done} {group}/{name} ({kind}/{place})")
 }
