@@ -16,7 +16,9 @@ use crate::mount::{FILES, Mount, NO_FILES};
 use crate::request::{AttachMode, Need};
 use crate::sys::uapi::{BPF_TRACE_KPROBE_MULTI, BPF_TRACE_KPROBE_SESSION};
 use crate::sys::{Once, first_allowed_cpu, lock_byte};
-use crate::tracefs::{EventLine, Swept, no_tracefs, open_kprobe_events, removed_only, sweep_in};
+use crate::tracefs::{
+    EventLine, EventName, Swept, no_tracefs, open_kprobe_events, removed_only, sweep_in,
+};
 use pmu::LOCKED_DOWN;
 use probes::REFUSED_PROGRAM;
 
@@ -358,7 +360,9 @@ impl Kernel {
             // A kernel can be built without file locks.
             let open_and_lock = || {
                 let file = open_kprobe_events(tracefs.as_fd())?;
-                lock_byte(file.as_fd(), self.group() >> 1)
+                // No event has this number.
+                let name = EventName::new(self.group(), u32::MAX);
+                lock_byte(file.as_fd(), name.owner_byte())
             };
             match open_and_lock() {
                 Ok(()) => Support::Yes,
@@ -378,7 +382,7 @@ impl Kernel {
         self.tracefs().map(AsFd::as_fd)
     }
 
-    /// Returns the random part of the event group.
+    /// Returns the part of the event group that is this value's own.
     pub(crate) fn group(&self) -> u64 {
         *self.group.get_or(probes::random)
     }

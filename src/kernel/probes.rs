@@ -3,6 +3,7 @@
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
 use rustix::rand::GetRandomFlags;
 
 use super::features::Support;
@@ -70,25 +71,18 @@ pub(super) fn multi(attach_type: u32) -> Support {
     }
 }
 
-/// Returns a number that another process is unlikely to have. It is from the kernel's random
-/// source. If that is not ready yet, early in boot, it is made from the process id, the time, and
-/// the address of the stack.
+/// Returns a number that no other `Kernel` has. It is from the kernel's random source.
+///
+/// If that is not ready yet, early in boot, it is made from the inode number of a new pipe, which
+/// the kernel counts up, and from the process id.
 pub(super) fn random() -> u64 {
     let mut bytes = [0; 8];
     if rustix::rand::getrandom(&mut bytes, GetRandomFlags::NONBLOCK) == Ok(bytes.len()) {
         return u64::from_ne_bytes(bytes);
     }
+    let inode = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
+        .and_then(|(pipe, _)| rustix::fs::fstat(&pipe))
+        .map_or(0, |stat| stat.st_ino);
     let pid = rustix::process::getpid().as_raw_pid().unsigned_abs();
-    let uptime = rustix::system::sysinfo().uptime;
-    let stack = core::ptr::from_ref(&bytes).addr();
-    // The multiplier of splitmix64 spreads each of them over all bits.
-    [
-        u64::from(pid),
-        u64::try_from(uptime).unwrap_or_default(),
-        stack as u64,
-    ]
-    .into_iter()
-    .fold(0, |mixed: u64, part| {
-        (mixed ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    })
+    inode << 32 | u64::from(pid)
 }

@@ -20,6 +20,9 @@ const GROUP_PREFIX: &str = "kprobe_attach_";
 /// Names one of this crate's events: a group with a random part for each [`Kernel`](crate::Kernel),
 /// and a number in that group.
 ///
+/// Early in boot, the kernel has no random numbers yet. The random part is then made from a number
+/// that the kernel counts up, and from the process id.
+///
 /// A `Kernel` never uses a name twice, unless it is shared over [`fork(2)`].
 ///
 /// The event's own name repeats the number and half of the random part, because `kprobe_profile`
