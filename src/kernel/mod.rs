@@ -5,19 +5,20 @@ mod module;
 mod pmu;
 mod probes;
 
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 
 use crate::diagnose::{kprobe_events_cause, out_of};
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, Step};
 use crate::mount::{FILES, Mount, NO_FILES};
-use crate::request::{AttachMode, Need};
+use crate::request::{AttachMode, Invalid, Need};
 use crate::sys::uapi::{BPF_TRACE_KPROBE_MULTI, BPF_TRACE_KPROBE_SESSION};
 use crate::sys::{Once, first_allowed_cpu, lock_byte};
 use crate::tracefs::{
     EventLine, EventName, Swept, no_tracefs, open_kprobe_events, removed_only, sweep_in,
+    takes_maxactive,
 };
 use pmu::LOCKED_DOWN;
 use probes::REFUSED_PROGRAM;
@@ -63,6 +64,8 @@ pub struct Kernel {
     perf_event: Once<Support>,
     perf_link: Once<Support>,
     kprobe_events: Once<Support>,
+    /// Whether `kprobe_events` is known to take a maxactive.
+    takes_maxactive: AtomicBool,
     tracefs: Once<Result<Mount, Errno>>,
     sysfs: Once<Result<Mount, Errno>>,
     /// The random part of the event group.
@@ -92,6 +95,7 @@ impl Kernel {
             perf_event: Once::new(),
             perf_link: Once::new(),
             kprobe_events: Once::new(),
+            takes_maxactive: AtomicBool::new(false),
             tracefs: Once::new(),
             sysfs: Once::new(),
             group: Once::new(),
@@ -145,6 +149,7 @@ impl Kernel {
         kernel.tracefs = Once::with(Err(Errno::NOENT));
         kernel.sysfs = Once::with(Err(Errno::NOENT));
         kernel.group = Once::with(0);
+        kernel.takes_maxactive = AtomicBool::new(true);
         kernel
     }
 
@@ -376,6 +381,29 @@ impl Kernel {
                 },
             }
         })
+    }
+
+    /// Checks that `kprobe_events` takes a maxactive. A tracefs mode is available.
+    #[inline(never)]
+    pub(crate) fn check_maxactive(&self) -> Result<(), Error> {
+        if self.takes_maxactive.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let takes = self
+            .tracefs()
+            .and_then(|tracefs| takes_maxactive(tracefs.as_fd()));
+        let error = match takes {
+            Ok(true) => {
+                self.takes_maxactive.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+            Ok(false) => Error::invalid(Invalid::MaxactiveOnKernel).at(Step::ProbeKernel),
+            Err(errno) => {
+                let cause = out_of(errno).unwrap_or(Cause::Unknown);
+                Error::new(Step::ProbeKernel, errno, cause)
+            }
+        };
+        Err(error)
     }
 
     pub(crate) fn tracefs_dir(&self) -> Result<BorrowedFd<'_>, Errno> {

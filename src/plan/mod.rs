@@ -81,7 +81,8 @@ impl Kernel {
     /// Returns an error with one of these steps:
     ///
     /// * [`Step::Request`] if the request contradicts itself or its mode.
-    /// * [`Step::ProbeKernel`] if this kernel does not support the request.
+    /// * [`Step::ProbeKernel`] if this kernel does not support the request. A maxactive before Linux
+    ///   4.12 is [`Invalid::MaxactiveOnKernel`].
     pub fn plan<'a>(&'a self, func: Target<'a>, opts: &KprobeOpts) -> Result<Plan<'a>, Error> {
         Plan::new(self, func, opts, None)
     }
@@ -96,7 +97,13 @@ impl<'a> Plan<'a> {
         prog: Option<BorrowedFd<'_>>,
     ) -> Result<Self, Error> {
         let unmet = |mode| kernel.unmet(mode, opts.retprobe, prog);
-        let mode = match select(&target, opts, unmet) {
+        let mut mode = select(&target, opts, unmet);
+        if FILES && opts.maxactive != 0 && mode.is_ok() {
+            if let Err(error) = kernel.check_maxactive() {
+                mode = Err(error);
+            }
+        }
+        let mode = match mode {
             Ok(mode) => mode,
             Err(mut error) => {
                 error.name(&target, opts);

@@ -42,6 +42,8 @@ pub enum Invalid {
     MaxactiveOnEntry,
     /// A mode that uses the kprobe PMU is given a maxactive.
     MaxactiveOnPmu,
+    /// A maxactive is asked of a kernel that does not know it.
+    MaxactiveOnKernel,
     /// A mode without a link is given a cookie.
     CookieWithoutLink,
     /// The word before the `/` is not a kind of probe.
@@ -92,6 +94,7 @@ impl Invalid {
         match self {
             Self::CookieWithoutLink
             | Self::MaxactiveOnPmu
+            | Self::MaxactiveOnKernel
             | Self::KindNotServed
             | Self::AutoloadMark
             | Self::PinOfTraceEvent => Errno::OPNOTSUPP,
@@ -115,6 +118,7 @@ impl Invalid {
             MaxactiveTooLarge => "maxactive is limited to 4096",
             MaxactiveOnEntry => "an entry probe takes no maxactive",
             MaxactiveOnPmu => "the kprobe PMU takes no maxactive",
+            MaxactiveOnKernel => "this kernel takes no maxactive",
             CookieWithoutLink => "only a link carries a cookie",
             UnknownKind => "unknown kind of probe",
             KindNotServed => "this kind of probe is not supported yet",
@@ -157,6 +161,7 @@ impl Invalid {
             MaxactiveTooLarge => "1 to 4096, or 0 for the kernel's default",
             MaxactiveOnEntry => "maxactive on a return probe: kretprobe/function,maxactive=N",
             MaxactiveOnPmu => "maxactive in the modes legacy-link and legacy",
+            MaxactiveOnKernel => "no maxactive, or Linux 4.12",
             CookieWithoutLink => "a cookie in the modes link and legacy-link",
             UnknownKind | KindNotServed | AutoloadMark => "kprobe/ or kretprobe/",
             EmptyNumber | NotADigit | BinaryNumber =>

@@ -45,7 +45,7 @@ pub struct KprobeOpts {
     ///
     /// # Minimum kernel
     ///
-    /// Linux 4.12 (commit 696ced4fb1d7).
+    /// Linux 4.12 (commit 696ced4fb1d7). On an older kernel, a request for it is refused.
     pub maxactive: u32,
     /// Whether to refuse an offset that is beyond the end of the function.
     ///

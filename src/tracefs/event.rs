@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::numbers::Decimal;
 use crate::request::{KprobeOpts, Target};
-use crate::text::{Buf, decimal, hexadecimal, line_of, split_str, utf8, words};
+use crate::text::{Buf, contains, decimal, hexadecimal, line_of, split_str, utf8, words};
 
 /// The prefix of the name of each of this crate's events.
 const EVENT_PREFIX: &str = "probe_";
@@ -330,6 +330,11 @@ Given group/event name is already used by another event";
     ERRNOS.get(line_of(ERRORS, text)?).copied()
 }
 
+/// Returns whether a line of the file `README` shows that a return probe can have a maxactive.
+pub(crate) fn readme_has_maxactive(line: &[u8]) -> bool {
+    contains(line, b"r[maxactive]")
+}
+
 /// Reads an event's id: a decimal number on a line of its own.
 pub(crate) fn parse_id(text: &[u8]) -> Option<u64> {
     decimal(text.strip_suffix(b"\n").unwrap_or(text))
@@ -511,5 +516,33 @@ mod tests {
             Some(ErrorLogLine::Command(b"p:g/e foo"))
         );
         assert_eq!(error_log_line(b"               ^"), None);
+    }
+
+    #[test]
+    fn the_readme_shows_whether_a_return_probe_has_a_maxactive() {
+        let has = |readme: &str| {
+            readme
+                .lines()
+                .any(|line| readme_has_maxactive(line.as_bytes()))
+        };
+        // Linux 4.9.
+        assert!(!has("\
+  kprobe_events\t\t- Add/remove/show the kernel dynamic events
+\t\t\t  Write into this file to define/undefine new trace events.
+\t  accepts: event-definitions (one definition per line)
+\t   Format: p|r[:[<group>/]<event>] <place> [<args>]
+\t           -:[<group>/]<event>
+\t    place: [<module>:]<symbol>[+<offset>]|<memaddr>
+"));
+        // Linux 5.10 and 6.12.
+        assert!(has("\
+\t   Format: p[:[<group>/]<event>] <place> [<args>]
+\t           r[maxactive][:[<group>/]<event>] <place> [<args>]
+"));
+        assert!(has("\
+\t   Format: p[:[<group>/][<event>]] <place> [<args>]
+\t           r[maxactive][:[<group>/][<event>]] <place> [<args>]
+\t           f[:[<group>/][<event>]] <func-name>[%return] [<args>]
+"));
     }
 }

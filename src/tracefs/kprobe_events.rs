@@ -11,11 +11,11 @@ use rustix::time::Timespec;
 
 use super::event::{
     Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal, WRITTEN_LEN,
-    error_log_errno, error_log_line, parse_id, profile_missed,
+    error_log_errno, error_log_line, parse_id, profile_missed, readme_has_maxactive,
 };
 use crate::diagnose::{attach_error, kprobe_events_cause, out_of, remove_cause};
 use crate::error::{Error, Step};
-use crate::mount::{FILES, open_any, open_file, open_read};
+use crate::mount::{FILES, for_each_entry, open_any, open_file, open_read};
 use crate::request::AttachMode;
 use crate::sys;
 use crate::text::{Buf, LINE_LEN, contains, for_each_line};
@@ -28,6 +28,19 @@ const FOR_LINES: OFlags = OFlags::WRONLY.union(OFlags::APPEND);
 /// Opens `kprobe_events` for writing, and checks that nothing is mounted over it.
 pub(crate) fn open_kprobe_events(tracefs: BorrowedFd<'_>) -> Result<OwnedFd> {
     open_file(tracefs, KPROBE_EVENTS, FOR_LINES, TRACEFS_MAGIC)
+}
+
+/// Returns whether `kprobe_events` takes a maxactive, as the file `README` of tracefs shows.
+///
+/// A kernel that does not (before Linux 4.12) would take `r64:GROUP/EVENT` for a definition without
+/// a name, and give the event a name of its own.
+pub(crate) fn takes_maxactive(tracefs: BorrowedFd<'_>) -> Result<bool> {
+    let mut takes = false;
+    for_each_entry(tracefs, c"README", TRACEFS_MAGIC, &mut |line| {
+        takes |= readme_has_maxactive(line);
+        !line.is_empty()
+    })?;
+    Ok(takes)
 }
 
 /// Owns an event in `kprobe_events`, and removes it when dropped. Everything that uses the event

@@ -9,5 +9,5 @@ pub use event::{Definition, EventLine, EventName};
 pub use sweep::{Swept, sweep, sweep_dry_run};
 
 pub(crate) use event::{EventPath, ID_LEN, IdPath, Removal, WRITTEN_LEN};
-pub(crate) use kprobe_events::{TraceEvent, open_kprobe_events};
+pub(crate) use kprobe_events::{TraceEvent, open_kprobe_events, takes_maxactive};
 pub(crate) use sweep::{no_tracefs, removed_only, sweep_in};

@@ -20,6 +20,7 @@ const FILTER: &str = "/sys/kernel/tracing/available_filter_functions";
 const ARMED: &str = "/sys/kernel/debug/kprobes/enabled";
 const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+const README: &str = "/sys/kernel/tracing/README";
 const PROFILE: &str = "/sys/kernel/tracing/kprobe_profile";
 const ERROR_LOG: &str = "/sys/kernel/tracing/error_log";
 const PMU: &str = "/sys/bus/event_source/devices/kprobe";
@@ -237,6 +238,33 @@ fn what_else_is_in_tracefs_and_sysfs_is_not_believed() {
         )
         .remove(0)
     };
+    let with_maxactive = format!("kretprobe/{FUNCTION},maxactive=8");
+    masked(README, "r[maxactive]\n", |what| {
+        let error = &count(&with_maxactive, what)["error"];
+        assert_eq!(
+            (&error["step"], &error["errno"]),
+            (&"probe-kernel".into(), &"EXDEV".into()),
+            "{what}"
+        );
+        assert_eq!(count(FUNCTION, what)["mode"], "legacy", "{what}");
+    });
+    // One that shows none: the kernel would name the event itself.
+    clean(|| {
+        with_own_mounts(|| {
+            rustix::mount::mount_bind("/sys/kernel/tracing/available_tracers", README).unwrap();
+            let error = &count(&with_maxactive, "a README")["error"];
+            let kind = [&error["step"], &error["errno"], &error["cause"]];
+            assert_eq!(kind, ["probe-kernel", "EOPNOTSUPP", "invalid-request"]);
+            let message = error["message"].as_str().unwrap();
+            assert!(
+                message.ends_with("this kernel takes no maxactive"),
+                "{message}"
+            );
+            assert_eq!(count(FUNCTION, "a README")["mode"], "legacy");
+            unmount(README);
+        });
+    });
+    assert_eq!(count(&with_maxactive, "the README")["mode"], "legacy");
     masked(PROFILE, "  probe_0 1 7\n", |what| {
         assert_eq!(count(FUNCTION, what)["missed"], Value::Null, "{what}");
     });
