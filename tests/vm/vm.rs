@@ -27,6 +27,7 @@ mod link;
 mod locks;
 mod machine;
 mod mounts;
+mod names;
 mod pressure;
 mod privileges;
 mod suggestions;

@@ -5,7 +5,7 @@ use core::fmt;
 
 use kprobe_attach::request::ParseError;
 
-use crate::out::Shown;
+use crate::out::{Lossy, Shown};
 
 /// The longest directory for pins, which leaves room for their names within `PATH_MAX`.
 pub(super) const MAX_PIN_DIR_LEN: usize = 3072;
@@ -38,9 +38,11 @@ impl fmt::Display for Usage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCommand => f.write_str("a COMMAND is missing"),
-            Self::UnknownCommand(name) => write!(f, "no command '{}'", Shown(name)),
-            Self::NotBuilt(name) => write!(f, "this program was built without {}", Shown(name)),
-            Self::UnknownOption(option) => write!(f, "no option '{}'", Shown(option)),
+            Self::UnknownCommand(name) => write!(f, "no command '{}'", Shown(Lossy(name))),
+            Self::NotBuilt(name) => {
+                write!(f, "this program was built without {}", Shown(Lossy(name)))
+            }
+            Self::UnknownOption(option) => write!(f, "no option '{}'", Shown(Lossy(option))),
             Self::NotForThis(option) => write!(f, "--{option} is not for this command"),
             Self::Twice(option) => write!(f, "--{option} is given twice"),
             Self::MissingValue(option) => write!(f, "--{option} needs a value"),
@@ -51,11 +53,13 @@ impl fmt::Display for Usage<'_> {
             Self::BadTime(option, value) => write!(
                 f,
                 "--{option}: '{}' is no number of seconds, such as 5 or 0.5",
-                Shown(value)
+                Shown(Lossy(value))
             ),
             Self::LongPath(option) => write!(f, "--{option}: the path is too long"),
             Self::NoProbe => f.write_str("a PROBE is missing"),
-            Self::UnwantedProbe(probe) => write!(f, "this command takes no '{}'", Shown(probe)),
+            Self::UnwantedProbe(probe) => {
+                write!(f, "this command takes no '{}'", Shown(Lossy(probe)))
+            }
             Self::NoProgram => f.write_str("--program PATH or --program id:N is missing"),
             Self::RunsNothing => f.write_str("this command runs no COMMAND"),
             Self::PinAndHold => {

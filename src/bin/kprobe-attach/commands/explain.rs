@@ -7,7 +7,7 @@ use kprobe_attach::explain::Explanation;
 use kprobe_attach::{AttachMode, Error, Kernel};
 
 use crate::cli::{Args, FAILURE};
-use crate::out::{Json, Lossy, OrNull, Output};
+use crate::out::{Json, Lossy, OrNull, Output, Shown};
 use crate::rt::Start;
 
 /// Explains every probe. Answers 1 if one of them would not attach.
@@ -56,7 +56,7 @@ fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanati
         suggestions.end()?;
         return out.write_str("}\n");
     }
-    let text = Lossy(text);
+    let text = Shown(Lossy(text));
     match (refusal, mode) {
         (None, mode) => {
             write!(out, "{text}: would attach")?;

@@ -7,7 +7,7 @@ use kprobe_attach::kernel::{Features, Support};
 use kprobe_attach::{AttachMode, Errno, Kernel, Mount};
 
 use crate::cli::Args;
-use crate::out::{Decimal, Json, OrNull, Output};
+use crate::out::{Decimal, Json, OrNull, Output, Shown};
 use crate::rt::Start;
 
 /// Prints the features.
@@ -165,7 +165,7 @@ impl Table<'_> {
         match (answer.reason, detail) {
             (Some((errno, why)), _) => write!(out, "{}: {why}", ErrnoName(errno))?,
             (None, Detail::Plain) => {}
-            (None, Detail::Mount(Some(path))) => write!(out, "mounted at {path}")?,
+            (None, Detail::Mount(Some(path))) => write!(out, "mounted at {}", Shown(path))?,
             (None, Detail::Mount(None)) => {
                 out.write_str("not mounted; a detached mount is used")?;
             }

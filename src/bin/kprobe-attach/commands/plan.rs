@@ -7,7 +7,7 @@ use kprobe_attach::request::Probe;
 use kprobe_attach::{Kernel, Plan};
 
 use crate::cli::Args;
-use crate::out::{Json, Lossy, Output};
+use crate::out::{Json, Lossy, Output, Shown};
 use crate::rt::Start;
 use crate::session::{for_all, probe_fields};
 
@@ -46,6 +46,7 @@ fn print(
         steps(out, &mut plan.detach_steps())?;
         return writeln!(out, "}}");
     }
+    let text = Shown(text);
     writeln!(out, "# {text}: attach, mode {}\n{plan}", plan.mode())?;
     writeln!(out, "# {text}: detach")?;
     plan.detach_steps()

@@ -7,7 +7,7 @@ use kprobe_attach::Kernel;
 use kprobe_attach::tracefs::EventLine;
 
 use crate::cli::{Args, Opt};
-use crate::out::{Decimal, Json, Output, message};
+use crate::out::{Decimal, Json, Output, Shown, message};
 use crate::rt::Start;
 
 /// Removes the events, or says which ones would be.
@@ -60,5 +60,6 @@ fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>, removed: bool
         (true, false) => "removed",
         (true, true) => "would remove",
     };
-    writeln!(out, "{done} {group}/{name} ({kind}/{place})")
+    let event = format_args!("{group}/{name} ({kind}/{place})");
+    writeln!(out, "{done} {}", Shown(event))
 }

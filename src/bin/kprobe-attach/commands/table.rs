@@ -8,7 +8,7 @@ use kprobe_attach::bpf::Program;
 use kprobe_attach::request::Probe;
 
 use crate::cli::Args;
-use crate::out::{Blanks, Decimal, Json, Lossy, OrNull, Output};
+use crate::out::{Blanks, Decimal, Json, Lossy, OrNull, Output, Shown};
 use crate::session::probe_fields;
 
 /// The width of a row beside the column of probes.
@@ -75,6 +75,6 @@ fn row(
     missed: &dyn Display,
 ) -> fmt::Result {
     let blanks = Blanks(width.saturating_sub(probe.count_bytes()));
-    let probe = Lossy(probe);
+    let probe = Shown(Lossy(probe));
     writeln!(out, "{probe}{blanks}  {mode:<11}  {hits:>12}  {missed:>8}")
 }

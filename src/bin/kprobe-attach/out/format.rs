@@ -3,62 +3,61 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-/// An argument, its bytes that are not printable ASCII shown as `?`.
-pub(crate) struct Shown<'a>(pub(crate) &'a CStr);
+/// Prints a text for people. U+FFFD replaces each control character, so that no name, which others
+/// may have chosen, reaches a terminal as an escape sequence or as another line.
+pub(crate) struct Shown<T>(pub(crate) T);
 
-impl fmt::Display for Shown<'_> {
+impl<T: fmt::Display> fmt::Display for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.0.to_bytes() {
-            f.write_char(if matches!(byte, b' '..=b'~') {
-                char::from(*byte)
-            } else {
-                '?'
-            })?;
-        }
-        Ok(())
+        escape(&self.0, f, false)
     }
 }
 
-/// A text as a string of JSON.
+/// Prints a text as a string of JSON.
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Json<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        json(&self.0, f)
+        escape(&self.0, f, true)
     }
 }
 
-fn json(text: &dyn fmt::Display, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    f.write_str("\"")?;
-    write!(Escape(f), "{text}")?;
-    f.write_str("\"")
+fn escape(text: &dyn fmt::Display, f: &mut fmt::Formatter<'_>, json: bool) -> fmt::Result {
+    let quote = if json { "\"" } else { "" };
+    f.write_str(quote)?;
+    write!(Escape { f, json }, "{text}")?;
+    f.write_str(quote)
 }
 
-struct Escape<'a, 'f>(&'a mut fmt::Formatter<'f>);
+/// Replaces control characters, or escapes them and what JSON escapes.
+struct Escape<'a, 'f> {
+    f: &'a mut fmt::Formatter<'f>,
+    json: bool,
+}
 
 impl Write for Escape<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut done = 0;
-        for (at, byte) in text.bytes().enumerate() {
-            if !matches!(byte, b'"' | b'\\' | 0..=0x1f) {
-                continue;
+        text.chars().try_for_each(|char| self.write_char(char))
+    }
+
+    fn write_char(&mut self, mut char: char) -> fmt::Result {
+        if char.is_control() {
+            if self.json {
+                // None has more than two digits.
+                let digit = |value| char::from_digit(value & 0xf, 16).unwrap_or_default();
+                let (high, low) = (digit(u32::from(char) >> 4), digit(char.into()));
+                return write!(self.f, "\\u00{high}{low}");
             }
-            self.0.write_str(text.get(done..at).unwrap_or_default())?;
-            done = if byte < 0x20 {
-                let high = char::from(b'0' + (byte >> 4));
-                let low = char::from_digit((byte & 0xf).into(), 16).unwrap_or_default();
-                write!(self.0, "\\u00{high}{low}")?;
-                at + 1
-            } else {
-                self.0.write_str("\\")?;
-                at
-            };
+            char = char::REPLACEMENT_CHARACTER;
+        } else if self.json && matches!(char, '"' | '\\') {
+            self.f.write_char('\\')?;
         }
-        self.0.write_str(text.get(done..).unwrap_or_default())
+        self.f.write_char(char)
     }
 }
 
-/// The bytes of an argument as text, U+FFFD in the place of what is no UTF-8.
+/// Prints the bytes of an argument or a file name as text. U+FFFD replaces bytes that are not
+/// UTF-8.
 #[derive(Clone, Copy)]
 pub(crate) struct Lossy<'a>(pub(crate) &'a CStr);
 

@@ -7,9 +7,9 @@ use kprobe_attach::error::{Cause, ErrnoName, Step};
 use kprobe_attach::request::ParseError;
 use kprobe_attach::{Errno, Error, KprobeOpts};
 
-use super::format::{Json, Lossy, OrNull, Shown};
+use super::format::{Json, Lossy, OrNull};
 use super::numbers::Decimal;
-use super::stream::{Output, message};
+use super::stream::{Output, message, message_of_names};
 
 /// How failures are reported: as lines of JSON, or as messages.
 #[derive(Debug)]
@@ -41,19 +41,15 @@ impl Report {
         }
         let probe = probe.filter(|_| cfg!(feature = "explain") && has_more_to_explain(error));
         if let Some(probe) = probe {
-            let (options, probe) = (SharedOptions(&self.options), Shown(probe));
-            message(format_args!("try: kprobe-attach explain{options} {probe}"));
+            let (options, probe) = (SharedOptions(&self.options), Lossy(probe));
+            message_of_names(format_args!("try: kprobe-attach explain{options} {probe}"));
         }
     }
 
     /// Reports what is wrong with a pin.
     pub(crate) fn pin(&self, out: &mut Output, probe: Option<&CStr>, path: &CStr, error: &Error) {
-        self.other(
-            out,
-            probe,
-            kind(error),
-            format_args!("{}: {error}", Lossy(path)),
-        );
+        let text = format_args!("{}: {error}", Lossy(path));
+        self.other(out, probe, kind(error), text);
     }
 
     /// Reports a failure that is no [`Error`] of the library.
@@ -67,7 +63,7 @@ impl Report {
         if self.json {
             report_json(out, probe, kind, &text);
         } else {
-            message(text);
+            message_of_names(text);
         }
     }
 

@@ -5,6 +5,7 @@ use core::fmt::{self, Write};
 use kprobe_attach::Errno;
 use rustix::event::{PollFd, PollFlags};
 
+use super::format::Shown;
 use crate::rt::{Start, standard_fd};
 
 /// One write then has the lines of eight probes, in JSON too.
@@ -172,6 +173,11 @@ pub(crate) fn message(text: fmt::Arguments<'_>) {
     let mut stderr = Output::new(2);
     // If nobody takes it there is nobody to tell.
     let _ = writeln!(stderr, "kprobe-attach: {text}").and_then(|()| stderr.flush());
+}
+
+/// Prints a message in one line, in which others may have chosen names.
+pub(crate) fn message_of_names(text: fmt::Arguments<'_>) {
+    message(format_args!("{}", Shown(text)));
 }
 
 /// The last words of a program with a mistake in it. Where it is only the debug program says: the

@@ -10,7 +10,7 @@ use rustix::time::Timespec;
 use kprobe_attach::error::ErrnoName;
 
 use crate::cli::{Args, Opt};
-use crate::out::{Shown, message};
+use crate::out::{Lossy, message, message_of_names};
 use crate::rt::{Signals, Start, spawn};
 
 /// A command that runs while the probes are attached.
@@ -61,7 +61,7 @@ impl<'a> Hold<'a> {
     ) -> Result<(), ()> {
         if let Some(first) = args.run {
             let failed = |command: &CStr, errno| {
-                message(format_args!("{}: {}", Shown(command), ErrnoName(errno)));
+                message_of_names(format_args!("{}: {}", Lossy(command), ErrnoName(errno)));
             };
             match spawn(self.start, first, &self.signals, &failed) {
                 Ok(pid) => self.child = Some(Child { pid, status: None }),

@@ -18,7 +18,7 @@ use super::attached::{Attached, Session};
 use super::pin_names::{COUNTER, Text, below, of_counter, of_link};
 use super::print::print_all;
 use crate::cli::Args;
-use crate::out::{Lossy, Output, message};
+use crate::out::{Lossy, Output, message_of_names};
 
 /// Pins every probe below `dir` and says so, or pins none.
 pub(crate) fn pin_all(
@@ -81,7 +81,7 @@ impl Attached<'_> {
 fn unlink(pin: &Text) {
     if let Err(errno) = rustix::fs::unlink(pin.as_c_str()) {
         let (path, errno) = (Lossy(pin.as_c_str()), ErrnoName(errno));
-        message(format_args!("{path} is left: {errno}"));
+        message_of_names(format_args!("{path} is left: {errno}"));
     }
 }
 

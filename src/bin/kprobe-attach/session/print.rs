@@ -8,7 +8,7 @@ use kprobe_attach::request::Probe;
 use super::attached::{Attached, Session};
 use super::pin_names::LinkPath;
 use crate::cli::{Args, Opt};
-use crate::out::{Decimal, Json, Lossy, OrNull, Output, message};
+use crate::out::{Decimal, Json, Lossy, OrNull, Output, Shown, message};
 
 /// Says that the probes are attached, and how to end it.
 pub(crate) fn announce(args: &Args<'_>) {
@@ -57,12 +57,12 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
             OrNull(pinned.map(Json))
         );
     }
-    write!(out, "{}: attached, mode {mode}", Lossy(text))?;
+    write!(out, "{}: attached, mode {mode}", Shown(Lossy(text)))?;
     if let Some(id) = id {
         write!(out, ", link id {id}")?;
     }
     match pinned {
-        Some(path) => writeln!(out, ", pinned at {path}"),
+        Some(path) => writeln!(out, ", pinned at {}", Shown(path)),
         None => writeln!(out),
     }
 }
