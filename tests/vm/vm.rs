@@ -28,6 +28,7 @@ mod locks;
 mod machine;
 mod mounts;
 mod names;
+mod pins;
 mod pressure;
 mod privileges;
 mod suggestions;

@@ -4,15 +4,15 @@ use core::ffi::CStr;
 use core::fmt;
 
 use kprobe_attach::bpf::{Array, Program};
-use kprobe_attach::error::{Cause, ErrnoName, Step};
+use kprobe_attach::error::Step;
 use kprobe_attach::request::Probe;
 use kprobe_attach::{Errno, Error, Kernel, KprobeLink};
 
 use super::table::{missed, print_counts, print_head};
 use crate::cli::{Args, Opt};
-use crate::out::{Lossy, Output};
+use crate::out::Output;
 use crate::rt::Start;
-use crate::session::{for_each_counter, label};
+use crate::session::{for_each_counter, label, report_dir};
 
 /// The width of that column where the probes come one by one.
 const PINNED_WIDTH: usize = 24;
@@ -27,37 +27,27 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, _: &Kernel, out: &mut Output) -> R
     print_head(args, out, PINNED_WIDTH)?;
     let mut all = Ok(0);
     let read = for_each_counter(dir, &mut |counter, link| {
-        if print_pin(args, out, counter, link).is_err() {
+        if print_pin(args, out, dir, counter, link).is_err() {
             all = Err(());
         }
     });
-    read.map_err(|errno| report_unread(args, out, dir, errno))?;
+    read.map_err(|errno| report_dir(args, out, Step::OpenProgram, dir, errno))?;
     out.flush().map_err(|fmt::Error| ())?;
     all
-}
-
-/// Reports why no pins can be read in a directory.
-fn report_unread(args: &Args<'_>, out: &mut Output, dir: &CStr, errno: Errno) {
-    let (dir, name) = (Lossy(dir), ErrnoName(errno));
-    let why = match errno {
-        Errno::INVAL => "this is in no bpf file system",
-        _ => "its pins cannot be read",
-    };
-    let cause = match errno {
-        Errno::ACCESS => Cause::NoPermission,
-        _ => Cause::Unknown,
-    };
-    let kind = (Step::OpenProgram, errno, cause);
-    args.report
-        .other(out, None, kind, format_args!("{dir}: {name}: {why}"));
 }
 
 /// Prints what is counted by one of them, which has no mode any more if the link's pin is gone.
 // In a frame of its own, beside that of the directory's buffers.
 #[inline(never)]
-fn print_pin(args: &Args<'_>, out: &mut Output, counter: &CStr, link: &CStr) -> Result<(), ()> {
+fn print_pin(
+    args: &Args<'_>,
+    out: &mut Output,
+    dir: &CStr,
+    counter: &CStr,
+    link: &CStr,
+) -> Result<(), ()> {
     let mut failed = |pin, error: Error| -> Result<(), ()> {
-        args.report.pin(out, None, pin, &error);
+        args.report.pin(out, None, (dir, pin), &error);
         Err(())
     };
     let array = match Array::open_pinned(counter) {

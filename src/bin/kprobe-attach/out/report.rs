@@ -46,9 +46,16 @@ impl Report {
         }
     }
 
-    /// Reports what is wrong with a pin.
-    pub(crate) fn pin(&self, out: &mut Output, probe: Option<&CStr>, path: &CStr, error: &Error) {
-        let text = format_args!("{}: {error}", Lossy(path));
+    /// Reports what is wrong with a pin, by its directory and its name.
+    pub(crate) fn pin(
+        &self,
+        out: &mut Output,
+        probe: Option<&CStr>,
+        (dir, name): (&CStr, &CStr),
+        error: &Error,
+    ) {
+        let (dir, name) = (Lossy(dir), Lossy(name));
+        let text = format_args!("{dir}/{name}: {error}");
         self.other(out, probe, kind(error), text);
     }
 

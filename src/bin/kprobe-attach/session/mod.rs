@@ -11,7 +11,7 @@ mod probes;
 
 pub(crate) use attached::{Attached, Session, Source};
 pub(crate) use hold::Hold;
-pub(crate) use pin::{for_each_counter, labelled_counter, pin_all};
+pub(crate) use pin::{for_each_counter, labelled_counter, pin_all, report_dir};
 pub(crate) use pin_names::label;
 pub(crate) use print::{announce, print_all, probe_fields};
 pub(crate) use probes::{check, for_all, plan};

@@ -8,14 +8,15 @@ use core::fmt::Write;
 use core::mem::MaybeUninit;
 
 use kprobe_attach::bpf::Array;
-use kprobe_attach::error::ErrnoName;
+use kprobe_attach::error::{Cause, ErrnoName, Step};
+use kprobe_attach::fd::OwnedFd;
 use kprobe_attach::request::Probe;
 use kprobe_attach::{AttachMode, Errno, Error, KprobeOpts};
 use linux_raw_sys::general::BPF_FS_MAGIC;
-use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 
 use super::attached::{Attached, Session};
-use super::pin_names::{COUNTER, Text, below, of_counter, of_link};
+use super::pin_names::{COUNTER, Text, of_counter, of_link};
 use super::print::print_all;
 use crate::cli::Args;
 use crate::out::{Lossy, Output, message_of_names};
@@ -27,61 +28,121 @@ pub(crate) fn pin_all(
     dir: &CStr,
     session: &Session<'_>,
 ) -> Result<(), ()> {
-    let made = matches!(rustix::fs::statfs(dir), Err(Errno::NOENT));
+    // `dir` can be relative to it.
+    let start = rustix::fs::open(c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let made = rustix::fs::mkdir(dir, Mode::RWXU).is_ok();
     let mut pinned = 0;
-    let mut all = Ok(());
+    let flags = OFlags::PATH | OFlags::NOFOLLOW;
+    let entered = enter(dir, flags).and_then(|dir| check_owner(&dir));
+    let mut all = entered.map_err(|errno| report_dir(args, out, Step::Pin, dir, errno));
     for attached in session.iter() {
-        all = attached.pin(args, out, dir);
         if all.is_err() {
             break;
         }
-        pinned += 1;
+        all = attached.pin(args, out, dir);
+        pinned += usize::from(all.is_ok());
     }
     let all = all.and_then(|()| print_all(args, out, session));
     if all.is_err() {
         for attached in session.iter().take(pinned) {
             attached.unpin(dir);
         }
-        if made {
-            // The first pin made it, or nothing did.
-            let _ = rustix::fs::rmdir(dir);
+        if let (true, Ok(start)) = (made, start) {
+            let _ = rustix::fs::unlinkat(start, dir, AtFlags::REMOVEDIR);
         }
     }
     all
+}
+
+/// Opens a directory of a bpf file system, and makes it the working directory. Its pins then have
+/// names, which stay in it even if its path leads elsewhere by then. (`BPF_F_PATH_FD`, which does
+/// the same, takes Linux 6.5.)
+///
+/// # Errors
+///
+/// `EINVAL` if it is in no bpf file system, and those of [`open(2)`].
+///
+/// [`open(2)`]: https://man7.org/linux/man-pages/man2/open.2.html
+fn enter(dir: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(dir, flags, Mode::empty())?;
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::unnecessary_cast,
+        reason = "the type depends on the architecture; the number has 32 bits"
+    )]
+    let magic = rustix::fs::fstatfs(&dir)?.f_type as u32;
+    if magic != BPF_FS_MAGIC {
+        return Err(Errno::INVAL);
+    }
+    rustix::process::fchdir(&dir)?;
+    Ok(dir)
+}
+
+/// Checks that a directory belongs to this user or to root, and that not everybody may replace what
+/// is in it: `EPERM`.
+fn check_owner(dir: &OwnedFd) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(dir)?;
+    let is_own = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
+    let mode = Mode::from_raw_mode(stat.st_mode) & (Mode::WOTH | Mode::SVTX);
+    if is_own && mode != Mode::WOTH {
+        Ok(())
+    } else {
+        Err(Errno::PERM)
+    }
+}
+
+/// Reports why a directory cannot be used for pins.
+pub(crate) fn report_dir(args: &Args<'_>, out: &mut Output, step: Step, dir: &CStr, errno: Errno) {
+    let why = match errno {
+        Errno::INVAL => "this is in no bpf file system",
+        Errno::PERM => "others own this directory, or may change it",
+        _ => "no directory in a mounted bpf file system",
+    };
+    let cause = match errno {
+        Errno::ACCESS => Cause::NoPermission,
+        _ => Cause::Unknown,
+    };
+    let (dir, name) = (Lossy(dir), ErrnoName(errno));
+    let (probe, kind) = (args.probes().next(), (step, errno, cause));
+    let text = format_args!("{dir}: {name}: {why}");
+    args.report.other(out, probe, kind, text);
 }
 
 impl Attached<'_> {
     /// Pins the link, and the counter if there is one, or neither.
     fn pin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr) -> Result<(), ()> {
         let mut failed = |pin: &Text, error: &Error| {
-            args.report.pin(out, Some(self.text), pin.as_c_str(), error);
+            args.report
+                .pin(out, Some(self.text), (dir, pin.as_c_str()), error);
         };
-        let pin = of_link(dir, &self.probe);
+        let link = of_link(&self.probe);
         self.link
-            .pin(pin.as_c_str())
-            .map_err(|error| failed(&pin, &error))?;
+            .pin(link.as_c_str())
+            .map_err(|error| failed(&link, &error))?;
         let Some(counter) = self.counter() else {
             return Ok(());
         };
-        let pin = of_counter(dir, &self.probe);
+        let pin = of_counter(&self.probe);
         counter.hits.pin(pin.as_c_str()).map_err(|error| {
             failed(&pin, &error);
-            unlink(&of_link(dir, &self.probe));
+            unlink(dir, &link);
         })
     }
 
     fn unpin(&self, dir: &CStr) {
         if self.counter().is_some() {
-            unlink(&of_counter(dir, &self.probe));
+            unlink(dir, &of_counter(&self.probe));
         }
-        unlink(&of_link(dir, &self.probe));
+        unlink(dir, &of_link(&self.probe));
     }
 }
 
-fn unlink(pin: &Text) {
+fn unlink(dir: &CStr, pin: &Text) {
     if let Err(errno) = rustix::fs::unlink(pin.as_c_str()) {
-        let (path, errno) = (Lossy(pin.as_c_str()), ErrnoName(errno));
-        message_of_names(format_args!("{path} is left: {errno}"));
+        let (dir, pin, errno) = (Lossy(dir), Lossy(pin.as_c_str()), ErrnoName(errno));
+        message_of_names(format_args!("{dir}/{pin} is left: {errno}"));
     }
 }
 
@@ -105,7 +166,8 @@ pub(crate) fn labelled_counter(text: &CStr, probe: &Probe<'_>) -> Result<Array, 
     Ok(counter)
 }
 
-/// Calls `each` with the pin of every counter in a directory, and with that of its link.
+/// Calls `each` with the name of the pin of every counter in a directory, and with that of its
+/// link. Makes the directory the working directory, where these names are.
 ///
 /// # Errors
 ///
@@ -114,25 +176,15 @@ pub(crate) fn for_each_counter(
     dir: &CStr,
     each: &mut dyn FnMut(&CStr, &CStr),
 ) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(dir, flags, Mode::empty())?;
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::unnecessary_cast,
-        reason = "the type depends on the architecture; the number has 32 bits"
-    )]
-    let magic = rustix::fs::fstatfs(&fd)?.f_type as u32;
-    if magic != BPF_FS_MAGIC {
-        return Err(Errno::INVAL);
-    }
+    let fd = enter(dir, OFlags::RDONLY)?;
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut entries = RawDir::new(fd, &mut buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if let Some(link) = name.strip_prefix(COUNTER.as_bytes()) {
-            each(below(dir, name).as_c_str(), below(dir, link).as_c_str());
+        let name = entry.file_name();
+        let link = name.to_bytes_with_nul().strip_prefix(COUNTER.as_bytes());
+        if let Some(Ok(link)) = link.map(CStr::from_bytes_until_nul) {
+            each(name, link);
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use kprobe_attach::request::Probe;
 
 use crate::out::{Hex, Lossy};
 
-/// Text with a NUL behind it: the path of a pin, or what a counter says of its probe.
+/// Text with a NUL behind it: the name of a pin, or what a counter says of its probe.
 pub(crate) struct Text {
     pub(super) bytes: [u8; 4096],
     pub(super) len: usize,
@@ -23,16 +23,6 @@ impl Text {
             bytes: [0; 4096],
             len: 0,
         }
-    }
-
-    /// The path of a file in a directory.
-    fn path(dir: &CStr, name: fmt::Arguments<'_>) -> Self {
-        let mut path = Self::new();
-        path.push_all(dir.to_bytes());
-        // It fits: `Args` has seen to the directory, and the rest is at most as long as a symbol
-        // and an offset.
-        let _ = write!(path, "/{name}");
-        path
     }
 
     pub(super) fn push_all(&mut self, bytes: &[u8]) {
@@ -92,9 +82,9 @@ impl Write for Plain<'_, '_> {
 /// What the name of a counter begins with, before that of its link.
 pub(super) const COUNTER: &str = "hits_";
 
-/// The pin of a probe's link.
-pub(super) fn of_link(dir: &CStr, probe: &Probe<'_>) -> Text {
-    Text::path(dir, format_args!("{}", Name(probe)))
+/// Returns the name of the pin of a probe's link.
+pub(super) fn of_link(probe: &Probe<'_>) -> Text {
+    named("", probe)
 }
 
 /// Prints the path of the pin of a probe's link.
@@ -107,9 +97,16 @@ impl fmt::Display for LinkPath<'_> {
     }
 }
 
-/// The pin of a probe's counter.
-pub(super) fn of_counter(dir: &CStr, probe: &Probe<'_>) -> Text {
-    Text::path(dir, format_args!("{COUNTER}{}", Name(probe)))
+/// Returns the name of the pin of a probe's counter.
+pub(super) fn of_counter(probe: &Probe<'_>) -> Text {
+    named(COUNTER, probe)
+}
+
+fn named(prefix: &str, probe: &Probe<'_>) -> Text {
+    let mut name = Text::new();
+    // It fits: it is about as long as a symbol and an offset.
+    let _ = write!(name, "{prefix}{}", Name(probe));
+    name
 }
 
 /// What such a counter says that it counts.
@@ -127,11 +124,4 @@ pub(crate) fn label(counter: &Array) -> Text {
         }
     }
     label
-}
-
-/// The path of a name that was found in a directory.
-pub(super) fn below(dir: &CStr, name: &[u8]) -> Text {
-    let mut path = Text::path(dir, format_args!(""));
-    path.push_all(name);
-    path
 }
