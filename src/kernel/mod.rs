@@ -252,8 +252,18 @@ impl Kernel {
         dry_run: bool,
         mut each: impl FnMut(&EventLine<'_>, bool),
     ) -> Result<Swept, Error> {
+        self.sweep_dyn(dry_run, &mut each)
+    }
+
+    // In a frame of its own, beside that of who prints the events.
+    #[inline(never)]
+    fn sweep_dyn(
+        &self,
+        dry_run: bool,
+        each: &mut dyn FnMut(&EventLine<'_>, bool),
+    ) -> Result<Swept, Error> {
         let tracefs = self.tracefs().map_err(no_tracefs)?;
-        sweep_in(tracefs.as_fd(), dry_run, &mut each)
+        sweep_in(tracefs.as_fd(), dry_run, each)
     }
 
     /// Returns the first need of a mode that is not certainly met. If `prog` is given, the probe

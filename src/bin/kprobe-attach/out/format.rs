@@ -46,7 +46,8 @@ impl Write for Escape<'_, '_> {
                 // None has more than two digits.
                 let digit = |value| char::from_digit(value & 0xf, 16).unwrap_or_default();
                 let (high, low) = (digit(u32::from(char) >> 4), digit(char.into()));
-                return write!(self.f, "\\u00{high}{low}");
+                let escape = ['\\', 'u', '0', '0', high, low];
+                return escape.iter().try_for_each(|char| self.f.write_char(*char));
             }
             char = char::REPLACEMENT_CHARACTER;
         } else if self.json && matches!(char, '"' | '\\') {
