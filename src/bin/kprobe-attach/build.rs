@@ -2,52 +2,63 @@
 //! entry point.
 
 fn main() {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    // Cargo watches the flags by itself, but not the linker of another target than the host.
+    let target = variable("TARGET").to_uppercase().replace(['-', '.'], "_");
+    println!("cargo::rerun-if-env-changed=CARGO_TARGET_{target}_LINKER");
     println!("cargo::rerun-if-changed=src/bin/kprobe-attach/build.rs");
-    let linker = std::env::var("RUSTC_LINKER").unwrap_or_default();
+    println!("cargo::rerun-if-changed=src/bin/kprobe-attach/link.ld");
+
+    let flags = variable("CARGO_ENCODED_RUSTFLAGS");
+    // rustc is given `-C linker=NAME` of the flags behind the one of cargo, and takes the last.
+    let in_flags = flags.split('\u{1f}').filter_map(|flag| {
+        let option = flag.trim_start_matches("--codegen=");
+        option.trim_start_matches("-C").strip_prefix("linker=")
+    });
+    let linker = in_flags.last().map(str::to_owned);
+    let linker = linker.unwrap_or_else(|| variable("RUSTC_LINKER"));
     let name = linker.rsplit('/').next().unwrap_or_default();
     let is_bare = name.contains("ld.")
         || name.ends_with("lld")
         || name.ends_with("-ld")
         || ["ld", "mold", "wild"].contains(&name);
-    // A compiler driver takes linker options behind `-Wl,`; a bare linker takes them as they are.
-    let (driver, prefix) = if is_bare {
-        (&[][..], "")
-    } else {
-        (&["-nostartfiles"][..], "-Wl,")
-    };
-    let options = ["-static", "-no-pie", "-nostdlib"];
-    for option in options.iter().chain(driver) {
-        println!("cargo::rustc-link-arg-bin=kprobe-attach={option}");
-    }
+
+    // Drivers and bare linkers take these alike.
+    let script = variable("CARGO_MANIFEST_DIR") + "/src/bin/kprobe-attach/link.ld";
+    let mut options = vec!["-static", "-no-pie", "-nostdlib"];
+    let mut linker_options = vec![
+        "-e,kprobe_attach_entry",
+        "--build-id=none",
+        "-z,noexecstack",
+        // Nobody relocates a static program, and so nobody would make its relocations read-only.
+        "-z,norelro",
+        "--no-eh-frame-hdr",
+    ];
     // A smaller program, and no more than that: only where the linker is sure to take it, as GNU ld
-    // and lld do. Drivers and bare linkers take the option alike.
-    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    // and lld do.
     let other = ["mold", "wild", "gold"];
     if !other
         .iter()
         .any(|other| linker.contains(other) || flags.contains(other))
     {
-        let dir = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        let script = format!("-T{dir}/src/bin/kprobe-attach/link.ld");
-        println!("cargo::rustc-link-arg-bin=kprobe-attach={script}");
+        options.extend(["-T", &script]);
+        // GNU ld would fill the file up to a page, 7 KB in all, where the rights change.
+        linker_options.extend(["-z,noseparate-code", "-z,common-page-size=64"]);
     }
-    println!("cargo::rerun-if-changed=src/bin/kprobe-attach/link.ld");
-    let linker_options: [&[&str]; 5] = [
-        &["-e", "kprobe_attach_entry"],
-        &["--build-id=none"],
-        &["-z", "noexecstack"],
-        // Nobody relocates a static program, and so nobody would make its relocations read-only.
-        &["-z", "norelro"],
-        &["--no-eh-frame-hdr"],
-    ];
+    if !is_bare {
+        options.push("-nostartfiles");
+    }
+    for option in options {
+        println!("cargo::rustc-link-arg-bin=kprobe-attach={option}");
+    }
     for option in linker_options {
-        if prefix.is_empty() {
-            for word in option {
+        // A compiler driver takes linker options behind `-Wl,`; a bare linker takes their words.
+        if is_bare {
+            for word in option.split(',') {
                 println!("cargo::rustc-link-arg-bin=kprobe-attach={word}");
             }
         } else {
-            let words = option.join(",");
-            println!("cargo::rustc-link-arg-bin=kprobe-attach={prefix}{words}");
+            println!("cargo::rustc-link-arg-bin=kprobe-attach=-Wl,{option}");
         }
     }
 }

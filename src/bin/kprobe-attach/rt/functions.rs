@@ -1,4 +1,4 @@
-//! The memory functions that the compiler calls.
+//! The functions that compiled code and the library of the compiler refer to.
 
 use core::ffi::{c_char, c_int, c_void};
 
@@ -128,4 +128,13 @@ unsafe extern "C" fn strlen(text: *const c_char) -> usize {
 fn keep_loop() {
     // SAFETY: does nothing.
     unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
+}
+
+/// A constructor of compiler_builtins, which asks whether the processor has atomic instructions,
+/// refers to this function. The program runs no constructors, so nothing calls it: the outlined
+/// atomic operations use exclusive loads and stores, which every processor has.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(no_mangle)]
+extern "C" fn getauxval(_: core::ffi::c_ulong) -> core::ffi::c_ulong {
+    0
 }
