@@ -19,6 +19,9 @@ use super::call::result;
 /// Mounts a file system in a mount namespace that belongs to a child, and ends with it. Makes `dir`
 /// the root directory of the file system, which stays usable.
 ///
+/// An errno above 255, as a seccomp filter may give, is reported as 255, which names no errno. The
+/// child reports by its exit status, which has 8 bits.
+///
 /// If a signal kills the child, `dir` may be unchanged. If it is killed after open(2) of the new
 /// root, a file descriptor may stay open.
 ///
@@ -39,7 +42,7 @@ pub(crate) fn mount_privately(fs_type: &CStr, dir: &mut OwnedFd) -> Result<()> {
     let pid = match result(unsafe { arch::syscall5(__NR_clone, args) }) {
         Ok(0) => {
             let errno = mount_over_root(fs_type, dir).err();
-            exit_group(errno.map_or(0, Errno::raw_os_error));
+            exit_group(errno.map_or(0, |errno| errno.raw_os_error().min(255)));
         }
         pid => pid,
     };

@@ -73,7 +73,7 @@ fn every_promised_mode_fires() {
 }
 
 /// Runs a test as on a kernel before Linux 5.2, which has no `fsopen(2)`.
-fn without_fsopen<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn without_fsopen<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     with_filter(libc::SYS_fsopen, None, Errno::NOSYS, test)
 }
 

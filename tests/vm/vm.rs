@@ -30,6 +30,7 @@ mod mounts;
 mod names;
 mod pins;
 mod pressure;
+mod private_mount;
 mod privileges;
 mod suggestions;
 mod sweep;
