@@ -29,12 +29,14 @@ fn open_proc(path: &CStr) -> Option<OwnedFd> {
 const WORD: usize = size_of::<usize>();
 
 /// Returns the address of the vDSO from an auxiliary vector: `AT_SYSINFO_EHDR` of `getauxval(3)`.
-fn sysinfo_ehdr(auxv: &[u8]) -> Option<u64> {
+pub fn sysinfo_ehdr(auxv: &[u8]) -> Option<u64> {
     const AT_SYSINFO_EHDR: usize = 33;
     let word = |bytes: &[u8]| bytes.try_into().map(usize::from_ne_bytes).ok();
     auxv.chunks_exact(2 * WORD)
         .map(|pair| pair.split_at(WORD))
         .find_map(|(key, value)| (word(key)? == AT_SYSINFO_EHDR).then(|| word(value))?)
+        // 0 where the kernel has a vDSO but did not map it.
+        .filter(|address| *address != 0)
         .and_then(|address| address.try_into().ok())
 }
 
@@ -150,6 +152,21 @@ mod tests {
         for len in 0..whole.len() {
             assert_eq!(kern_version(&whole[..len]), None, "{len}");
         }
+    }
+
+    #[test]
+    fn the_vdso_is_where_the_auxiliary_vector_says_and_never_at_zero() {
+        let auxv = |pairs: &[[usize; 2]]| -> Vec<u8> {
+            let words = pairs.iter().flatten();
+            words.flat_map(|word| word.to_ne_bytes()).collect()
+        };
+        let at = |pairs: &[[usize; 2]]| sysinfo_ehdr(&auxv(pairs));
+        assert_eq!(at(&[[6, 4096], [33, 0x7000], [0, 0]]), Some(0x7000));
+        assert_eq!(at(&[[6, 33], [33, 0], [0, 0]]), None);
+        assert_eq!(at(&[[6, 33], [0, 0]]), None);
+        // A vector that is cut off in the pair.
+        let whole = auxv(&[[33, 0x7000]]);
+        assert_eq!(sysinfo_ehdr(&whole[..whole.len() - 1]), None);
     }
 
     #[cfg(feature = "files")]

@@ -80,7 +80,8 @@ impl Start {
             // SAFETY: not beyond AT_NULL.
             match unsafe { *pair } {
                 [AT_NULL, _] => return None,
-                [AT_SYSINFO_EHDR, address] => {
+                // 0 where the kernel has a vDSO but did not map it.
+                [AT_SYSINFO_EHDR, address] if address != 0 => {
                     let page = ptr::with_exposed_provenance::<u8>(address);
                     // SAFETY: the kernel mapped the vDSO there, at least a page of it, readable,
                     // never changed.
