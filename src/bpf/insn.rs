@@ -84,7 +84,28 @@ pub const fn call(helper: i32) -> Insn<'static> {
 
 /// Makes the two instructions for `dst = map`.
 ///
-/// They borrow the map, which therefore stays open until they are loaded.
+/// They borrow the map, which therefore stays open until they are loaded:
+///
+/// ```no_run
+/// # use kprobe_attach::bpf::{Array, Load, insn};
+/// let map = Array::create(1)?;
+/// let [first, second] = insn::load_map(insn::R1, &map);
+/// let program = Load::new(&[first, second, insn::exit()], c"GPL").load()?;
+/// drop(map);
+/// # Ok::<(), kprobe_attach::Error>(())
+/// ```
+///
+/// Otherwise they would refer to whatever has the number of the map's file descriptor next. So this
+/// does not compile:
+///
+/// ```compile_fail,E0505
+/// # use kprobe_attach::bpf::{Array, Load, insn};
+/// let map = Array::create(1)?;
+/// let [first, second] = insn::load_map(insn::R1, &map);
+/// drop(map);
+/// let program = Load::new(&[first, second, insn::exit()], c"GPL").load()?;
+/// # Ok::<(), kprobe_attach::Error>(())
+/// ```
 #[must_use]
 pub fn load_map(dst: Reg, map: &Array) -> [Insn<'_>; 2] {
     const PSEUDO_MAP_FD: Reg = Reg(1);
