@@ -63,6 +63,6 @@ fn print(mut number: u64) {
             break;
         }
     }
-    // If standard output is closed, the error cannot be reported.
+    // If standard output cannot be written to, the error cannot be reported.
     let _ = rustix::io::write(rt::stdout(), &line[start..]);
 }
