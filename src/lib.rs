@@ -198,6 +198,10 @@ struct Readme;
 /// The pure cores that have no public face, for the fuzz targets.
 #[cfg(fuzzing)]
 pub mod fuzz {
+    pub use crate::bpf::sysinfo_ehdr;
     pub use crate::kernel::parse_pmu_type;
     pub use crate::mount::mount_point;
+    pub use crate::symbols::blacklist_line;
+    pub use crate::text::for_each_line;
+    pub use crate::tracefs::{ErrorLogLine, error_log_errno, error_log_line, profile_missed};
 }

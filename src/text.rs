@@ -286,12 +286,9 @@ macro_rules! texts {
 }
 pub(crate) use texts;
 
-/// Calls `each` with every line of a file, without its newline. It skips a line longer than `N`
-/// bytes.
-pub(crate) fn for_each_line<const N: usize>(
-    file: &OwnedFd,
-    each: &mut dyn FnMut(&[u8]),
-) -> Result<()> {
+/// Calls `each` with every line of a file, without its newline. It skips a line of `N` bytes or
+/// more.
+pub fn for_each_line<const N: usize>(file: &OwnedFd, each: &mut dyn FnMut(&[u8])) -> Result<()> {
     let mut buffer = [0; N];
     let mut filled = 0;
     let mut too_long = false;
@@ -343,6 +340,8 @@ mod tests {
     #[test]
     fn lines_come_whole_or_not_at_all() {
         assert_eq!(lines::<4>(b"ab\nc\n\nd"), [&b"ab"[..], b"c", b"", b"d"]);
+        assert_eq!(lines::<4>(b"abc\nd\nefg"), [&b"abc"[..], b"d", b"efg"]);
+        assert_eq!(lines::<4>(b"abcd\nf\n"), [b"f"]);
         assert_eq!(lines::<4>(b"abcde\nf\n"), [b"f"]);
         assert_eq!(lines::<4>(b"a\nbcdefghijkl\nm\nopqrs"), [b"a", b"m"]);
         assert!(lines::<4>(b"").is_empty());

@@ -15,6 +15,8 @@ pub use array::Array;
 pub use load::Load;
 pub use program::Program;
 pub use version::kern_version;
+#[cfg(fuzzing)]
+pub use version::sysinfo_ehdr;
 
 pub(crate) use load::load_nop;
 pub(crate) use pin::{pin, pin_at};

@@ -30,7 +30,7 @@ pub(crate) fn is_blacklisted(target: &Target<'_>, address: Option<u64>) -> Resul
 }
 
 /// Splits `0xSTART-0xEND`, a tab and the name.
-fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &[u8])> {
+pub fn blacklist_line(line: &[u8]) -> Option<(core::ops::Range<u64>, &[u8])> {
     let mut words = words(line);
     let (start, end) = split(words.next()?, b'-')?;
     let hex = |text: &[u8]| hexadecimal(text.strip_prefix(b"0x")?);

@@ -7,6 +7,8 @@ mod names;
 mod similar;
 
 pub use kallsyms::{Symbol, for_each_address};
+#[cfg(fuzzing)]
+pub use lists::blacklist_line;
 
 pub(crate) use kallsyms::{KALLSYMS, Place, check_offset};
 pub(crate) use lists::{BLACKLIST, FILTER, is_blacklisted, is_traceable};

@@ -296,14 +296,15 @@ impl fmt::Display for Removal<'_> {
 
 /// Represents one of the lines of `error_log` that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ErrorLogLine<'a> {
+pub enum ErrorLogLine<'a> {
     /// `[seconds] trace_kprobe: error: TEXT`
     Error(&'a [u8]),
     /// `  Command: LINE`, below the error that it caused.
     Command(&'a [u8]),
 }
 
-pub(crate) fn error_log_line(line: &[u8]) -> Option<ErrorLogLine<'_>> {
+/// Reads a line of `error_log`, or [`None`] for any other.
+pub fn error_log_line(line: &[u8]) -> Option<ErrorLogLine<'_>> {
     if let Some(command) = line.strip_prefix(b"  Command: ") {
         return Some(ErrorLogLine::Command(command));
     }
@@ -313,7 +314,7 @@ pub(crate) fn error_log_line(line: &[u8]) -> Option<ErrorLogLine<'_>> {
 
 /// Returns the errno for a text of `error_log`. The texts are those of `ERRORS` in
 /// `kernel/trace/trace_probe.h` that say more than EINVAL does.
-pub(crate) fn error_log_errno(text: &[u8]) -> Option<Errno> {
+pub fn error_log_errno(text: &[u8]) -> Option<Errno> {
     const ERRORS: &str = "\
 Invalid probed address or symbol
 The symbol is not unique
@@ -341,7 +342,7 @@ pub(crate) fn parse_id(text: &[u8]) -> Option<u64> {
 }
 
 /// Reads the last column of the event's line in `kprobe_profile`: `  EVENT  HITS  MISSED`.
-pub(crate) fn profile_missed(line: &[u8], event: &str) -> Option<u64> {
+pub fn profile_missed(line: &[u8], event: &str) -> Option<u64> {
     let mut columns = words(line);
     if columns.next()? != event.as_bytes() {
         return None;

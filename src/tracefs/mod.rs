@@ -6,6 +6,8 @@ mod kprobe_events;
 mod sweep;
 
 pub use event::{Definition, EventLine, EventName};
+#[cfg(fuzzing)]
+pub use event::{ErrorLogLine, error_log_errno, error_log_line, profile_missed};
 pub use sweep::{Swept, sweep, sweep_dry_run};
 
 pub(crate) use event::{EventPath, ID_LEN, IdPath, Removal, WRITTEN_LEN};
