@@ -174,16 +174,21 @@ arch_program() {
         KPROBE_ATTACH_FILTER="count:: cli::" arch_vm "$1" "$2"
 }
 
+# The most bytes that the program may have for a target.
+target_limit() {
+    case $1 in # code is less dense there
+        i686-* | armv7-* | s390x-* | powerpc64le-*) echo $((140 * 1024)) ;;
+        *) echo "$size_limit" ;;
+    esac
+}
+
 cmd_arch() {
     local target limit arch_flags
     need gcc libc6-dev binutils
     for target in "${arch_targets[@]}"; do
         arch_cargo "$target" clippy -- -D warnings
         arch_cargo "$target" build --release
-        case $target in # code is less dense there
-            i686-* | armv7-* | s390x-* | powerpc64le-*) limit=$((140 * 1024)) ;;
-            *) limit=$size_limit ;;
-        esac
+        limit=$(target_limit "$target")
         check_static "target/arch/$target/release/kprobe-attach"
         measure "$target" "target/arch/$target/release/kprobe-attach" "$limit"
     done

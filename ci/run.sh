@@ -27,6 +27,7 @@ usage: ci/run.sh COMMAND
   deny                 licences, sources and versions of the dependencies
   semver [TAG]         the public surface against the last release, or TAG
   arch                 other targets build, and the tests run on their kernels
+  recipes [TARGET...]  the guide's recipes build for every target, word for word
   fuzz [SECONDS | --runs N]
                        each fuzz target for SECONDS (5), or N times
   vm [KERNEL...]       the tests on real kernels in virtual machines: the amd64 ones of
@@ -58,6 +59,8 @@ die() {
 . ci/vm.sh
 # shellcheck source=ci/arch.sh
 . ci/arch.sh
+# shellcheck source=ci/recipes.sh
+. ci/recipes.sh
 # shellcheck source=ci/release.sh
 . ci/release.sh
 # shellcheck source=ci/initramfs.sh
@@ -457,7 +460,7 @@ cmd_test() {
 
 cmd_all() {
     fetched_ahead="${arch_suites[*]} 6.1-ppc64el $(amd64_kernels)" \
-        stages fmt lint unit asan build nolibc size msrv package arch fuzz initramfs vm
+        stages fmt lint unit asan build nolibc size msrv package arch recipes fuzz initramfs vm
 }
 
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
@@ -465,7 +468,7 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 case ${1:-} in
     '' | -h | --help | help) usage ;;
     test | all | fmt | lint | unit | asan | build | nolibc | size | msrv | package | deny | \
-        semver | arch | fuzz | vm | initramfs | soak | vm-run | demo)
+        semver | arch | recipes | fuzz | vm | initramfs | soak | vm-run | demo)
         command=cmd_$1
         shift
         "$command" "$@"

@@ -64,8 +64,8 @@
 //!
 //! The [guide] has the long tables and the recipes: [privileges](guide::privileges),
 //! [causes](guide::causes), [containers](guide::containers), [initramfs](guide::initramfs),
-//! [JSON](guide::json), [sizes](guide::sizes), [limits](guide::limits) and
-//! [testing](guide::testing).
+//! [JSON](guide::json), [building](guide::building), [sizes](guide::sizes),
+//! [limits](guide::limits) and [testing](guide::testing).
 //!
 //! # Words
 //!

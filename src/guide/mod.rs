@@ -7,6 +7,7 @@
 //! | [`containers`] | what a container must be given |
 //! | [`initramfs`] | early boot, where nothing is mounted |
 //! | [`json`] | the output of the program for scripts |
+//! | [`building`] | the program for this machine, for musl, and for other architectures |
 //! | [`sizes`] | bytes, memory, system calls and file descriptors |
 //! | [`limits`] | what the kernel or this crate cannot do |
 //! | [`testing`] | how each promise is tested |
@@ -30,6 +31,9 @@ pub mod initramfs {}
 
 #[doc = include_str!("json.md")]
 pub mod json {}
+
+#[doc = include_str!("building.md")]
+pub mod building {}
 
 #[doc = include_str!("sizes.md")]
 pub mod sizes {}
