@@ -237,6 +237,24 @@ fn the_shell_scripts_are_shell() {
 }
 
 #[test]
+fn every_target_that_is_tested_has_a_recipe() {
+    let page = read("src/guide/building.md");
+    let scripts = blocks(&page, "sh");
+    let ci = read("ci/arch.sh");
+    let (_, targets) = ci.split_once("\narch_targets=(").unwrap();
+    let (targets, _) = targets.split_once(')').unwrap();
+    for target in targets.split_ascii_whitespace() {
+        // Thumb code is for the processors of the target armv7.
+        let target = target.replace("thumbv7neon", "armv7");
+        let build = format!("\ncargo build --release --target {target}\n");
+        let script = scripts.iter().find(|script| script.contains(&build));
+        let script = script.unwrap_or_else(|| panic!("{target}"));
+        let add = format!("rustup target add {target}\n");
+        assert!(script.contains(&add), "{script}");
+    }
+}
+
+#[test]
 fn the_kernels_are_those_that_the_tests_run_on() {
     let [readme, causes] = ["README.md", "src/guide/causes.md"].map(read);
     let kernels = read("ci/kernels.txt");
