@@ -331,8 +331,8 @@ impl KprobeLink {
     /// directory of the path does not exist, it is made with mode 0700, as libbpf does. No other
     /// directory is made.
     ///
-    /// If another user may replace the directory, the pin can be made elsewhere. Open the directory,
-    /// check its owner, and use [`pin_at`](Self::pin_at).
+    /// If another user may replace the directory, the pin can be made elsewhere. Open the
+    /// directory, check its owner, and use [`pin_at`](Self::pin_at).
     ///
     /// The bpf file system must be mounted. A pin in a detached mount would be gone with the file
     /// descriptor; [`pin_at`](Self::pin_at) makes such a pin.

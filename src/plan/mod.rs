@@ -81,8 +81,8 @@ impl Kernel {
     /// Returns an error with one of these steps:
     ///
     /// * [`Step::Request`] if the request contradicts itself or its mode.
-    /// * [`Step::ProbeKernel`] if this kernel does not support the request. A maxactive before Linux
-    ///   4.12 is [`Invalid::MaxactiveOnKernel`].
+    /// * [`Step::ProbeKernel`] if this kernel does not support the request. A maxactive before
+    ///   Linux 4.12 is [`Invalid::MaxactiveOnKernel`].
     pub fn plan<'a>(&'a self, func: Target<'a>, opts: &KprobeOpts) -> Result<Plan<'a>, Error> {
         Plan::new(self, func, opts, None)
     }

@@ -101,8 +101,8 @@ pub(crate) fn sweep_in(
     } else {
         Some(open_kprobe_events(tracefs).map_err(refused)?)
     };
-    // Others may define events faster than this removes them. So the first pass only counts, and the
-    // next ones look at no more events than there were.
+    // Others may define events faster than this removes them. So the first pass only counts, and
+    // the next ones look at no more events than there were.
     let mut limit = None;
     let mut swept = Swept::default();
     let mut is_last = false;

@@ -1,4 +1,5 @@
-//! Whatever is mounted over a file that is read or written, nothing hangs, is believed or is changed.
+//! Whatever is mounted over a file that is read or written, nothing hangs, is believed or is
+//! changed.
 
 use std::fs;
 use std::os::unix::process::CommandExt;

@@ -78,7 +78,10 @@ fn a_sweep_ends_beside_others_who_never_stop_defining() {
                 Child::fork(move || {
                     let mut number = 0;
                     while stop.load(Ordering::Relaxed) == 0 {
-                        define(&format!("p:kprobe_attach_fedcba9876543210/probe_0000000{process}_{number} vfs_read"));
+                        let event = format!("probe_0000000{process}_{number}");
+                        define(&format!(
+                            "p:kprobe_attach_fedcba9876543210/{event} vfs_read"
+                        ));
                         number += 1;
                     }
                 })

@@ -11,11 +11,11 @@ fn main() {
 
     let flags = variable("CARGO_ENCODED_RUSTFLAGS");
     // rustc is given `-C linker=NAME` of the flags behind the one of cargo, and takes the last.
-    let in_flags = flags.split('\u{1f}').filter_map(|flag| {
+    let mut in_flags = flags.split('\u{1f}').filter_map(|flag| {
         let option = flag.trim_start_matches("--codegen=");
         option.trim_start_matches("-C").strip_prefix("linker=")
     });
-    let linker = in_flags.last().map(str::to_owned);
+    let linker = in_flags.next_back().map(str::to_owned);
     let linker = linker.unwrap_or_else(|| variable("RUSTC_LINKER"));
     let name = linker.rsplit('/').next().unwrap_or_default();
     let is_bare = name.contains("ld.")
