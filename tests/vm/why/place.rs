@@ -58,11 +58,15 @@ fn a_missing_function_has_what_was_meant_beside_it() {
     }
     // What the compiler has made another function of.
     let symbols = kallsyms();
+    let traceable = traceable();
+    let traceable = count(traceable.lines());
     let renamed = symbols.iter().find_map(|(_, kind, name, module)| {
         let (base, suffix) = name.split_once('.')?;
         let is_base = !base.is_empty() && !suffix.contains("cold");
-        let is_only = !symbols.iter().any(|(_, _, other, _)| other == base);
-        (matches!(kind, 't' | 'T') && module.is_none() && is_only && is_base)
+        // Only what would attach is suggested.
+        let is_probed = traceable.get(name.as_str()) == Some(&1);
+        let is_function = matches!(kind, 't' | 'T') && module.is_none() && is_base && is_probed;
+        (is_function && !symbols.iter().any(|(_, _, other, _)| other == base))
             .then_some((base, name))
     });
     let (base, name) = renamed.expect("a function with a suffix");
