@@ -1,7 +1,6 @@
 //! `kprobe-attach`: BPF programs attached to kernel functions, from a static program without libc.
 //!
-//! What it does is the library's; what is here is the command line, holding the probes, and
-//! printing.
+//! The library does the work. This program reads the command line, holds the probes and prints.
 
 #![no_std]
 #![no_main]
@@ -21,7 +20,7 @@ use cli::{Args, Command, FAILURE, Help, Request, USAGE};
 use out::{Output, message};
 use rt::Start;
 
-/// The program, from its first argument to its exit status.
+/// Runs the program, from its first argument to its exit status.
 fn main(start: &Start) -> u8 {
     let mut args = Args::new(start);
     let mut out = Output::stdout();
@@ -57,12 +56,12 @@ fn main(start: &Start) -> u8 {
         // `Args` has refused it.
         Command::Explain | Command::Sweep => return USAGE,
     };
-    // What is not mounted may be mounted where no mount table shows it.
+    // A file system that is not mounted is used as a detached mount.
     let kernel = Kernel::with_detached_mounts();
     run(start, &args, &kernel, &mut out).unwrap_or(FAILURE)
 }
 
-/// A command: answers the exit status, or has reported what failed.
+/// Runs a command. Returns the exit status, or an error that it has reported.
 type Run = fn(&Start, &Args<'_>, &Kernel, &mut Output) -> Result<u8, ()>;
 
 const VERSION: &str = concat!("kprobe-attach ", env!("CARGO_PKG_VERSION"), "\n");

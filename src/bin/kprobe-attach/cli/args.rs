@@ -11,7 +11,7 @@ use super::usage::{MAX_PIN_DIR_LEN, Usage};
 use crate::out::Report;
 use crate::rt::Start;
 
-/// What a command line asks for.
+/// The request of a command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Request {
     /// The overview, or the help of one command.
@@ -24,17 +24,18 @@ pub(crate) enum Request {
 #[derive(Debug)]
 pub(crate) struct Args<'a> {
     start: &'a Start,
-    /// The options that were given, each with its value, which is empty where it takes none.
+    /// The options that were given, each with its value. An option without a value has an empty
+    /// one.
     given: [Option<&'a CStr>; OPTIONS.len()],
     pub(crate) probe_count: usize,
-    /// How failures are reported; and the options that are the same for all probes.
+    /// The way to report failures, and the options that apply to all probes.
     pub(crate) report: Report,
     /// The index of the command to run among the arguments.
     pub(crate) run: Option<usize>,
 }
 
 impl<'a> Args<'a> {
-    /// Begins with nothing asked for.
+    /// Makes the arguments of an empty command line.
     pub(crate) const fn new(start: &'a Start) -> Self {
         Self {
             start,
@@ -49,7 +50,7 @@ impl<'a> Args<'a> {
     ///
     /// # Errors
     ///
-    /// What is wrong with them, and the command that it is about.
+    /// Returns the mistake, and the command that it is about.
     pub(crate) fn parse(&mut self) -> Result<Request, (Usage<'a>, Option<&'static CommandEntry>)> {
         let name = self.start.arg(1).ok_or((Usage::NoCommand, None))?;
         match name.to_bytes() {
@@ -103,7 +104,7 @@ impl<'a> Args<'a> {
         }
         self.report.json = self.has(Opt::Json);
         if self.has(Opt::Pin) {
-            // What can be pinned is a link of this mode.
+            // Only a link of this mode can be pinned.
             let mode = &mut self.report.options.attach_mode;
             *mode = mode.or(Some(AttachMode::Link));
         }
@@ -111,7 +112,7 @@ impl<'a> Args<'a> {
         Ok(Request::Run(entry))
     }
 
-    /// `--name`, `--name value` or `--name=value`.
+    /// Reads an option: `--name`, `--name value` or `--name=value`.
     fn option(
         &mut self,
         command: Command,
@@ -152,14 +153,14 @@ impl<'a> Args<'a> {
         Ok(())
     }
 
-    /// What goes together, and what must be there.
+    /// Checks that the arguments go together, and that none is missing.
     fn check(&self, entry: &CommandEntry) -> Result<(), Usage<'a>> {
         let pins = self.has(Opt::Pin);
         let holds = self.run.is_some() || self.has(Opt::For) || self.has(Opt::Interval);
         if pins && holds {
             return Err(Usage::PinAndHold);
         }
-        // Without a probe, what is pinned is read.
+        // Without a probe, it reads the pins.
         let reads_pins = pins && entry.command == Command::Count;
         if self.probe_count == 0 && entry.words != Words::Nothing && !reads_pins {
             return Err(Usage::NoProbe);
@@ -185,7 +186,7 @@ impl<'a> Args<'a> {
         seconds(self.value(option)?)
     }
 
-    /// The probes as they were given.
+    /// Returns the probes as they were given.
     pub(crate) fn probes(&self) -> Probes<'a> {
         Probes {
             start: self.start,
@@ -201,7 +202,7 @@ impl<'a> Args<'a> {
 }
 
 impl Request {
-    /// The options that stand for a request of their own, wherever they are.
+    /// Returns the request that an option stands for by itself, wherever it is.
     fn of(option: &[u8], about: Option<&'static CommandEntry>) -> Option<Self> {
         match option {
             b"--help" | b"-h" => Some(Self::Help(about)),
@@ -221,13 +222,13 @@ fn split(arg: &CStr) -> Option<(&'static OptionEntry, Option<&CStr>)> {
     Some((OptionEntry::of(name)?, value))
 }
 
-/// The arguments that are probes. They are looked for anew each time, so that they need no memory.
+/// Iterates over the arguments that are probes. It looks for them each time, which takes no memory.
 #[derive(Debug)]
 pub(crate) struct Probes<'a> {
     start: &'a Start,
-    /// The argument before.
+    /// The index of the previous argument.
     index: usize,
-    /// Where the command to run begins.
+    /// The index at which the command to run begins.
     end: usize,
 }
 
@@ -249,7 +250,7 @@ impl<'a> Iterator for Probes<'a> {
     }
 }
 
-/// Seconds, with at most nine digits after a point.
+/// Reads seconds, with at most nine digits after the point.
 fn seconds(text: &CStr) -> Option<Duration> {
     let text = text.to_bytes();
     let point = text.iter().position(|byte| *byte == b'.');
@@ -263,7 +264,7 @@ fn seconds(text: &CStr) -> Option<Duration> {
     Some(Duration::from_nanos(whole * 1_000_000_000 + nanos))
 }
 
-/// A decimal number of 32 bits, and nothing else.
+/// Reads a decimal number of 32 bits.
 pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     let mut number = 0_u32;
     for byte in digits {

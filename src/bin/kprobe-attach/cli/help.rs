@@ -1,11 +1,11 @@
-//! The texts of `--help`, made of the table.
+//! The texts of `--help`, made from the table.
 
 use core::fmt;
 
 use super::table::{COMMANDS, CommandEntry, HELD, OPTIONS, PROBE, STATUS, SUMMARY, Words};
 use crate::out::Blanks;
 
-/// The text of `--help`: an overview, or everything about one command.
+/// Prints the text of `--help`: an overview, or everything about one command.
 pub(crate) struct Help(pub(crate) Option<&'static CommandEntry>);
 
 impl fmt::Display for Help {
@@ -50,7 +50,7 @@ impl fmt::Display for Help {
     }
 }
 
-/// A name, and the word that stands for its value, in a column of their own before the text.
+/// Prints a row: a name and the word that stands for its value, and then the text.
 fn row(
     f: &mut fmt::Formatter<'_>,
     dashes: &str,

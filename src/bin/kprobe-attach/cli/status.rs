@@ -1,4 +1,4 @@
-//! The exit statuses of the program itself. A command's is handed through.
+//! The exit statuses of the program itself. It passes on the exit status of a command.
 
 /// Something failed.
 pub(crate) const FAILURE: u8 = 1;

@@ -1,7 +1,7 @@
 //! The commands of the program, and their options.
 //!
-//! Everything that says what there is comes from here: the parser, `--help`, and, rendered by a
-//! test, the man page and the completions of the shells. So this file imports nothing.
+//! The parser and `--help` use this table. A test renders the man page and the completions of the
+//! shells from it, so this file imports nothing.
 
 /// A command of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,16 +14,16 @@ pub(crate) enum Command {
     Sweep,
 }
 
-/// The words that a command takes besides its options.
+/// The arguments that a command takes besides its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Words {
     Nothing,
     Probes,
-    /// Probes, and behind `--` a command to run while they are attached.
+    /// Probes, and after `--` a command to run while they are attached.
     ProbesAndCommand,
 }
 
-/// What there is to know of a command.
+/// Describes a command.
 #[derive(Debug)]
 pub(crate) struct CommandEntry {
     pub(crate) command: Command,
@@ -101,23 +101,23 @@ pub(crate) enum Opt {
 pub(crate) enum Value {
     None,
     Text,
-    /// The path of a directory in which names of pins are put.
+    /// The path of a directory for pins.
     Dir,
     /// Seconds, with up to nine digits after the point.
     Time,
-    /// The same, and not 0.
+    /// The same, but not 0.
     Interval,
-    /// The value of a probe's key of the same name, for all probes that have no such key.
+    /// The value of a probe's key of the same name. It applies to all probes that have no such key.
     Key,
 }
 
-/// What there is to know of an option.
+/// Describes an option.
 #[derive(Debug)]
 pub(crate) struct OptionEntry {
     pub(crate) option: Opt,
     pub(crate) name: &'static str,
     pub(crate) value: Value,
-    /// The word that stands for the value; empty without one.
+    /// The word that stands for the value. It is empty if the option takes none.
     pub(crate) word: &'static str,
     /// One line of at most 57 characters.
     pub(crate) about: &'static str,
@@ -139,7 +139,7 @@ impl Commands {
         Self(bits)
     }
 
-    /// Returns whether a command is one of them.
+    /// Returns whether a command is in the set.
     pub(crate) const fn contains(self, command: Command) -> bool {
         self.0 & 1 << command as u16 != 0
     }

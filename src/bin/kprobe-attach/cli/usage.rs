@@ -1,4 +1,4 @@
-//! What is wrong with a command line.
+//! The mistakes of a command line.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -10,7 +10,7 @@ use crate::out::{Lossy, Shown};
 /// The longest directory for pins, which leaves room for their names within `PATH_MAX`.
 pub(super) const MAX_PIN_DIR_LEN: usize = 3072;
 
-/// A command line that is not one.
+/// A mistake of a command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Usage<'a> {
     NoCommand,

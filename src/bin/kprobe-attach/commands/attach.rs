@@ -10,12 +10,12 @@ use crate::out::Output;
 use crate::rt::Start;
 use crate::session::{self, Hold, Session, Source, announce, pin_all, print_all};
 
-/// Attaches the program to every probe, and holds or pins the links. Answers the exit status of the
+/// Attaches the program to every probe, and holds or pins the links. Returns the exit status of the
 /// command.
 ///
 /// # Errors
 ///
-/// Something failed, and has been reported; nothing is left behind.
+/// Something failed, and it has been reported. Nothing is left behind.
 pub(crate) fn run(
     start: &Start,
     args: &Args<'_>,
@@ -24,7 +24,7 @@ pub(crate) fn run(
 ) -> Result<u8, ()> {
     let mut hold = Hold::new(start)?;
     let program = open(args.value(Opt::Program).unwrap_or_default()).map_err(|error| {
-        // One message for a person; a line for each probe that was not attached for a script.
+        // A person gets one message, and a script gets a line for each probe.
         let reports = if args.report.json {
             args.probe_count
         } else {
@@ -35,11 +35,11 @@ pub(crate) fn run(
         }
     })?;
     kernel.ask_with(&program);
-    // The program is one for all.
+    // One program serves all probes.
     session::plan(args, kernel, out, 0)?;
     let session = Session::attach(args, kernel, out, &mut |_, _| Ok(Source::Given(&program)))?;
     if let Some(dir) = args.value(Opt::Pin) {
-        // The pins keep what closing the file descriptors would have detached.
+        // The pins hold the links when the file descriptors are closed.
         return pin_all(args, out, dir, &session).map(|()| 0);
     }
     let waited = print_all(args, out, &session).and_then(|()| {
@@ -50,7 +50,7 @@ pub(crate) fn run(
     waited.and(ended)
 }
 
-/// `id:N`, or the path of a pin.
+/// Opens a program by `id:N`, or by the path of its pin.
 fn open(program: &CStr) -> Result<Program, Error> {
     let id = program.to_bytes().strip_prefix(b"id:");
     let id = id.and_then(|id| u32::try_from(decimal(id)?).ok());

@@ -16,18 +16,18 @@ use crate::programs::Counter;
 use crate::rt::Start;
 use crate::session::{self, Attached, Hold, Session, Source, announce, labelled_counter, pin_all};
 
-/// How many descriptors a counter holds: the program and its array.
+/// The number of file descriptors that a counter holds: the program and its array.
 const OF_COUNTER: u64 = 2;
 
-/// How often a table on a terminal is drawn anew.
+/// The time after which a table on a terminal is drawn again.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// Counts the hits of every probe, and prints them, or leaves counters pinned. Answers the exit
+/// Counts the hits of every probe, and prints them or leaves counters pinned. Returns the exit
 /// status of the command.
 ///
 /// # Errors
 ///
-/// Something failed, and has been reported; nothing is left behind.
+/// Something failed, and it has been reported. Nothing is left behind.
 pub(crate) fn run(
     start: &Start,
     args: &Args<'_>,
@@ -52,8 +52,8 @@ pub(crate) fn run(
         message(format_args!("{switch}"));
     }
 
-    // A command's own output would be drawn over; and what wraps or scrolls away is not reached by
-    // moving the cursor up.
+    // The table would be drawn over a command's own output. A row that wraps or scrolls away cannot
+    // be reached by moving the cursor up.
     let probes = args.probe_count;
     let rows = probes + 2;
     let live = !args.report.json && args.run.is_none() && out.fits(start, rows, column(args) + ROW);
@@ -80,7 +80,7 @@ type MakeArray = fn(&CStr, &Probe<'_>) -> Result<Array, Error>;
 /// Loads the program that counts into an array.
 fn load(start: &Start, hits: Array) -> Result<Counter, Error> {
     match Counter::load(&hits, 0) {
-        // A kernel before Linux 5.0 wants to read its own version in it.
+        // A kernel before Linux 5.0 wants its own version in the program.
         Err(error) if error.errno() == Errno::INVAL => {
             let version = start.vdso().and_then(kern_version).unwrap_or_default();
             Counter::load(&hits, version)
@@ -90,18 +90,19 @@ fn load(start: &Start, hits: Array) -> Result<Counter, Error> {
     .map(|program| Counter { program, hits })
 }
 
-/// Puts the cursor back to where the table begins, which is its head and a row for each probe, and
-/// clears what stood there: a longer row, or a key that the terminal has echoed.
+/// Moves the cursor back to the start of the table, and clears the screen from there. The terminal
+/// may have echoed a key there.
 fn up(out: &mut Output, probes: usize) {
-    // What goes wrong here goes wrong again with the table.
+    // If this fails, printing the table fails too.
     let _ = write!(out, "\x1b[{}A\x1b[J\r", Decimal(probes as u64 + 1));
 }
 
-/// The narrowest column of probes, and the widest; a longer text pushes its row to the right.
+/// The least and the largest width of the column of probes. A longer text moves its row to the
+/// right.
 const MIN_WIDTH: usize = 8;
 const MAX_WIDTH: usize = 60;
 
-/// The width of the column of probes.
+/// Returns the width of the column of probes.
 fn column(args: &Args<'_>) -> usize {
     let widths = args.probes().map(CStr::count_bytes);
     widths.max().unwrap_or_default().clamp(MIN_WIDTH, MAX_WIDTH)
@@ -125,7 +126,7 @@ fn print(
         } = attached;
         let hits = hits.get(0);
         let hits = hits.map_err(|error| args.report.error(out, Some(text), &error))?;
-        // What cannot be read just now the kernel does not say.
+        // A count that cannot be read is shown as unknown.
         let by_probe = kernel.missed(link).unwrap_or(None);
         let counts = (Some(link.mode()), hits, missed(by_probe, Some(program)));
         print_counts(args, out, width, text, probe, counts)?;

@@ -1,4 +1,4 @@
-//! `kprobe-attach explain`: would a probe attach; if not, the cause and what to do.
+//! `kprobe-attach explain`: whether a probe would attach, and if not, the cause and what to try.
 
 use core::ffi::CStr;
 use core::fmt::{self, Display, Write};
@@ -10,11 +10,11 @@ use crate::cli::{Args, FAILURE};
 use crate::out::{Json, Lossy, OrNull, Output, Shown};
 use crate::rt::Start;
 
-/// Explains every probe. Answers 1 if one of them would not attach.
+/// Explains every probe. Returns 1 if one of them would not attach.
 ///
 /// # Errors
 ///
-/// Nobody takes the output.
+/// The output cannot be written.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     explain(args, kernel, out).map_err(|fmt::Error| ())
 }
@@ -22,7 +22,7 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
 fn explain(args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, fmt::Error> {
     let mut status = 0;
     for text in args.probes() {
-        // Every probe has been read before.
+        // All probes have been read before.
         let Ok(probe) = args.read(text) else { continue };
         let explanation = kernel.explain(probe.target, &probe.opts);
         print(args, out, text, &explanation)?;
@@ -41,7 +41,7 @@ fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanati
     let refusal = explanation.refusal();
     if args.report.json {
         verdict_json(out, text, mode, refusal)?;
-        // The kernel's own word comes first.
+        // The kernel's own answer comes first.
         let mut evidence = Strings::begin(out);
         refusal.map_or(Ok(()), |error| evidence.push(error))?;
         explanation
@@ -81,7 +81,7 @@ fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanati
     Ok(())
 }
 
-/// Begins a line of JSON, up to the evidence.
+/// Prints the start of a line of JSON, up to the evidence.
 fn verdict_json(
     out: &mut Output,
     text: &CStr,
@@ -98,7 +98,7 @@ fn verdict_json(
     )
 }
 
-/// An array of strings of JSON.
+/// Prints a JSON array of strings.
 struct Strings<'o> {
     out: &'o mut Output,
     before: &'static str,

@@ -14,7 +14,7 @@ use crate::rt::Start;
 ///
 /// # Errors
 ///
-/// Nobody takes the output.
+/// The output cannot be written.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     features(args.report.json, kernel, out)
         .map(|()| 0)
@@ -56,11 +56,11 @@ fn features(json: bool, kernel: &Kernel, out: &mut Output) -> fmt::Result {
     out.flush()
 }
 
-/// Whether a thing was found.
+/// Answers whether the kernel has a feature.
 struct Answer {
     /// `yes`, `no` or `unknown`
     word: &'static str,
-    /// Why it is not yes.
+    /// The reason if it is not `yes`.
     reason: Option<(Errno, &'static str)>,
 }
 
@@ -78,7 +78,7 @@ impl Answer {
         }
     }
 
-    /// The fields of JSON that every support value has.
+    /// Prints the JSON fields that every support value has.
     fn print_json(&self, out: &mut Output) -> fmt::Result {
         write!(out, r#""support":"{}""#, self.word)?;
         match self.reason {
@@ -91,7 +91,7 @@ impl Answer {
     }
 }
 
-/// How a thing was found.
+/// The way in which a feature was found.
 enum Detail<'a> {
     Plain,
     Pmu {
@@ -146,7 +146,7 @@ impl Table<'_> {
         self.row(name, name, &Answer { word, reason }, &Detail::Mount(path))
     }
 
-    /// One thing; its `key` in JSON is empty where it is not there.
+    /// Prints one feature. It is left out of the JSON if its `key` is empty.
     fn row(&mut self, name: &str, key: &str, answer: &Answer, detail: &Detail<'_>) -> fmt::Result {
         match (self.json, key) {
             (true, "") => Ok(()),
@@ -215,7 +215,7 @@ impl Table<'_> {
         out.write_str("}")
     }
 
-    /// The modes, and which is the default.
+    /// Prints the modes, and the default mode.
     fn modes(&mut self, features: &Features) -> fmt::Result {
         let (out, default) = (&mut *self.out, features.default_mode());
         if self.json {

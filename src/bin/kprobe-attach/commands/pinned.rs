@@ -14,14 +14,14 @@ use crate::out::Output;
 use crate::rt::Start;
 use crate::session::{for_each_counter, label, report_dir};
 
-/// The width of that column where the probes come one by one.
+/// The width of the column of probes. The probes come one by one, so it is fixed.
 const PINNED_WIDTH: usize = 24;
 
-/// Prints what is counted by the probes that are pinned in a directory.
+/// Prints the counts of the probes that are pinned in a directory.
 ///
 /// # Errors
 ///
-/// Something cannot be read, and has been reported; or nobody takes the output.
+/// A pin cannot be read, and it has been reported. Or the output cannot be written.
 pub(crate) fn run(_: &Start, args: &Args<'_>, _: &Kernel, out: &mut Output) -> Result<u8, ()> {
     let dir = args.value(Opt::Pin).unwrap_or_default();
     print_head(args, out, PINNED_WIDTH)?;
@@ -36,7 +36,7 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, _: &Kernel, out: &mut Output) -> R
     all
 }
 
-/// Prints what is counted by one of them, which has no mode any more if the link's pin is gone.
+/// Prints the count of one pin. It has no mode if the link's pin is gone.
 // In a frame of its own, beside that of the directory's buffers.
 #[inline(never)]
 fn print_pin(
@@ -51,7 +51,7 @@ fn print_pin(
         Err(())
     };
     let array = match Array::open_pinned(counter) {
-        // Somebody else's pin that has such a name.
+        // Another program's pin has such a name.
         Err(error) if error.errno() == Errno::INVAL => return Ok(()),
         Err(error) => return failed(counter, error),
         Ok(array) => array,
@@ -70,7 +70,7 @@ fn print_pin(
         Err(error) => return failed(link, error),
         Ok(link) => {
             let (by_probe, program) = link.info().map_or((None, None), |info| {
-                // By its id, which takes `CAP_SYS_ADMIN`.
+                // Opening it by its id takes `CAP_SYS_ADMIN`.
                 let program = info.prog_id.and_then(|id| Program::open_id(id).ok());
                 (info.missed, program)
             });

@@ -1,4 +1,4 @@
-//! `kprobe-attach plan`: the system calls that would be made, and none of them made.
+//! `kprobe-attach plan`: the system calls of an attach. It makes none of them.
 
 use core::fmt::{self, Write};
 
@@ -15,7 +15,7 @@ use crate::session::{for_all, probe_fields};
 ///
 /// # Errors
 ///
-/// One or more probes have none, and each has been reported; or nobody takes the output.
+/// One or more probes have no plan, and each has been reported. Or the output cannot be written.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     let mut printed = Ok(());
     let planned = for_all(args, out, &mut |out, text, probe| {

@@ -1,5 +1,4 @@
-//! `kprobe-attach sweep`: removes the trace events that processes of this crate's left when they
-//! were killed.
+//! `kprobe-attach sweep`: removes this crate's events that killed processes left.
 
 use core::fmt::{self, Write};
 
@@ -10,11 +9,11 @@ use crate::cli::{Args, Opt};
 use crate::out::{Decimal, Json, Output, Shown, message};
 use crate::rt::Start;
 
-/// Removes the events, or says which ones would be.
+/// Removes the events, or prints those that it would remove.
 ///
 /// # Errors
 ///
-/// Something failed, and has been reported; what could be removed is.
+/// Something failed, and it has been reported. The other events are removed.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     let mut printed = Ok(());
     let swept = kernel.sweep_each(args.has(Opt::DryRun), |event, removed| {

@@ -11,14 +11,14 @@ use crate::cli::Args;
 use crate::out::{Blanks, Decimal, Json, Lossy, OrNull, Output, Shown};
 use crate::session::probe_fields;
 
-/// The width of a row beside the column of probes.
+/// The width of a row without the column of probes.
 pub(super) const ROW: usize = 2 + 11 + 2 + 12 + 2 + 8;
 
-/// How many hits were not counted, by the probe and by its program.
+/// Returns the number of hits that were not counted, by the probe and by its program.
 pub(super) fn missed(by_probe: Option<u64>, program: Option<&Program>) -> Option<u64> {
     let by_probe = by_probe?;
     let by_program = program?.recursion_misses().ok()?;
-    // A kernel that does not count the program's (before Linux 6.7) is no reason to tell nothing.
+    // Before Linux 6.7 the kernel does not count the program's part. The probe's is still known.
     Some(by_probe + by_program.unwrap_or_default())
 }
 
@@ -55,7 +55,7 @@ pub(super) fn print_counts(
     printed.map_err(|fmt::Error| ())
 }
 
-/// Why the kernel does not tell how many hits a probe missed.
+/// Explains why the kernel does not report the misses of a probe.
 const fn why(mode: Option<AttachMode>) -> &'static str {
     match mode {
         None => "the link is gone",
@@ -65,7 +65,7 @@ const fn why(mode: Option<AttachMode>) -> &'static str {
     }
 }
 
-/// A row of the table.
+/// Prints a row of the table.
 fn row(
     out: &mut Output,
     probe: &CStr,

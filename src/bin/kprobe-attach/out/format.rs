@@ -81,7 +81,7 @@ impl fmt::Display for Lossy<'_> {
     }
 }
 
-/// As many blanks.
+/// Prints this many blanks.
 pub(crate) struct Blanks(pub(crate) usize);
 
 impl fmt::Display for Blanks {
@@ -90,7 +90,7 @@ impl fmt::Display for Blanks {
     }
 }
 
-/// A number, or null.
+/// Prints a value, or `null`.
 pub(crate) struct OrNull<T>(pub(crate) Option<T>);
 
 impl<T: fmt::Display> fmt::Display for OrNull<T> {

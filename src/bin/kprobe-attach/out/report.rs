@@ -11,11 +11,11 @@ use super::format::{Json, Lossy, OrNull};
 use super::numbers::Decimal;
 use super::stream::{Output, message, message_of_names};
 
-/// How failures are reported: as lines of JSON, or as messages.
+/// Reports failures, as lines of JSON or as messages.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) json: bool,
-    /// The options that are the same for all probes, as they were given.
+    /// The options that apply to all probes, as they were given.
     pub(crate) options: KprobeOpts,
 }
 
@@ -27,7 +27,7 @@ impl Report {
         }
     }
 
-    /// Reports why a probe failed, or what is about no probe.
+    /// Reports an error, of one probe or of none.
     pub(crate) fn error(&self, out: &mut Output, probe: Option<&CStr>, error: &Error) {
         if self.json {
             return report_json(out, probe, kind(error), error);
@@ -46,7 +46,7 @@ impl Report {
         }
     }
 
-    /// Reports what is wrong with a pin, by its directory and its name.
+    /// Reports an error of a pin, by its directory and its name.
     pub(crate) fn pin(
         &self,
         out: &mut Output,
@@ -59,7 +59,7 @@ impl Report {
         self.other(out, probe, kind(error), text);
     }
 
-    /// Reports a failure that is no [`Error`] of the library.
+    /// Reports a failure that is not an [`Error`] of the library.
     pub(crate) fn other(
         &self,
         out: &mut Output,
@@ -74,7 +74,7 @@ impl Report {
         }
     }
 
-    /// Reports a text that is no probe: the message shows where.
+    /// Reports that a text is not a probe. The message shows the place.
     pub(crate) fn text(&self, out: &mut Output, probe: &CStr, error: ParseError) {
         if self.json {
             let (kind, allowed) = (kind(&error.into()), error.invalid.allowed());
@@ -91,7 +91,7 @@ impl Report {
     }
 }
 
-/// ` --mode MODE --cookie N --maxactive N`, of what is set.
+/// Prints the options that are set: ` --mode MODE --cookie N --maxactive N`.
 struct SharedOptions<'a>(&'a KprobeOpts);
 
 impl fmt::Display for SharedOptions<'_> {
@@ -109,7 +109,7 @@ impl fmt::Display for SharedOptions<'_> {
     }
 }
 
-/// Whether `explain` may find out more than the error says: of a place, and of who denies.
+/// Returns whether `explain` may find out more than the error says, about the place or the denial.
 fn has_more_to_explain(error: &Error) -> bool {
     let of_attach = matches!(
         error.step(),
@@ -122,7 +122,7 @@ fn has_more_to_explain(error: &Error) -> bool {
     of_attach && !is_clear
 }
 
-/// What a script tells an error by.
+/// The words by which a script recognises an error.
 pub(crate) type Kind = (Step, Errno, Cause);
 
 const fn kind(error: &Error) -> Kind {
@@ -142,6 +142,6 @@ fn report_json(
         ErrnoName(errno),
         Json(message),
     );
-    // Without a reader of the output the exit status still tells.
+    // If nobody reads the output, the exit status still reports it.
     let _ = line.and_then(|()| out.flush());
 }

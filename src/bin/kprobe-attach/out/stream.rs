@@ -8,31 +8,31 @@ use rustix::event::{PollFd, PollFlags};
 use super::format::Shown;
 use crate::rt::{Start, standard_fd};
 
-/// One write then has the lines of eight probes, in JSON too.
+/// One write then holds the lines of eight probes, in JSON too.
 const BUFFER_LEN: usize = 1280;
 
-/// Text on its way to a standard file descriptor. Lines for a terminal are broken at blanks.
+/// Buffers text for a standard file descriptor. It breaks the lines for a terminal at blanks.
 #[derive(Debug)]
 pub(crate) struct Output {
     fd: u8,
     buffer: [u8; BUFFER_LEN],
     filled: usize,
     failed: bool,
-    /// The columns of the terminal; 0 where lines are not broken.
+    /// The columns of the terminal, or 0 if lines are not broken.
     width: usize,
-    /// The column behind what was written.
+    /// The number of columns that the line fills so far.
     column: usize,
-    /// The blanks before it.
+    /// The number of blanks at the end of the line so far.
     blanks: usize,
-    /// Where a line that is broken goes on: the column of the text that began last at the begin of
-    /// a line, or behind two blanks.
+    /// The column at which a broken line continues. There the last text began, at the start of the
+    /// line or after two blanks.
     indent: usize,
-    /// The place in the buffer, and the column, behind the last single blank.
+    /// The place in the buffer, and the column, after the last single blank.
     gap: Option<(usize, usize)>,
 }
 
 impl Output {
-    /// Standard output.
+    /// Makes the buffer of standard output.
     pub(crate) fn stdout() -> Self {
         Self::new(1)
     }
@@ -57,14 +57,15 @@ impl Output {
         self.width = 0;
     }
 
-    /// Breaks lines as for a terminal of 80 columns, unless it is one.
+    /// Breaks lines as for a terminal of 80 columns, if this is no terminal.
     pub(crate) const fn break_lines(&mut self) {
         if self.width == 0 {
             self.width = 80;
         }
     }
 
-    /// Whether this is a terminal whose cursor can be moved, with so many rows and columns.
+    /// Returns whether this is a terminal with a movable cursor, and at least this many rows and
+    /// columns.
     pub(crate) fn fits(&self, start: &Start, rows: usize, columns: usize) -> bool {
         let has_cursor = start.env("TERM").is_some_and(|name| name != c"dumb");
         let size = rustix::termios::tcgetwinsize(standard_fd(self.fd));
@@ -78,7 +79,7 @@ impl Output {
     fn place(&mut self, byte: u8) {
         match byte {
             b'\n' | b'\r' => (self.column, self.blanks, self.indent, self.gap) = (0, 0, 0, None),
-            // A further byte of a character.
+            // Another byte of the same character.
             0x80..=0xbf => {}
             b' ' => {
                 self.column += 1;
@@ -99,13 +100,12 @@ impl Output {
         }
     }
 
-    /// Goes on in the next line with what stands behind the last gap between words, if there is
-    /// one.
+    /// Moves the text after the last gap between words to the next line, if there is a gap.
     fn break_line(&mut self) {
         let Some((gap, column)) = self.gap.take() else {
             return;
         };
-        // A deep indentation would leave too little.
+        // A deep indentation would leave too little room.
         if self.indent > self.width / 2 {
             self.indent = 0;
         }
@@ -123,11 +123,11 @@ impl Output {
         self.column = self.indent + self.column - column;
     }
 
-    /// Writes out what has come together.
+    /// Writes out the buffered text.
     ///
     /// # Errors
     ///
-    /// Nobody takes it any more: a pipe's reader is gone, or a disk is full.
+    /// The output cannot be written: the reader of a pipe is gone, or a disk is full.
     pub(crate) fn flush(&mut self) -> Result<(), fmt::Error> {
         let mut rest = self.buffer.get(..self.filled).unwrap_or_default();
         while !rest.is_empty() && !self.failed {
@@ -135,11 +135,11 @@ impl Output {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    // Somebody made it non-blocking; if waiting fails the next write says so.
+                    // Somebody made it non-blocking. If waiting fails, the next write reports it.
                     let fd = standard_fd(self.fd);
                     let _ = rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
                 }
-                // It was closed when this program was started: nobody wants the output.
+                // It was closed when this program started: nobody wants the output.
                 Err(Errno::BADF) => break,
                 Err(_) => self.failed = true,
             }
@@ -168,10 +168,10 @@ impl Write for Output {
     }
 }
 
-/// A message for people, on standard error.
+/// Prints a message for people on standard error.
 pub(crate) fn message(text: fmt::Arguments<'_>) {
     let mut stderr = Output::new(2);
-    // If nobody takes it there is nobody to tell.
+    // If this fails, there is nobody to report it to.
     let _ = writeln!(stderr, "kprobe-attach: {text}").and_then(|()| stderr.flush());
 }
 
@@ -180,9 +180,8 @@ pub(crate) fn message_of_names(text: fmt::Arguments<'_>) {
     message(format_args!("{}", Shown(text)));
 }
 
-/// The last words of a program with a mistake in it. Where it is only the debug program says: the
-/// places of the panics that the compiler cannot rule out are 2.5 KB, and none of them is known to
-/// be reached.
+/// Reports a bug in this program. Only a debug build reports its place, because the places of all
+/// panics that the compiler cannot rule out take 2.5 KB. None of them is known to be reached.
 pub(crate) fn bug(info: &core::panic::PanicInfo<'_>) {
     if cfg!(debug_assertions) {
         message(format_args!("a bug in this program: {info}"));

@@ -3,7 +3,7 @@
 use kprobe_attach::Error;
 use kprobe_attach::bpf::{Array, Load, Program, insn};
 
-/// A program that counts, and what it counts into.
+/// A program that counts, and the array that holds its count.
 #[derive(Debug)]
 pub(crate) struct Counter {
     pub(crate) program: Program,

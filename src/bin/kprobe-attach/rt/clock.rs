@@ -12,8 +12,10 @@ use rustix::time::Timespec;
 
 use super::arch;
 
-/// `clock_gettime(CLOCK_MONOTONIC)`. rustix goes through the vDSO, for which it needs `/proc` on
-/// kernels before 6.4. [`None`] on a 32-bit kernel without 64-bit time (before Linux 5.1).
+/// Returns the time of `CLOCK_MONOTONIC`, or [`None`] on a 32-bit kernel without 64-bit time
+/// (before Linux 5.1).
+///
+/// rustix uses the vDSO, for which it needs `/proc` on kernels before 6.4.
 pub(crate) fn monotonic_clock() -> Option<Timespec> {
     let mut now = Timespec::default();
     let address = ptr::from_mut(&mut now).expose_provenance();

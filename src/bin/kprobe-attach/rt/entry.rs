@@ -1,12 +1,12 @@
-//! Where the kernel enters the program.
+//! The entry point, to which the kernel jumps.
 
 use super::fds::open_standard_fds;
 use super::process::exit;
 use super::start::Start;
 
-// The kernel leaves argc at the stack pointer, above it argv, envp and the auxiliary vector. The
-// frame pointer and the return address are made zero, where a debugger stops unwinding; the stack
-// pointer is 16-byte aligned already, and a call keeps the alignment that the ABI wants.
+// The kernel leaves argc at the stack pointer, and argv, envp and the auxiliary vector above it.
+// The frame pointer and the return address are set to zero, where a debugger stops unwinding. The
+// stack pointer is already aligned to 16 bytes, and a call keeps the alignment that the ABI wants.
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
     ".globl kprobe_attach_entry",
@@ -65,8 +65,8 @@ core::arch::global_asm!(
     "mov r11, #0", // and in ARM code
     "mov r0, sp",  // the first argument: what the kernel left
     "bl {start}",
-    // It does not return; and nothing unwinds, though the tables for it refer to these two.
-    // Functions of Rust would be merged with `rust_eh_personality`, and LLVM know that no longer.
+    // It does not return. Nothing unwinds, but the tables for unwinding refer to these two. They
+    // are no functions of Rust, which LLVM would merge with `rust_eh_personality`.
     ".globl __aeabi_unwind_cpp_pr0",
     "__aeabi_unwind_cpp_pr0:",
     ".globl __aeabi_unwind_cpp_pr1",
@@ -103,7 +103,7 @@ core::arch::global_asm!(
 
 /// # Safety
 ///
-/// To be entered from `kprobe_attach_entry` alone, with the initial stack.
+/// Only `kprobe_attach_entry` may call this, with the initial stack.
 unsafe extern "C" fn start(stack: *const usize) -> ! {
     open_standard_fds();
     // SAFETY: it is the initial stack.
@@ -111,8 +111,8 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
     exit(crate::main(&start))
 }
 
-/// The prebuilt core refers to these two where it was not optimised; nothing unwinds with
-/// `panic = "abort"`.
+/// The prebuilt core refers to these two functions if it was not optimised. With
+/// `panic = "abort"` nothing calls them.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 

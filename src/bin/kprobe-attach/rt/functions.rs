@@ -1,4 +1,4 @@
-//! The functions that compiled code and the library of the compiler refer to.
+//! The functions that compiled code and the compiler's own library call.
 
 use core::ffi::{c_char, c_int, c_void};
 
@@ -14,8 +14,8 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
 
 /// # Safety
 ///
-/// `from` is readable and `to` writable for `len` bytes, and `to` does not begin inside of what is
-/// still to be read.
+/// `from` is readable and `to` writable for `len` bytes. `to` does not begin inside the bytes that
+/// are still to be read.
 #[inline]
 unsafe fn copy_forward(to: *mut u8, from: *const u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -123,7 +123,7 @@ unsafe extern "C" fn strlen(text: *const c_char) -> usize {
     len
 }
 
-/// Keeps the compiler from seeing in a loop the very function that it is the body of.
+/// Stops the compiler from replacing a loop by a call of the function that contains it.
 #[inline]
 fn keep_loop() {
     // SAFETY: does nothing.

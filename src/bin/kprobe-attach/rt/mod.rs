@@ -1,11 +1,10 @@
-//! What a C library would do for the program: its entry, its memory functions, memory, and the few
-//! system calls that neither the library nor rustix has. The program's one unsafe room.
+//! The work of a C library: the program's entry, its memory functions, memory, and the few system
+//! calls that neither the library nor rustix has. This is the only unsafe room of the program.
 //!
 //! # Safety
 //!
-//! The [entry](entry) is jumped to by the kernel, once, with the stack as `execve(2)` leaves it,
-//! and by nobody else. There is one thread, so the functions on signals and processes race with
-//! nobody.
+//! Only the kernel jumps to the [entry](entry), once, with the stack as `execve(2)` leaves it.
+//! There is one thread, so the functions for signals and processes race with nothing.
 
 #![allow(unsafe_code)]
 #![allow(

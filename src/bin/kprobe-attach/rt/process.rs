@@ -11,12 +11,13 @@ use super::arch;
 use super::signals::Signals;
 use super::start::Start;
 
-/// Starts a command, looked for in `PATH` as a shell does, with the signal mask of
-/// [`Signals::block`] undone. The arguments are those of this program from `first` on.
+/// Starts a command, which it looks for in `PATH` as a shell does. It undoes the signal mask of
+/// [`Signals::block`]. The command's arguments are those of this program from `first` on.
 ///
-/// It returns when the child is the command, and has closed its copies of this program's file
-/// descriptors: before that they would keep what is detached here alive. A child that cannot become
-/// the command calls `failed` and ends with 127 if there is no such command, else with 126.
+/// It returns when the child has become the command. Before that, the child's copies of this
+/// program's file descriptors would keep alive what is detached here. A child that cannot become
+/// the command calls `failed`. It ends with 127 if there is no such command, and otherwise with
+/// 126.
 pub(crate) fn spawn(
     start: &Start,
     first: usize,
@@ -25,8 +26,8 @@ pub(crate) fn spawn(
 ) -> Result<Pid, Errno> {
     let command = start.arg(first).unwrap_or_default();
     let (closed_by_exec, held_until_exec) = pipe_with(PipeFlags::CLOEXEC)?;
-    // SAFETY: clone with no new stack is fork(2): the child has a copy of everything, and shares
-    // nothing.
+    // SAFETY: clone without a new stack is fork(2): the child has a copy of everything, and
+    // shares nothing.
     let pid = unsafe { arch::syscall5(__NR_clone, arch::clone_args(SIGCHLD)) };
     let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
     if pid < 0 {
@@ -34,7 +35,7 @@ pub(crate) fn spawn(
     }
     if let Some(pid) = Pid::from_raw(pid) {
         drop(held_until_exec);
-        // The end of the pipe, by exec or exit; nobody writes to it.
+        // The pipe ends when the child executes the command or exits. Nobody writes to it.
         let _ = rustix::io::read(&closed_by_exec, &mut [0; 1]);
         return Ok(pid);
     }
@@ -57,14 +58,14 @@ fn exec(start: &Start, command: &CStr, first: usize) -> Errno {
         .map_or(&b"/usr/sbin:/usr/bin:/sbin:/bin"[..], CStr::to_bytes);
     let mut worst = Errno::NOENT;
     for dir in path.split(|byte| *byte == b':') {
-        // An empty part is the current directory.
+        // An empty part stands for the current directory.
         let slash: &[u8] = if dir.is_empty() { b"" } else { b"/" };
         let mut file = [0; 4096];
         let bytes = dir.iter().chain(slash).chain(command.to_bytes_with_nul());
         for (to, from) in file.iter_mut().zip(bytes) {
             *to = *from;
         }
-        // Without its NUL it was too long.
+        // A path without its NUL was too long.
         let file = CStr::from_bytes_until_nul(&file);
         match file.map_or(Errno::NAMETOOLONG, |file| execve(start, file, first)) {
             Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => {}
@@ -74,7 +75,7 @@ fn exec(start: &Start, command: &CStr, first: usize) -> Errno {
     worst
 }
 
-/// Becomes another program, or says why not.
+/// Becomes another program, or returns the reason why not.
 fn execve(start: &Start, file: &CStr, first: usize) -> Errno {
     let argv = start.argv().get(first..).unwrap_or_default().as_ptr();
     let (file, argv, envp) = (file.as_ptr(), argv, start.envp());
@@ -98,7 +99,7 @@ fn execve(start: &Start, file: &CStr, first: usize) -> Errno {
 /// Ends the process.
 pub(crate) fn exit(status: u8) -> ! {
     loop {
-        // SAFETY: takes a number and does not come back.
+        // SAFETY: it takes a number and does not return.
         unsafe { arch::syscall5(__NR_exit_group, [status.into(), 0, 0, 0, 0]) };
     }
 }

@@ -13,16 +13,16 @@ use rustix::time::Timespec;
 
 use super::arch;
 
-/// The signals that end the program, and the one of a child that ended, kept back until they are
-/// [waited for](Self::wait).
+/// Holds back the signals that end the program, and the signal of a child that ended, until the
+/// program [waits for](Self::wait) them.
 #[derive(Debug)]
 pub(crate) struct Signals {
     set: u64,
-    /// The mask before, for a command.
+    /// The mask that was set before, which a command gets back.
     old: u64,
 }
 
-/// The signals of `signal(7)` that a program which must clean up has to take itself.
+/// The signals of `signal(7)` that this program takes, so that it can detach first.
 const TAKEN: [u32; 6] = [
     linux_raw_sys::general::SIGHUP,
     linux_raw_sys::general::SIGINT,
@@ -33,12 +33,11 @@ const TAKEN: [u32; 6] = [
 ];
 
 impl Signals {
-    /// Keeps the signals back, but those that were to be ignored when this program was started, as
-    /// `nohup` does.
+    /// Holds the signals back, but for those that the caller ignores, as `nohup` does.
     pub(crate) fn block() -> Self {
         const SIG_BLOCK: usize = 0;
         const SIG_IGN: usize = 1;
-        // Ignored, a child's end would neither be told nor leave a status.
+        // If this signal were ignored, a child's end would not be reported, and leave no status.
         disposition(SIGCHLD, Some([0; SIGACTION_WORDS]));
         let taken = TAKEN
             .iter()
@@ -63,7 +62,7 @@ impl Signals {
         signals
     }
 
-    /// Puts the mask back as it was.
+    /// Restores the mask.
     pub(super) fn restore(&self) {
         const SIG_SETMASK: usize = 2;
         // SAFETY: as in `block`; the mask is only read.
@@ -81,7 +80,7 @@ impl Signals {
         };
     }
 
-    /// Waits for one of the signals, or for the time to pass: `sigtimedwait(2)`.
+    /// Waits for one of the signals, or until the time has passed: `sigtimedwait(2)`.
     pub(crate) fn wait(&self, timeout: Option<Timespec>) -> Option<u32> {
         let timeout = timeout
             .as_ref()
@@ -100,17 +99,17 @@ impl Signals {
                 ],
             )
         };
-        // EAGAIN: the time is up. EINTR: a signal that is not ours; the caller looks at the clock.
+        // EAGAIN: the time is up. EINTR: another signal came; the caller looks at the clock.
         u32::try_from(signal).ok().filter(|signal| *signal > 0)
     }
 }
 
-/// The kernel's `struct sigaction` in words: handler, flags, on some architectures a restorer, and
-/// the mask of 64 bits.
+/// The words of the kernel's `struct sigaction`: handler, flags, a restorer on some architectures,
+/// and the mask of 64 bits.
 const SIGACTION_WORDS: usize = 3 + size_of::<u64>() / size_of::<usize>();
 
-/// `rt_sigaction(2)`: the handler of a signal, which may be `SIG_DFL` (0) or `SIG_IGN` (1), before
-/// it is replaced.
+/// Returns the handler that a signal has, and replaces it if `new` is given: `rt_sigaction(2)`. The
+/// handler may be `SIG_DFL` (0) or `SIG_IGN` (1).
 fn disposition(signal: u32, new: Option<[usize; SIGACTION_WORDS]>) -> usize {
     let mut old = [0; SIGACTION_WORDS];
     let new = new

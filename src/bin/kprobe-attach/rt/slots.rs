@@ -1,4 +1,4 @@
-//! Memory that is mapped when the program knows how much it takes.
+//! Memory that is mapped when the program knows how much it needs.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -7,10 +7,10 @@ use core::ptr::{self, NonNull};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-/// A list with room for a fixed number of items, in memory of its own, which the process gives back
-/// when it ends.
+/// Holds a list of items, in memory of its own, which is unmapped when the process ends. The number
+/// of items has a limit that is set at the start.
 pub(crate) struct Slots<T> {
-    /// Room for `capacity` items, of which the first `len` are there.
+    /// Memory for `capacity` items. The first `len` of them exist.
     memory: NonNull<T>,
     capacity: usize,
     len: usize,
@@ -22,16 +22,16 @@ impl<T> Slots<T> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`: there is not so much.
+    /// `ENOMEM` if there is not enough memory.
     pub(crate) fn map(capacity: usize) -> Result<Self, Errno> {
-        // A page is aligned to whatever an item is.
+        // A page is aligned for any item.
         const { assert!(align_of::<T>() <= 4096) };
         let size = size_of::<T>().checked_mul(capacity).ok_or(Errno::NOMEM)?;
         let memory = if size == 0 {
             NonNull::dangling()
         } else {
             let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-            // SAFETY: without an address asked for, no memory is replaced.
+            // SAFETY: no address is asked for, so no memory is replaced.
             let memory =
                 unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), size, protection, flags) };
             NonNull::new(memory?.cast()).ok_or(Errno::NOMEM)?
@@ -44,7 +44,7 @@ impl<T> Slots<T> {
         })
     }
 
-    /// Puts an item at the end of the list. It is dropped where there is no room left.
+    /// Adds an item at the end of the list, or drops it if the list is full.
     pub(crate) fn push(&mut self, item: T) {
         if self.len < self.capacity {
             // SAFETY: below the capacity, so within the memory, where no item is yet.
@@ -53,7 +53,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Takes the last item off the list.
+    /// Removes the last item of the list, and returns it.
     pub(crate) fn pop(&mut self) -> Option<T> {
         self.len = self.len.checked_sub(1)?;
         // SAFETY: it was there, and does not count any more.
@@ -66,7 +66,7 @@ impl<T> Slots<T> {
         unsafe { core::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
     }
 
-    /// Takes the items off the list, first to last.
+    /// Removes the items of the list, first to last.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
         let (memory, len) = (self.memory, core::mem::take(&mut self.len));
         // SAFETY: the first `len` items were there, and do not count any more; each is read once.

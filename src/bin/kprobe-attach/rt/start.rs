@@ -1,12 +1,12 @@
-//! What the kernel hands to a program.
+//! The initial stack: arguments, environment and auxiliary vector.
 
 use core::ffi::{CStr, c_char};
 use core::ptr;
 
-/// What the kernel hands to a program.
+/// Reads the arguments, the environment and the auxiliary vector.
 #[derive(Debug)]
 pub(crate) struct Start {
-    /// `argc`, and above it everything else.
+    /// The address of `argc`. Everything else is above it.
     stack: *const usize,
 }
 
@@ -18,13 +18,13 @@ impl Start {
         Self { stack }
     }
 
-    /// How many arguments there are, with the program's name.
+    /// Returns the number of arguments. The program's name is one of them.
     fn argc(&self) -> usize {
         // SAFETY: the initial stack begins with argc.
         unsafe { *self.stack }
     }
 
-    /// One of the arguments; the first is the program's name.
+    /// Returns one of the arguments. The first is the program's name.
     pub(crate) fn arg(&self, index: usize) -> Option<&CStr> {
         let arg = self.argv().get(index).filter(|arg| !arg.is_null())?;
         // SAFETY: each of argv is a string that lives as long as the process.
@@ -38,13 +38,13 @@ impl Start {
         unsafe { core::slice::from_raw_parts(argv.cast(), self.argc()) }
     }
 
-    /// The environment, up to its NULL.
+    /// Returns the address of the environment, which ends with a NULL.
     pub(super) fn envp(&self) -> *const *const c_char {
         // SAFETY: envp is above argv and its NULL.
         unsafe { self.stack.add(self.argc() + 2) }.cast()
     }
 
-    /// The value of an environment variable.
+    /// Returns the value of an environment variable.
     pub(crate) fn env(&self, name: &str) -> Option<&CStr> {
         let mut variable = self.envp();
         loop {
@@ -64,7 +64,7 @@ impl Start {
         }
     }
 
-    /// The first page of the vDSO, if the kernel mapped one.
+    /// Returns the first page of the vDSO, if the kernel mapped one.
     pub(crate) fn vdso(&self) -> Option<&[u8]> {
         const AT_NULL: usize = 0;
         const AT_SYSINFO_EHDR: usize = 33;

@@ -18,7 +18,7 @@ use crate::rt::Slots;
 /// A probe that is attached.
 #[derive(Debug)]
 pub(crate) struct Attached<'a> {
-    /// As it was given.
+    /// The probe as it was given.
     pub(crate) text: &'a CStr,
     pub(crate) probe: Probe<'a>,
     pub(crate) link: KprobeLink,
@@ -28,9 +28,9 @@ pub(crate) struct Attached<'a> {
 /// The program that is attached to a probe.
 #[derive(Debug)]
 pub(crate) enum Source<'a> {
-    /// Somebody else's, the same for every probe.
+    /// The caller's program, which is the same for every probe.
     Given(&'a Program),
-    /// The built-in one, each probe's own.
+    /// The built-in program, one for each probe.
     BuiltIn(Counter),
 }
 
@@ -44,7 +44,7 @@ impl AsFd for Source<'_> {
 }
 
 impl Attached<'_> {
-    /// What is counted, by the built-in program.
+    /// Returns the counter of the built-in program.
     pub(crate) const fn counter(&self) -> Option<&Counter> {
         match &self.source {
             Source::Given(_) => None,
@@ -53,21 +53,21 @@ impl Attached<'_> {
     }
 }
 
-/// Makes the program of a probe, which is given with its text.
+/// Makes the program for a probe.
 type Loader<'a, 'l> = dyn FnMut(&CStr, &Probe<'_>) -> Result<Source<'a>, Error> + 'l;
 
-/// The probes that are attached, in the order in which they were given.
+/// Holds the attached probes, in the order in which they were given.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
     attached: Slots<Attached<'a>>,
 }
 
 impl<'a> Session<'a> {
-    /// Attaches a program to every probe; `load` makes it.
+    /// Attaches to every probe the program that `load` makes for it.
     ///
     /// # Errors
     ///
-    /// One or more probes failed, and each has been reported; nothing is left attached.
+    /// One or more probes failed, and each has been reported. Nothing is left attached.
     pub(crate) fn attach(
         args: &Args<'a>,
         kernel: &Kernel,
@@ -94,12 +94,12 @@ impl<'a> Session<'a> {
         Ok(Self { attached })
     }
 
-    /// The probes.
+    /// Returns the probes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Attached<'a>> {
         self.attached.as_slice().iter()
     }
 
-    /// Detaches every probe, says so, and ends the command. Answers its exit status.
+    /// Detaches every probe, prints a message, and ends the command. Returns its exit status.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! File descriptors, of which every probe takes some: they are what limits how many there can be.
+//! File descriptors: every probe takes some, and they limit the number of probes.
 
 use kprobe_attach::error::{Cause, ErrnoName, Step};
 use kprobe_attach::fd::AsRawFd;
@@ -9,20 +9,20 @@ use crate::cli::Args;
 use crate::out::{Decimal, Lossy, Output};
 use crate::rt::standard_fd;
 
-/// How many descriptors a link holds.
+/// Returns the number of file descriptors that a link holds.
 pub(super) const fn of_link(mode: AttachMode) -> u64 {
     if mode.uses_tracefs() { 2 } else { 1 }
 }
 
-/// How many more are open for a moment, while a probe is attached.
+/// The number of further file descriptors that are open for a moment while a probe is attached.
 const PASSING: u64 = 2;
 
-/// Refuses what needs more descriptors than this process may have, for which its limit is raised as
-/// far as it may be.
+/// Checks that this process may have so many file descriptors. Raises its limit as far as that is
+/// allowed.
 ///
 /// # Errors
 ///
-/// There are too few, and that has been reported.
+/// The limit is too low, and it has been reported.
 pub(super) fn check_descriptors(args: &Args<'_>, out: &mut Output, needed: u64) -> Result<(), ()> {
     let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
     let limit = maximum.unwrap_or(u64::MAX);
@@ -44,14 +44,14 @@ pub(super) fn check_descriptors(args: &Args<'_>, out: &mut Output, needed: u64) 
         return Err(());
     }
     if total > current.unwrap_or(u64::MAX) {
-        // It may always be raised so far.
+        // A process may always raise the limit to its maximum.
         let current = maximum;
         let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum });
     }
     Ok(())
 }
 
-/// How many descriptors are open, as far as the lowest free one tells.
+/// Returns the number of open file descriptors, as the lowest free number shows it.
 fn open() -> u64 {
     let lowest_free = rustix::io::dup(standard_fd(0));
     lowest_free.map_or(0, |fd| u64::from(fd.as_raw_fd().unsigned_abs()))

@@ -20,7 +20,7 @@ struct Child {
     status: Option<u8>,
 }
 
-/// What holds the probes: the signals, the time, and the command.
+/// Holds the probes attached, until a signal, the time or the command ends it.
 #[derive(Debug)]
 pub(crate) struct Hold<'a> {
     start: &'a Start,
@@ -29,12 +29,11 @@ pub(crate) struct Hold<'a> {
 }
 
 impl<'a> Hold<'a> {
-    /// Keeps back the signals that would end the program, so that from here on it ends by
-    /// detaching.
+    /// Holds back the signals that would end the program, so that it detaches first.
     ///
     /// # Errors
     ///
-    /// The kernel does not tell the time, and that has been reported.
+    /// The kernel has no 64-bit time, and it has been reported.
     pub(crate) fn new(start: &'a Start) -> Result<Self, ()> {
         if crate::rt::monotonic_clock().is_none() {
             message(format_args!("this kernel has no 64-bit time (Linux 5.1)"));
@@ -47,8 +46,8 @@ impl<'a> Hold<'a> {
         })
     }
 
-    /// Starts the command, if there is one, and waits until it is over. Every `interval` it calls
-    /// `tick`, which may end the wait by answering false.
+    /// Starts the command if there is one, and waits for the end. Every `interval` it calls `tick`,
+    /// which can end the wait by returning false.
     ///
     /// # Errors
     ///
@@ -97,13 +96,13 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Ends the command if it still runs, asking it first (a second signal to this program does
-    /// more than ask). Answers its exit status, 128 and the signal's number if it died of one; 0
-    /// without a command.
+    /// Ends the command if it still runs: with SIGTERM, and after a second signal to this program
+    /// with SIGKILL. Returns its exit status, which is 128 and the signal's number if a signal
+    /// ended it. Returns 0 if there is no command.
     pub(crate) fn finish(mut self) -> u8 {
         let mut ask = Signal::TERM;
         while let Some(Child { pid, status: None }) = self.child {
-            // It may just have ended; then its status comes next.
+            // If it has just ended, its status comes next.
             let _ = rustix::process::kill_process(pid, ask);
             while !self.is_over(None) {}
             ask = Signal::KILL;
@@ -111,8 +110,8 @@ impl<'a> Hold<'a> {
         self.child.and_then(|child| child.status).unwrap_or(0)
     }
 
-    /// Waits for a signal. Answers whether it asks to end, or the command has ended, of which it
-    /// takes note.
+    /// Waits for a signal. Returns whether the signal asks to end, or the command has ended. Keeps
+    /// the status of the command.
     fn is_over(&mut self, timeout: Option<Duration>) -> bool {
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
@@ -120,7 +119,8 @@ impl<'a> Hold<'a> {
         });
         match self.signals.wait(timeout) {
             Some(SIGCHLD) => {
-                // One signal may stand for several children: as init there are those of others.
+                // One signal can stand for several children. An init also has the children of
+                // others.
                 loop {
                     match rustix::process::wait(WaitOptions::NOHANG) {
                         Ok(Some((pid, status))) => {
@@ -132,7 +132,7 @@ impl<'a> Hold<'a> {
                         }
                         Ok(None) => break,
                         Err(_) => {
-                            // There are no children any more, whoever waited for ours.
+                            // There is no child left: somebody else waited for it.
                             if let Some(child) = &mut self.child {
                                 child.status.get_or_insert(u8::MAX);
                             }
@@ -143,7 +143,7 @@ impl<'a> Hold<'a> {
                 let child = self.child.as_ref();
                 child.is_some_and(|child| child.status.is_some())
             }
-            // Writing to the pipe has failed too, and says so.
+            // The write to the pipe has failed too, and reports it.
             None | Some(SIGPIPE) => false,
             Some(_) => true,
         }
@@ -158,7 +158,7 @@ fn exit_status(status: WaitStatus) -> u8 {
         .unwrap_or(u8::MAX)
 }
 
-/// The time since boot.
+/// Returns the time since boot.
 fn now() -> Duration {
     let Timespec { tv_sec, tv_nsec } = crate::rt::monotonic_clock().unwrap_or_default();
     Duration::new(

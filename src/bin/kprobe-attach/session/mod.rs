@@ -1,4 +1,4 @@
-//! Probes that are held together: read, planned, attached or pinned together or not at all, and
+//! Probes that are held together. They are read, planned, and attached or pinned, all or none, and
 //! detached together.
 
 mod attached;

@@ -1,7 +1,7 @@
-//! Pins: what `--pin DIR` makes below DIR, and what is found there again.
+//! Pins: `--pin DIR` makes them in DIR, and `count --pin DIR` finds them there again.
 //!
-//! A counter is an array whose first number is the count; the others are the probe's text, eight
-//! bytes each.
+//! A counter is an array. Its first number is the count, and the others hold the probe's text,
+//! eight bytes each.
 
 use core::ffi::CStr;
 use core::fmt::Write;
@@ -21,7 +21,7 @@ use super::print::print_all;
 use crate::cli::Args;
 use crate::out::{Lossy, Output, message_of_names};
 
-/// Pins every probe below `dir` and says so, or pins none.
+/// Pins every probe in `dir` and prints a line for it, or pins none.
 pub(crate) fn pin_all(
     args: &Args<'_>,
     out: &mut Output,
@@ -146,7 +146,7 @@ fn unlink(dir: &CStr, pin: &Text) {
     }
 }
 
-/// Makes a counter that is to be pinned, and to tell then what it counts.
+/// Makes a counter to pin. It also holds the text of its probe.
 pub(crate) fn labelled_counter(text: &CStr, probe: &Probe<'_>) -> Result<Array, Error> {
     let mut label = Text::new();
     // The text that was given, unless options add to it: that it is a link goes without saying.

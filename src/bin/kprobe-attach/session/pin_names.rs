@@ -1,7 +1,7 @@
-//! The names of pins, and what a counter says of its probe.
+//! The names of pins, and the text of a probe that a counter holds.
 //!
-//! The link of a probe is `kprobe_FUNCTION`, or `kretprobe_FUNCTION`, and `_0xOFFSET`; its counter
-//! is `hits_` and the same.
+//! The link of a probe is `kprobe_FUNCTION` or `kretprobe_FUNCTION`, with `_0xOFFSET` if there is
+//! an offset. The counter's name is `hits_` and the link's name.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
@@ -11,7 +11,7 @@ use kprobe_attach::request::Probe;
 
 use crate::out::{Hex, Lossy};
 
-/// Text with a NUL behind it: the name of a pin, or what a counter says of its probe.
+/// A text that ends with a NUL: the name of a pin, or the text of a probe that a counter holds.
 pub(crate) struct Text {
     pub(super) bytes: [u8; 4096],
     pub(super) len: usize,
@@ -79,7 +79,7 @@ impl Write for Plain<'_, '_> {
     }
 }
 
-/// What the name of a counter begins with, before that of its link.
+/// The prefix that makes the name of a counter from the name of its link.
 pub(super) const COUNTER: &str = "hits_";
 
 /// Returns the name of the pin of a probe's link.
@@ -109,12 +109,11 @@ fn named(prefix: &str, probe: &Probe<'_>) -> Text {
     name
 }
 
-/// What such a counter says that it counts.
+/// Returns the text of the probe that a counter holds.
 pub(crate) fn label(counter: &Array) -> Text {
     let mut label = Text::new();
     for index in 1.. {
-        // Behind the last number there is none, and of a counter that cannot be read no probe comes
-        // out.
+        // After the last number the read fails. A counter that cannot be read gives no text.
         let Ok(word) = counter.get(index) else { break };
         let word = word.to_ne_bytes();
         let end = word.iter().position(|byte| *byte == 0);

@@ -1,4 +1,4 @@
-//! What is printed of probes that are attached.
+//! The lines that are printed for attached probes.
 
 use core::fmt::{self, Write};
 
@@ -10,7 +10,7 @@ use super::pin_names::LinkPath;
 use crate::cli::{Args, Opt};
 use crate::out::{Decimal, Json, Lossy, OrNull, Output, Shown, message};
 
-/// Says that the probes are attached, and how to end it.
+/// Prints that the probes are attached, and how to detach them.
 pub(crate) fn announce(args: &Args<'_>) {
     let plural = if args.probe_count == 1 { "" } else { "s" };
     let count = Decimal(args.probe_count as u64);
@@ -32,7 +32,7 @@ pub(crate) fn print_all(
     printed.and_then(|()| out.flush()).map_err(|fmt::Error| ())
 }
 
-/// One line for a probe that is attached.
+/// Prints one line for a probe that is attached.
 fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Result {
     let Attached {
         text,
@@ -41,7 +41,7 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
         source: _,
     } = attached;
     let mode = link.mode();
-    // Where the kernel does not tell the id there is none to print.
+    // If the kernel does not report the id, none is printed.
     let id = link
         .info()
         .ok()
@@ -67,7 +67,7 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
     }
 }
 
-/// The fields of JSON that describe a probe; one that is not attached any more has no mode.
+/// Prints the JSON fields that describe a probe. A probe that is no longer attached has no mode.
 pub(crate) fn probe_fields(
     out: &mut Output,
     probe: &Probe<'_>,

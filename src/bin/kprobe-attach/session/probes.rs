@@ -9,11 +9,11 @@ use super::descriptors::{check_descriptors, of_link};
 use crate::cli::{Args, Opt};
 use crate::out::Output;
 
-/// Reads every probe, before the kernel is asked anything.
+/// Reads every probe, before it asks the kernel anything.
 ///
 /// # Errors
 ///
-/// One or more are no probes, and each has been reported.
+/// One or more texts are not probes, and each has been reported.
 pub(crate) fn check(args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
     let mut all = Ok(());
     for text in args.probes() {
@@ -25,13 +25,13 @@ pub(crate) fn check(args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
     all
 }
 
-/// Plans every probe, so that what this kernel does not serve is refused before anything is made;
-/// and so is what takes more descriptors than this process may have: for each probe `of_probe`, and
-/// those of its link.
+/// Plans every probe, so that a request which this kernel does not support is refused before
+/// anything is made. It also refuses more file descriptors than this process may have: each probe
+/// takes `of_probe`, and those of its link.
 ///
 /// # Errors
 ///
-/// One or more have no plan, or there are too many, and that has been reported.
+/// One or more probes have no plan, or there are too many probes, and it has been reported.
 pub(crate) fn plan(
     args: &Args<'_>,
     kernel: &Kernel,
@@ -51,7 +51,7 @@ pub(crate) fn plan(
     check_descriptors(args, out, needed)
 }
 
-/// What is done with each probe; it is given the output, the probe's text, and the probe.
+/// Does something with a probe. It takes the output, the probe's text, and the probe.
 type Attempt<'a, 't> = dyn FnMut(&mut Output, &'t CStr, &Probe<'t>) -> Result<(), Error> + 'a;
 
 /// Tries every probe, and reports those that fail.
@@ -62,7 +62,7 @@ pub(crate) fn for_all<'t>(
 ) -> Result<(), ()> {
     let mut all = Ok(());
     for text in args.probes() {
-        // Every probe has been read before.
+        // All probes have been read before.
         let Ok(probe) = args.read(text) else { continue };
         if let Err(error) = attempt(out, text, &probe) {
             args.report.error(out, Some(text), &error);
