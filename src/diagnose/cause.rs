@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use super::denied::{bpf_denied, missing_call, perf_event_denied};
 use crate::error::{Cause, Error, Step};
+use crate::mount::FILES;
 use crate::request::{AttachMode, KprobeOpts, Target};
 
 /// Makes the error of a BPF command. Its cause is the one that the errno has for every command, or
@@ -99,15 +100,15 @@ fn cause(
         (Step::PerfEventOpen, Errno::NODEV) => Cause::CpuOffline,
         // The event was defined, so the place is valid. If it does not exist, another process has
         // removed it since.
-        (Step::ReadEventId, Errno::NOENT | Errno::NODEV) => Cause::EventRemoved,
-        (Step::PerfEventOpen, Errno::INVAL) if mode.uses_tracefs() => Cause::EventRemoved,
-        (Step::PerfEventOpen, _) if mode.uses_tracefs() => Cause::Unknown,
+        (Step::ReadEventId, Errno::NOENT | Errno::NODEV) if FILES => Cause::EventRemoved,
+        (Step::PerfEventOpen, Errno::INVAL) if FILES && mode.uses_tracefs() => Cause::EventRemoved,
+        (Step::PerfEventOpen, _) if FILES && mode.uses_tracefs() => Cause::Unknown,
         // The name is longer than any symbol of this kernel, which is 127 bytes before Linux 6.1.
         (Step::PerfEventOpen, Errno::TOOBIG) => Cause::NoSuchFunction,
         // A `Kernel` that is shared across fork(2) gives the same name twice.
-        (Step::CreateEvent, Errno::EXIST | Errno::AGAIN) => Cause::EventExists,
-        (Step::CreateEvent, Errno::PERM) => Cause::Lockdown,
-        (Step::CreateEvent, Errno::BUSY) => Cause::EventBusy,
+        (Step::CreateEvent, Errno::EXIST | Errno::AGAIN) if FILES => Cause::EventExists,
+        (Step::CreateEvent, Errno::PERM) if FILES => Cause::Lockdown,
+        (Step::CreateEvent, Errno::BUSY) if FILES => Cause::EventBusy,
         (Step::PerfEventOpen | Step::CreateEvent, errno) => place_cause(errno, target, opts),
         // There are other reasons too: the program is sleepable, is loaded for kprobe.multi, writes
         // to its context, or overrides a return value.
@@ -143,11 +144,12 @@ fn place_cause(errno: Errno, target: &Target<'_>, opts: &KprobeOpts) -> Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use AttachMode::{Legacy, LegacyLink, Link, Perf};
+    use AttachMode::{Link, Perf};
 
     /// The modes with an event of the PMU, and those with an event in tracefs.
     const PMU: [AttachMode; 2] = [Link, Perf];
-    const TRACEFS: [AttachMode; 2] = [LegacyLink, Legacy];
+    #[cfg(feature = "files")]
+    const TRACEFS: [AttachMode; 2] = [AttachMode::LegacyLink, AttachMode::Legacy];
 
     /// The cause of each errno, or none if permission is denied.
     type Table = [(Errno, Option<Cause>)];
@@ -226,6 +228,7 @@ mod tests {
         );
     }
 
+    #[cfg(feature = "files")]
     #[test]
     fn an_event_of_tracefs_that_is_refused_has_a_cause() {
         let step = Step::CreateEvent;
