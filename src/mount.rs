@@ -185,10 +185,9 @@ impl Mount {
         if !file_system.usual.iter().any(|path| look(path)) {
             let read = for_each_mount(file_system, &mut look);
             // If the mount table is unavailable, no other mount is known.
-            if let (Ok(None), Err(errno)) = (&found, read)
-                && is_shortage(errno)
-            {
-                return Err(errno);
+            match (&found, read) {
+                (Ok(None), Err(errno)) if is_shortage(errno) => return Err(errno),
+                _ => {}
             }
         }
         if let Some(mount) = found? {
@@ -331,7 +330,11 @@ pub(crate) const FILES: bool = cfg!(feature = "files");
 const MASKED: Errno = Errno::XDEV;
 
 /// Opens a file of one of the kernel's own file systems for reading.
+#[inline]
 pub(crate) fn open_read(dir: BorrowedFd<'_>, path: &CStr, magic: u32) -> Result<OwnedFd> {
+    if !FILES {
+        return Err(NO_FILES);
+    }
     open_file(dir, path, OFlags::RDONLY, magic)
 }
 

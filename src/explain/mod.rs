@@ -353,9 +353,8 @@ impl Case<'_> {
             if cause.is_none() && symbols.functions > 0 {
                 explanation.found_part(&similar.function);
             }
-            if let Some(func) = similar.target()
-                && !self.refuses(&func)
-            {
+            let func = similar.target().filter(|func| !self.refuses(func));
+            if let Some(func) = func {
                 explanation.suggest(kind(self.opts), &func);
             }
         }

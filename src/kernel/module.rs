@@ -6,7 +6,7 @@ use rustix::fs::OFlags;
 
 use super::Kernel;
 use crate::error::{Cause, Error};
-use crate::mount::open_file;
+use crate::mount::{FILES, open_file};
 use crate::request::Target;
 use crate::text::Buf;
 
@@ -20,7 +20,10 @@ impl Kernel {
 
     /// Returns whether sysfs shows the module of a target as loaded or built in.
     pub(crate) fn has_module(&self, target: &Target<'_>) -> bool {
-        let (Ok(sysfs), Some(module)) = (self.sysfs(), target.module_bytes()) else {
+        let (true, Some(module)) = (FILES, target.module_bytes()) else {
+            return false;
+        };
+        let Ok(sysfs) = self.sysfs() else {
             return false;
         };
         // The kernel limits a module's name to 55 bytes.
