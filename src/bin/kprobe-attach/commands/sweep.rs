@@ -59,6 +59,9 @@ fn print(args: &Args<'_>, out: &mut Output, event: &EventLine<'_>, removed: bool
         (true, false) => "removed",
         (true, true) => "would remove",
     };
-    let event = format_args!("{group}/{name} ({kind}/{place})");
-    writeln!(out, "{done} {}", Shown(event))
+    writeln!(
+        out,
+        "{done} {}",
+        Shown(format_args!("{group}/{name} ({kind}/{place})"))
+    )
 }

@@ -55,8 +55,12 @@ impl Report {
         error: &Error,
     ) {
         let (dir, name) = (Lossy(dir), Lossy(name));
-        let text = format_args!("{dir}/{name}: {error}");
-        self.other(out, probe, kind(error), text);
+        self.other(
+            out,
+            probe,
+            kind(error),
+            format_args!("{dir}/{name}: {error}"),
+        );
     }
 
     /// Reports a failure that is not an [`Error`] of the library.

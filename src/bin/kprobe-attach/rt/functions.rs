@@ -130,7 +130,7 @@ fn keep_loop() {
     unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
 }
 
-/// A constructor of compiler_builtins, which asks whether the processor has atomic instructions,
+/// A constructor of `compiler_builtins`, which asks whether the processor has atomic instructions,
 /// refers to this function. The program runs no constructors, so nothing calls it: the outlined
 /// atomic operations use exclusive loads and stores, which every processor has.
 #[cfg(target_arch = "aarch64")]

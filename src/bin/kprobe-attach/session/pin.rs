@@ -106,8 +106,8 @@ pub(crate) fn report_dir(args: &Args<'_>, out: &mut Output, step: Step, dir: &CS
     };
     let (dir, name) = (Lossy(dir), ErrnoName(errno));
     let (probe, kind) = (args.probes().next(), (step, errno, cause));
-    let text = format_args!("{dir}: {name}: {why}");
-    args.report.other(out, probe, kind, text);
+    args.report
+        .other(out, probe, kind, format_args!("{dir}: {name}: {why}"));
 }
 
 impl Attached<'_> {
