@@ -44,7 +44,7 @@ unsafe fn fcntl_lock(file: BorrowedFd<'_>, command: u32, l_type: i16, byte: u64)
 pub(crate) fn lock_byte(file: BorrowedFd<'_>, byte: u64) -> Result<()> {
     // SAFETY: it is one of the two commands.
     match unsafe { fcntl_lock(file, F_OFD_SETLK, F_WRLCK, byte) } {
-        Err(Errno::AGAIN) if !is_byte_locked(file, byte)? => Ok(()),
+        Err(Errno::AGAIN) if other_lock(file, byte)? == F_RDLCK => Ok(()),
         locked => locked.map(drop),
     }
 }
@@ -55,10 +55,16 @@ pub(crate) fn unlock_byte(file: BorrowedFd<'_>, byte: u64) -> Result<()> {
     unsafe { fcntl_lock(file, F_OFD_SETLK, F_UNLCK, byte) }.map(drop)
 }
 
-/// Returns whether another open file description has locked a byte of a file. It asks for a shared
-/// lock, which another shared lock does not prevent.
+/// Returns whether another open file description has the lock on a byte of a file. A shared lock
+/// does not count.
 pub(crate) fn is_byte_locked(file: BorrowedFd<'_>, byte: u64) -> Result<bool> {
+    Ok(other_lock(file, byte)? == F_WRLCK)
+}
+
+/// Returns the type of the lock that another open file description has on a byte: `F_WRLCK`,
+/// `F_RDLCK`, or `F_UNLCK` for none.
+fn other_lock(file: BorrowedFd<'_>, byte: u64) -> Result<i16> {
     // SAFETY: it is one of the two commands.
-    let lock = unsafe { fcntl_lock(file, F_OFD_GETLK, F_RDLCK, byte) }?;
-    Ok(lock.l_type != F_UNLCK)
+    let lock = unsafe { fcntl_lock(file, F_OFD_GETLK, F_WRLCK, byte) }?;
+    Ok(lock.l_type)
 }
