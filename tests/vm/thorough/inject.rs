@@ -266,13 +266,6 @@ fn cycle(matrix: &Matrix<'_>, kernel: &Kernel, counter: &Counter, mode: AttachMo
                     assert_eq!(error.subject(), Some(FUNCTION));
                     Err(error)
                 }
-                // A reader's lock on an owner byte is this errno too, and it denies nothing.
-                (Some((injected, Step::CreateEvent)), Ok(link))
-                    if injected.failure.errno == Errno::AGAIN =>
-                {
-                    works(counter, link);
-                    Ok(())
-                }
                 (failing, attached) => {
                     panic!("{mode}: {:?}: {attached:?}", failing.map(|(_, step)| step))
                 }
