@@ -45,7 +45,7 @@ usage: ci/run.sh COMMAND
                        (KPROBE_ATTACH_EXTRA=DIR: its files are there under /extra)
   demo [KERNEL]        ci/demo.sh on KERNEL; unless named, on this machine if it can, else on 6.12
 Kernels are kept in KPROBE_ATTACH_CACHE (~/.cache/kprobe-attach). A machine may take
-KPROBE_ATTACH_TIMEOUT (600) seconds.
+KPROBE_ATTACH_TIMEOUT (900) seconds.
 EOF
 }
 
