@@ -209,7 +209,10 @@ cmd_arch() {
     arch_program x86_64-unknown-linux-musl 6.12
     arch_program thumbv7neon-unknown-linux-gnueabihf 6.1-armhf
     arch_program powerpc64le-unknown-linux-gnu 6.1-ppc64el
-    KPROBE_ATTACH_FILTER=$quick_filter arch_vm suites "${arch_suites[@]}"
+    # What hides and masks files was tried on amd64 kernels alone so far.
+    local skipped
+    skipped=$(printf ' --skip %s::' hostile names pins locks early truth suggestions terminal)
+    KPROBE_ATTACH_FILTER=$quick_filter$skipped arch_vm suites "${arch_suites[@]}"
     # Each has a sum.
     awk -v sum="$arch_sum" '
         FNR == 1 { files++ }

@@ -50,7 +50,7 @@ fn a_read_only_tracefs_is_erofs() {
 }
 
 /// Runs the program with at most so many file descriptors.
-fn with_descriptors(most: u64, args: &[&str]) -> std::process::Output {
+fn with_descriptors(most: libc::rlim_t, args: &[&str]) -> std::process::Output {
     let mut command = program();
     command.args(args);
     let limit = move || {
