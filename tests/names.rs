@@ -68,7 +68,7 @@ fn what_is_shown_for_people_has_a_sign_for_each_control_character() {
         text.starts_with(&format!("kprobe-attach: no command '{shown}'\n")),
         "{text}"
     );
-    // What is no control character stays: letters of any language.
+    // Other characters stay: letters of any language.
     let text = harmless(&run(&["Ünïcödé-日本".as_bytes()]));
     assert!(text.contains("'Ünïcödé-日本'"), "{text}");
 }

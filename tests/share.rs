@@ -70,15 +70,6 @@ fn options(entry: &CommandEntry) -> impl Iterator<Item = &'static OptionEntry> {
         .filter(move |option| option.commands.contains(command))
 }
 
-/// The words of a usage line behind the name of a command.
-const fn words(entry: &CommandEntry) -> &'static str {
-    match entry.words {
-        Words::Nothing => "",
-        Words::Probes => " PROBE...",
-        Words::ProbesAndCommand => " PROBE... [-- COMMAND...]",
-    }
-}
-
 /// The names of the attach modes.
 fn modes() -> String {
     AttachMode::ALL.map(AttachMode::name).join(" ")
@@ -92,7 +83,7 @@ fn man() -> String {
          .SH NAME\nkprobe-attach \\- attach BPF programs to kernel functions\n.SH SYNOPSIS\n"
     );
     for entry in &COMMANDS {
-        let (name, words) = (entry.name, escaped(words(entry)));
+        let (name, words) = (entry.name, escaped(entry.words.usage()));
         let line_break = if name == COMMANDS[0].name {
             ""
         } else {

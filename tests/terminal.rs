@@ -1,4 +1,4 @@
-//! What the program prints to a terminal: lines for people are broken at blanks.
+//! The program's output on a terminal: it breaks the lines for people at blanks.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

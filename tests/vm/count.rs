@@ -170,7 +170,7 @@ fn count_pins_counters_and_reads_them_again() {
         let [entry, exit] = &counts[..] else {
             panic!("{counts:?}");
         };
-        // What the options add stands in the text.
+        // The text contains what the options add.
         assert_eq!(entry["probe"], "kprobe/vfs_unlink,cookie=0x7,mode=link");
         assert_eq!(exit["probe"], "kretprobe/vfs_unlink,cookie=9");
         for (count, retprobe, cookie) in [(entry, false, 7), (exit, true, 9)] {

@@ -14,6 +14,7 @@ use crate::machine::{
     FUNCTION, KPROBE_EVENTS, PARANOID, TRACEFS, clean, json, kallsyms, mount, program, promised,
     unmount, with_own_mounts,
 };
+use crate::why::PROBES_BY_FTRACE;
 
 const KALLSYMS: &str = "/proc/kallsyms";
 const BLACKLIST: &str = "/sys/kernel/debug/kprobes/blacklist";
@@ -162,8 +163,11 @@ fn what_explain_reads_leaves_its_question_open() {
         is_open(&explanation, "available_filter_functions", what);
     });
     // Where the kernel places no probe by ftrace, its switch is not asked for.
-    let by_ftrace = cfg!(not(any(target_arch = "aarch64", target_arch = "arm")));
-    let switches = [ARMED, FTRACE].into_iter().take(1 + usize::from(by_ftrace));
+    let switches = if PROBES_BY_FTRACE {
+        &[ARMED, FTRACE][..]
+    } else {
+        &[ARMED]
+    };
     for file in switches {
         masked(file, "0\n", |what| {
             let explanation = explain(FUNCTION, what);

@@ -78,4 +78,5 @@ fn symbol(name: &str) -> Target<'_> {
 const ENTRY: KprobeOpts = KprobeOpts::new();
 
 /// Whether a probe at a function's entry is by ftrace.
-const PROBES_BY_FTRACE: bool = cfg!(not(any(target_arch = "aarch64", target_arch = "arm")));
+pub(crate) const PROBES_BY_FTRACE: bool =
+    cfg!(not(any(target_arch = "aarch64", target_arch = "arm")));

@@ -25,11 +25,7 @@ impl fmt::Display for Help {
                 kprobe-attach COMMAND --help lists the options of a command.\n"
             );
         };
-        let words = match entry.words {
-            Words::Nothing => "",
-            Words::Probes => " PROBE...",
-            Words::ProbesAndCommand => " PROBE... [-- COMMAND...]",
-        };
+        let words = entry.words.usage();
         let CommandEntry { name, about, .. } = entry;
         write!(
             f,

@@ -268,6 +268,17 @@ pub(crate) const STATUS: &str = "\
 that of the COMMAND after --, or 128+N if signal N ended it; else 0 for success, 1 for a failure, \
 2 for wrong usage.";
 
+impl Words {
+    /// Returns the words of a usage line, after the name of the command and its options.
+    pub(crate) const fn usage(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Probes => " PROBE...",
+            Self::ProbesAndCommand => " PROBE... [-- COMMAND...]",
+        }
+    }
+}
+
 impl CommandEntry {
     /// Finds the command of this name.
     pub(crate) fn of(name: &[u8]) -> Option<&'static Self> {
