@@ -32,6 +32,7 @@ mod pins;
 mod pressure;
 mod private_mount;
 mod privileges;
+mod stopping;
 mod suggestions;
 mod sweep;
 mod terminal;

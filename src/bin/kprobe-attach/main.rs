@@ -22,14 +22,19 @@ use rt::Start;
 
 /// Runs the program, from its first argument to its exit status.
 fn main(start: &Start) -> u8 {
-    let mut args = Args::new(start);
     let mut out = Output::stdout();
+    let status = run(start, &mut out);
+    out.check().map_or(FAILURE, |()| status)
+}
+
+fn run(start: &Start, out: &mut Output) -> u8 {
+    let mut args = Args::new(start);
     let entry = match args.parse() {
         Ok(Request::Help(about)) => {
             out.break_lines();
-            return print(&mut out, &Help(about));
+            return print(out, &Help(about));
         }
-        Ok(Request::Version) => return print(&mut out, &VERSION),
+        Ok(Request::Version) => return print(out, &VERSION),
         Ok(Request::Run(entry)) => entry,
         Err((usage, about)) => {
             let (name, blank) = about.map_or(("", ""), |entry| (entry.name, " "));
@@ -42,7 +47,7 @@ fn main(start: &Start) -> u8 {
     if args.report.json {
         out.keep_lines();
     }
-    if session::check(&args, &mut out).is_err() {
+    if session::check(&args, out).is_err() {
         return USAGE;
     }
     let run: Run = match entry.command {
@@ -58,7 +63,7 @@ fn main(start: &Start) -> u8 {
     };
     // A file system that is not mounted is used as a detached mount.
     let kernel = Kernel::with_detached_mounts();
-    run(start, &args, &kernel, &mut out).unwrap_or(FAILURE)
+    run(start, &args, &kernel, out).unwrap_or(FAILURE)
 }
 
 /// Runs a command. Returns the exit status, or an error that it has reported.

@@ -1,7 +1,6 @@
 //! The arguments, parsed.
 
 use core::ffi::CStr;
-use core::time::Duration;
 
 use kprobe_attach::AttachMode;
 use kprobe_attach::request::{ParseError, Probe};
@@ -136,7 +135,7 @@ impl<'a> Args<'a> {
             Value::Time | Value::Interval => {
                 let may_be_zero = matches!(entry.value, Value::Time);
                 seconds(value)
-                    .filter(|time| may_be_zero || !time.is_zero())
+                    .filter(|time| may_be_zero || *time != 0)
                     .ok_or(Usage::BadTime(name, value))?;
             }
             Value::Key => {
@@ -181,8 +180,8 @@ impl<'a> Args<'a> {
         self.given.get(option as usize).copied().flatten()
     }
 
-    /// Returns the value of an option that is a time.
-    pub(crate) fn time(&self, option: Opt) -> Option<Duration> {
+    /// Returns the value of an option that is a time, in nanoseconds.
+    pub(crate) fn time(&self, option: Opt) -> Option<u64> {
         seconds(self.value(option)?)
     }
 
@@ -250,8 +249,8 @@ impl<'a> Iterator for Probes<'a> {
     }
 }
 
-/// Reads seconds, with at most nine digits after the point.
-fn seconds(text: &CStr) -> Option<Duration> {
+/// Reads seconds, with at most nine digits after the point. Returns nanoseconds.
+fn seconds(text: &CStr) -> Option<u64> {
     let text = text.to_bytes();
     let point = text.iter().position(|byte| *byte == b'.');
     let (whole, fraction) = match point {
@@ -261,7 +260,7 @@ fn seconds(text: &CStr) -> Option<Duration> {
     let whole = decimal(whole)?;
     let missing_digits = 9_usize.checked_sub(fraction.len())?;
     let nanos = (0..missing_digits).fold(decimal(fraction)?, |number, _| number * 10);
-    Some(Duration::from_nanos(whole * 1_000_000_000 + nanos))
+    Some(whole * 1_000_000_000 + nanos)
 }
 
 /// Reads a decimal number of 32 bits.

@@ -260,8 +260,8 @@ kretprobe, a key offset, cookie, mode or maxactive. The flag retprobe has no val
 
 /// How long probes stay attached.
 pub(crate) const HELD: &str = "\
-Probes are detached when COMMAND ends, the time is up, or a signal comes. A COMMAND that still \
-runs is then sent SIGTERM and waited for.";
+Probes are detached when COMMAND ends, the time is up, or any signal comes that ends a process. A \
+COMMAND that still runs is then sent SIGTERM and waited for.";
 
 /// The exit statuses.
 pub(crate) const STATUS: &str = "\

@@ -22,7 +22,7 @@ pub(crate) fn run(
     kernel: &Kernel,
     out: &mut Output,
 ) -> Result<u8, ()> {
-    let mut hold = Hold::new(start)?;
+    let mut hold = Hold::new(start, args)?;
     let program = open(args.value(Opt::Program).unwrap_or_default()).map_err(|error| {
         // A person gets one message, and a script gets a line for each probe.
         let reports = if args.report.json {
@@ -37,17 +37,20 @@ pub(crate) fn run(
     kernel.ask_with(&program);
     // One program serves all probes.
     session::plan(args, kernel, out, 0)?;
-    let session = Session::attach(args, kernel, out, &mut |_, _| Ok(Source::Given(&program)))?;
+    let mut session = Session::attach(args, kernel, out, &mut |_, _| Ok(Source::Given(&program)))?;
     if let Some(dir) = args.value(Opt::Pin) {
         // The pins hold the links when the file descriptors are closed.
         return pin_all(args, out, dir, &session).map(|()| 0);
     }
-    let waited = print_all(args, out, &session).and_then(|()| {
+    hold.begin(args, out);
+    let printed = print_all(args, out, &session);
+    if printed.is_ok() {
         announce(args);
-        hold.wait(args, None, || true)
-    });
-    let ended = session.end(args, out, hold);
-    waited.and(ended)
+        hold.wait(out, None, &mut |_| true);
+    }
+    let detached = session.detach(args, out);
+    let status = hold.finish(args);
+    printed.and(detached).map(|()| status)
 }
 
 /// Opens a program by `id:N`, or by the path of its pin.

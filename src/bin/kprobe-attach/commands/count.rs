@@ -2,7 +2,6 @@
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
-use core::time::Duration;
 
 use kprobe_attach::bpf::{Array, kern_version};
 use kprobe_attach::explain::switched_off;
@@ -11,16 +10,18 @@ use kprobe_attach::{Errno, Error, Kernel};
 
 use super::table::{ROW, missed, print_counts, print_head};
 use crate::cli::{Args, Opt};
-use crate::out::{Decimal, Output, message};
+use crate::out::{Decimal, Output, notice};
 use crate::programs::Counter;
 use crate::rt::Start;
-use crate::session::{self, Attached, Hold, Session, Source, announce, labelled_counter, pin_all};
+use crate::session::{
+    self, Attached, Counts, Hold, Session, Source, announce, labelled_counter, pin_all,
+};
 
 /// The number of file descriptors that a counter holds: the program and its array.
 const OF_COUNTER: u64 = 2;
 
-/// The time after which a table on a terminal is drawn again.
-const REFRESH: Duration = Duration::from_secs(1);
+/// The nanoseconds after which a table on a terminal is drawn again.
+const REFRESH: u64 = 1_000_000_000;
 
 /// Counts the hits of every probe, and prints them or leaves counters pinned. Returns the exit
 /// status of the command.
@@ -34,44 +35,52 @@ pub(crate) fn run(
     kernel: &Kernel,
     out: &mut Output,
 ) -> Result<u8, ()> {
-    let mut hold = Hold::new(start)?;
+    let mut hold = Hold::new(start, args)?;
     session::plan(args, kernel, out, OF_COUNTER)?;
     let array: MakeArray = match args.value(Opt::Pin) {
         Some(_) => labelled_counter,
         None => |_, _| Array::create(1),
     };
-    let session = Session::attach(args, kernel, out, &mut |text, probe| {
+    let mut session = Session::attach(args, kernel, out, &mut |text, probe| {
         let counter = load(start, array(text, probe)?)?;
         Ok(Source::BuiltIn(counter))
     })?;
     if let Some(dir) = args.value(Opt::Pin) {
         return pin_all(args, out, dir, &session).map(|()| 0);
     }
+    hold.begin(args, out);
     announce(args);
     if let Some(switch) = switched_off() {
-        message(format_args!("{switch}"));
+        notice(format_args!("{switch}"));
     }
 
     // The table would be drawn over a command's own output. A row that wraps or scrolls away cannot
     // be reached by moving the cursor up.
-    let probes = args.probe_count;
-    let rows = probes + 2;
-    let live = !args.report.json && args.run.is_none() && out.fits(start, rows, column(args) + ROW);
+    let rows = args.probe_count + 2;
+    let width = column(args);
+    let live = !args.report.json && args.run.is_none() && out.fits(start, rows, width + ROW);
     let interval = args.time(Opt::Interval).or(live.then_some(REFRESH));
     let mut drawn = false;
-    let waited = hold.wait(args, interval, || {
-        if drawn && live {
-            up(out, probes);
-        }
+    let mut print = |out: &mut Output, session: &Session<'_>| {
+        let between = match (drawn, args.report.json) {
+            (true, false) if live => up(out, args.probe_count),
+            (true, false) => out.write_char('\n'),
+            _ => Ok(()),
+        };
         drawn = true;
-        print(args, out, kernel, &session).is_ok()
+        between.map_err(|fmt::Error| ())?;
+        print(args, out, width, session)
+    };
+    hold.wait(out, interval, &mut |out| {
+        let read = read(args, out, kernel, &mut session);
+        read.and_then(|()| print(out, &session)).is_ok()
     });
-    if drawn && live {
-        up(out, probes);
-    }
-    let printed = print(args, out, kernel, &session);
-    let ended = session.end(args, out, hold);
-    waited.and(printed).and(ended)
+    // A link reports its misses only while it is attached.
+    let read = read(args, out, kernel, &mut session);
+    let detached = session.detach(args, out);
+    let printed = read.and_then(|()| print(out, &session));
+    let status = hold.finish(args);
+    printed.and(detached).map(|()| status)
 }
 
 /// Makes the array that a probe is counted in.
@@ -92,9 +101,8 @@ fn load(start: &Start, hits: Array) -> Result<Counter, Error> {
 
 /// Moves the cursor back to the start of the table, and clears the screen from there. The terminal
 /// may have echoed a key there.
-fn up(out: &mut Output, probes: usize) {
-    // If this fails, printing the table fails too.
-    let _ = write!(out, "\x1b[{}A\x1b[J\r", Decimal(probes as u64 + 1));
+fn up(out: &mut Output, probes: usize) -> fmt::Result {
+    write!(out, "\x1b[{}A\x1b[J\r", Decimal(probes as u64 + 1))
 }
 
 /// The least and the largest width of the column of probes. A longer text moves its row to the
@@ -108,28 +116,48 @@ fn column(args: &Args<'_>) -> usize {
     widths.max().unwrap_or_default().clamp(MIN_WIDTH, MAX_WIDTH)
 }
 
-/// Prints the counts: a table, or a line of JSON for each probe.
-fn print(
+/// Reads the counts of every probe.
+fn read(
     args: &Args<'_>,
     out: &mut Output,
     kernel: &Kernel,
-    session: &Session<'_>,
+    session: &mut Session<'_>,
 ) -> Result<(), ()> {
-    let width = column(args);
-    print_head(args, out, width)?;
-    for attached in session.iter() {
-        let Some(Counter { program, hits }) = attached.counter() else {
+    for attached in session.iter_mut() {
+        let (Some(Counter { program, hits }), Some(link)) = (attached.counter(), &attached.link)
+        else {
             continue;
         };
-        let Attached {
-            text, probe, link, ..
-        } = attached;
         let hits = hits.get(0);
-        let hits = hits.map_err(|error| args.report.error(out, Some(text), &error))?;
+        let hits = hits.map_err(|error| args.report.error(out, Some(attached.text), &error))?;
         // A count that cannot be read is shown as unknown.
         let by_probe = kernel.missed(link).unwrap_or(None);
-        let counts = (Some(link.mode()), hits, missed(by_probe, Some(program)));
-        print_counts(args, out, width, text, probe, counts)?;
+        attached.counts = Counts {
+            mode: Some(link.mode()),
+            hits,
+            missed: missed(by_probe, Some(program)),
+        };
+    }
+    Ok(())
+}
+
+/// Prints the counts as a table, or as a line of JSON for each probe.
+fn print(args: &Args<'_>, out: &mut Output, width: usize, session: &Session<'_>) -> Result<(), ()> {
+    print_head(args, out, width)?;
+    for (index, attached) in (1..).zip(session.iter()) {
+        let Attached {
+            text,
+            probe,
+            counts,
+            ..
+        } = attached;
+        // A script sees by this field that the round is complete.
+        let last = if index == args.probe_count {
+            ",\"last\":true"
+        } else {
+            ",\"last\":false"
+        };
+        print_counts(args, out, width, text, probe, (*counts, last))?;
     }
     out.flush().map_err(|fmt::Error| ())
 }

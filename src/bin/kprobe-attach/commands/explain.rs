@@ -8,7 +8,7 @@ use kprobe_attach::{AttachMode, Error, Kernel};
 
 use crate::cli::{Args, FAILURE};
 use crate::out::{Json, Lossy, OrNull, Output, Shown};
-use crate::rt::Start;
+use crate::rt::{Start, hold_signals, restore_signals};
 
 /// Explains every probe. Returns 1 if one of them would not attach.
 ///
@@ -24,7 +24,10 @@ fn explain(args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, fmt
     for text in args.probes() {
         // All probes have been read before.
         let Ok(probe) = args.read(text) else { continue };
+        // The trial attaches a probe for a moment. A signal must not end the program meanwhile.
+        let mask = hold_signals();
         let explanation = kernel.explain(probe.target, &probe.opts);
+        restore_signals(mask);
         print(args, out, text, &explanation)?;
         if explanation.refusal().is_some() {
             status = FAILURE;

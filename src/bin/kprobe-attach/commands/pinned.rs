@@ -12,7 +12,7 @@ use super::table::{missed, print_counts, print_head};
 use crate::cli::{Args, Opt};
 use crate::out::Output;
 use crate::rt::Start;
-use crate::session::{for_each_counter, label, report_dir};
+use crate::session::{Counts, for_each_counter, label, report_dir};
 
 /// The width of the column of probes. The probes come one by one, so it is fixed.
 const PINNED_WIDTH: usize = 24;
@@ -66,7 +66,10 @@ fn print_pin(
         Ok(hits) => hits,
     };
     let counts = match KprobeLink::open_pinned(link) {
-        Err(error) if error.errno() == Errno::NOENT => (None, hits, None),
+        Err(error) if error.errno() == Errno::NOENT => Counts {
+            hits,
+            ..Counts::default()
+        },
         Err(error) => return failed(link, error),
         Ok(link) => {
             let (by_probe, program) = link.info().map_or((None, None), |info| {
@@ -74,8 +77,13 @@ fn print_pin(
                 let program = info.prog_id.and_then(|id| Program::open_id(id).ok());
                 (info.missed, program)
             });
-            (Some(link.mode()), hits, missed(by_probe, program.as_ref()))
+            let missed = missed(by_probe, program.as_ref());
+            Counts {
+                mode: Some(link.mode()),
+                hits,
+                missed,
+            }
         }
     };
-    print_counts(args, out, PINNED_WIDTH, text, &probe, counts)
+    print_counts(args, out, PINNED_WIDTH, text, &probe, (counts, ""))
 }

@@ -9,7 +9,7 @@ use kprobe_attach::request::Probe;
 
 use crate::cli::Args;
 use crate::out::{Blanks, Decimal, Json, Lossy, OrNull, Output, Shown};
-use crate::session::probe_fields;
+use crate::session::{Counts, probe_fields};
 
 /// The width of a row without the column of probes.
 pub(super) const ROW: usize = 2 + 11 + 2 + 12 + 2 + 8;
@@ -29,20 +29,21 @@ pub(super) fn print_head(args: &Args<'_>, out: &mut Output, width: usize) -> Res
     row(out, c"PROBE", width, &"MODE", &"HITS", &"MISSED").map_err(|fmt::Error| ())
 }
 
-/// Prints the mode, the hits and the misses of a probe.
+/// Prints the mode, the hits and the misses of a probe. In JSON, `last` follows them.
 pub(super) fn print_counts(
     args: &Args<'_>,
     out: &mut Output,
     width: usize,
     text: &CStr,
     probe: &Probe<'_>,
-    (mode, hits, missed): (Option<AttachMode>, u64, Option<u64>),
+    (counts, last): (Counts, &str),
 ) -> Result<(), ()> {
+    let Counts { mode, hits, missed } = counts;
     let (hits, missed) = (Decimal(hits), missed.map(Decimal));
     let printed = if args.report.json {
         write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))
             .and_then(|()| probe_fields(out, probe, mode))
-            .and_then(|()| write!(out, r#","hits":{hits},"missed":{}"#, OrNull(missed)))
+            .and_then(|()| write!(out, r#","hits":{hits},"missed":{}{last}"#, OrNull(missed)))
             .and_then(|()| match missed {
                 Some(_) => out.write_str("}\n"),
                 None => writeln!(out, r#","why":{}}}"#, Json(why(mode))),

@@ -9,4 +9,4 @@ mod stream;
 pub(crate) use format::{Blanks, Json, Lossy, OrNull, Shown};
 pub(crate) use numbers::{Decimal, Hex};
 pub(crate) use report::Report;
-pub(crate) use stream::{Output, bug, message, message_of_names};
+pub(crate) use stream::{Output, bug, message, message_of_names, notice};

@@ -3,13 +3,18 @@
 use core::fmt::{self, Write};
 
 use kprobe_attach::Errno;
+use kprobe_attach::error::ErrnoName;
 use rustix::event::{PollFd, PollFlags};
 
 use super::format::Shown;
-use crate::rt::{Start, standard_fd};
+use crate::rt::{Ends, NEVER, Start, TICK, forget_broken_pipe, now, standard_fd, ticking};
 
 /// One write then holds the lines of eight probes, in JSON too.
 const BUFFER_LEN: usize = 1280;
+
+/// The nanoseconds for which the program waits at its end if nobody reads: of results, and of a
+/// message. It ends within a second even if results and two messages are dropped.
+const PATIENCE: [u64; 2] = [400_000_000, 150_000_000];
 
 /// Buffers text for a standard file descriptor. It breaks the lines for a terminal at blanks.
 #[derive(Debug)]
@@ -17,7 +22,10 @@ pub(crate) struct Output {
     fd: u8,
     buffer: [u8; BUFFER_LEN],
     filled: usize,
-    failed: bool,
+    /// What ends the program. From then on it does not wait for a reader that reads nothing.
+    pub(crate) ends: Ends,
+    /// The reason why nothing is written any more.
+    failed: Option<Errno>,
     /// The columns of the terminal, or 0 if lines are not broken.
     width: usize,
     /// The number of columns that the line fills so far.
@@ -34,16 +42,17 @@ pub(crate) struct Output {
 impl Output {
     /// Makes the buffer of standard output.
     pub(crate) fn stdout() -> Self {
-        Self::new(1)
+        Self::new(1, NEVER)
     }
 
-    fn new(fd: u8) -> Self {
+    fn new(fd: u8, until: u64) -> Self {
         let size = rustix::termios::tcgetwinsize(standard_fd(fd));
         Self {
             fd,
             buffer: [0; BUFFER_LEN],
             filled: 0,
-            failed: false,
+            ends: Ends::at(until),
+            failed: None,
             width: size.map_or(0, |size| size.ws_col.into()),
             column: 0,
             blanks: 0,
@@ -127,26 +136,63 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// The output cannot be written: the reader of a pipe is gone, or a disk is full.
+    /// The output cannot be written: the reader of a pipe is gone, a disk is full, the file
+    /// descriptor is closed, or nobody reads and the program ends.
     pub(crate) fn flush(&mut self) -> Result<(), fmt::Error> {
+        let fd = standard_fd(self.fd);
         let mut rest = self.buffer.get(..self.filled).unwrap_or_default();
-        while !rest.is_empty() && !self.failed {
-            match rustix::io::write(standard_fd(self.fd), rest) {
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    // Somebody made it non-blocking. If waiting fails, the next write reports it.
-                    let fd = standard_fd(self.fd);
-                    let _ = rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
+        let [of_results, of_messages] = PATIENCE;
+        let patience = if self.fd == 1 {
+            of_results
+        } else {
+            of_messages
+        };
+        let mut since = now();
+        while !rest.is_empty() && self.failed.is_none() {
+            match ticking(|| rustix::io::write(fd, rest)) {
+                Ok(written) => {
+                    rest = rest.get(written..).unwrap_or_default();
+                    since = now();
                 }
-                // It was closed when this program started: nobody wants the output.
-                Err(Errno::BADF) => break,
-                Err(_) => self.failed = true,
+                Err(errno @ (Errno::INTR | Errno::AGAIN)) => {
+                    if errno == Errno::AGAIN {
+                        // Somebody made it non-blocking. If waiting fails, the next write reports it.
+                        let fds = &mut [PollFd::new(&fd, PollFlags::OUT)];
+                        let _ = rustix::event::poll(fds, Some(&TICK));
+                    }
+                    if now() - since >= patience && self.ends.have_come() {
+                        self.failed = Some(Errno::AGAIN);
+                    }
+                }
+                Err(errno) => {
+                    if errno == Errno::PIPE {
+                        forget_broken_pipe();
+                    }
+                    self.failed = Some(errno);
+                }
             }
         }
         self.filled = 0;
         self.gap = None;
-        if self.failed { Err(fmt::Error) } else { Ok(()) }
+        self.failed.map_or(Ok(()), |_| Err(fmt::Error))
+    }
+
+    /// Reports why output was lost, if it was. The reader of a pipe that is gone knows.
+    ///
+    /// # Errors
+    ///
+    /// Output was lost.
+    pub(crate) fn check(&self) -> Result<(), fmt::Error> {
+        let Some(errno) = self.failed else {
+            return Ok(());
+        };
+        if errno != Errno::PIPE {
+            notice(format_args!(
+                "standard output: {}: output is lost",
+                ErrnoName(errno)
+            ));
+        }
+        Err(fmt::Error)
     }
 }
 
@@ -170,7 +216,16 @@ impl Write for Output {
 
 /// Prints a message for people on standard error.
 pub(crate) fn message(text: fmt::Arguments<'_>) {
-    let mut stderr = Output::new(2);
+    say(text, NEVER);
+}
+
+/// Prints a message that delays nothing: while probes are held, it is dropped if nobody reads it.
+pub(crate) fn notice(text: fmt::Arguments<'_>) {
+    say(text, 0);
+}
+
+fn say(text: fmt::Arguments<'_>, until: u64) {
+    let mut stderr = Output::new(2, until);
     // If this fails, there is nobody to report it to.
     let _ = writeln!(stderr, "kprobe-attach: {text}").and_then(|()| stderr.flush());
 }

@@ -12,7 +12,7 @@ pub(crate) fn standard_fd(fd: u8) -> BorrowedFd<'static> {
 
 /// Opens the file descriptors 0, 1 and 2 that are closed, as they are for an init without a
 /// console. Otherwise a map or a link could get such a number, and be written to as if it were the
-/// output.
+/// output. A command does not get them.
 pub(super) fn open_standard_fds() {
     for fd in 0..=2 {
         // SAFETY: it is only asked whether this file descriptor is open.
@@ -20,7 +20,8 @@ pub(super) fn open_standard_fds() {
         if rustix::io::fcntl_getfd(borrowed) == Err(Errno::BADF) {
             // The root directory always exists, and refuses to be read and written. It gets the
             // lowest free number, which is `fd`.
-            if let Ok(root) = rustix::fs::open(c"/", OFlags::PATH, Mode::empty()) {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            if let Ok(root) = rustix::fs::open(c"/", flags, Mode::empty()) {
                 core::mem::forget(root);
             }
         }

@@ -15,6 +15,7 @@
 #[path = "../../../sys/arch/mod.rs"]
 mod arch;
 mod clock;
+mod ends;
 mod entry;
 mod fds;
 mod functions;
@@ -23,9 +24,13 @@ mod signals;
 mod slots;
 mod start;
 
-pub(crate) use clock::monotonic_clock;
+pub(crate) use clock::{NEVER, now};
+pub(crate) use ends::Ends;
 pub(crate) use fds::standard_fd;
-pub(crate) use process::{exit, spawn};
-pub(crate) use signals::Signals;
+pub(crate) use process::{exit, fork_command};
+pub(crate) use signals::{
+    TICK, forget_broken_pipe, hold_signals, is_end_asked, is_ignored, restore_signals,
+    take_signals, ticking, wait_for_signal,
+};
 pub(crate) use slots::Slots;
 pub(crate) use start::Start;

@@ -1,31 +1,35 @@
 //! Processes: starting a command, and the end of this one.
 
 use core::ffi::CStr;
+use core::ptr;
 
-use linux_raw_sys::general::{__NR_clone, __NR_execve, __NR_exit_group, SIGCHLD};
+use linux_raw_sys::general::{
+    __NR_clone, __NR_execve, __NR_exit_group, __NR_waitid, P_PID, SIGCHLD, WEXITED, WNOHANG,
+    WNOWAIT,
+};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
 use super::arch;
-use super::signals::Signals;
+use super::signals::{SignalSet, restore_signals};
 use super::start::Start;
 
-/// Starts a command, which it looks for in `PATH` as a shell does. It undoes the signal mask of
-/// [`Signals::block`]. The command's arguments are those of this program from `first` on.
+/// Forks a child, and returns a pipe to it. When a byte is written to the pipe, the child becomes a
+/// command, which it looks for in `PATH` as a shell does. When the pipe is closed, the child ends.
+/// The command's arguments are those of this program from `first` on.
 ///
-/// It returns when the child has become the command. Before that, the child's copies of this
-/// program's file descriptors would keep alive what is detached here. A child that cannot become
-/// the command calls `failed`. It ends with 127 if there is no such command, and otherwise with
-/// 126.
-pub(crate) fn spawn(
+/// The child gets the signal mask `mask`. Called before anything else, it gives the command what
+/// this program was started with, and nothing of its own. A child that cannot become the command
+/// calls `failed`. It ends with 127 if there is no such command, and otherwise with 126.
+pub(crate) fn fork_command(
     start: &Start,
     first: usize,
-    signals: &Signals,
+    mask: SignalSet,
     failed: &dyn Fn(&CStr, Errno),
-) -> Result<Pid, Errno> {
-    let command = start.arg(first).unwrap_or_default();
-    let (closed_by_exec, held_until_exec) = pipe_with(PipeFlags::CLOEXEC)?;
+) -> Result<(Pid, OwnedFd), Errno> {
+    let (go, say_go) = pipe_with(PipeFlags::CLOEXEC)?;
     // SAFETY: clone without a new stack is fork(2): the child has a copy of everything, and
     // shares nothing.
     let pid = unsafe { arch::syscall5(__NR_clone, arch::clone_args(SIGCHLD)) };
@@ -34,15 +38,29 @@ pub(crate) fn spawn(
         return Err(Errno::from_raw_os_error(-pid));
     }
     if let Some(pid) = Pid::from_raw(pid) {
-        drop(held_until_exec);
-        // The pipe ends when the child executes the command or exits. Nobody writes to it.
-        let _ = rustix::io::read(&closed_by_exec, &mut [0; 1]);
-        return Ok(pid);
+        return Ok((pid, say_go));
     }
-    signals.restore();
+    restore_signals(mask);
+    drop(say_go);
+    if rustix::io::read(&go, &mut [0; 1]) != Ok(1) {
+        exit(0);
+    }
+    let command = start.arg(first).unwrap_or_default();
     let errno = exec(start, command, first);
     failed(command, errno);
     exit(if errno == Errno::NOENT { 127 } else { 126 })
+}
+
+/// Returns whether a child has ended. Its status can still be waited for.
+pub(super) fn has_ended(child: Pid) -> bool {
+    let mut info = [0_u32; 32];
+    let pid = child.as_raw_pid().unsigned_abs() as usize;
+    let info_at = ptr::from_mut(&mut info).expose_provenance();
+    let options = (WEXITED | WNOHANG | WNOWAIT) as usize;
+    // SAFETY: a siginfo_t is 128 bytes, and is written to `info`.
+    let answer = unsafe { arch::syscall5(__NR_waitid, [P_PID as usize, pid, info_at, options, 0]) };
+    let [signal, ..] = info;
+    answer != 0 || signal != 0
 }
 
 fn exec(start: &Start, command: &CStr, first: usize) -> Errno {

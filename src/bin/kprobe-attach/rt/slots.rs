@@ -66,11 +66,10 @@ impl<T> Slots<T> {
         unsafe { core::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
     }
 
-    /// Removes the items of the list, first to last.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
-        let (memory, len) = (self.memory, core::mem::take(&mut self.len));
-        // SAFETY: the first `len` items were there, and do not count any more; each is read once.
-        (0..len).map(move |index| unsafe { memory.add(index).read() })
+    /// Returns the items, which can be changed.
+    pub(crate) const fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: the first `len` items are there, and nobody else has them while this is borrowed.
+        unsafe { core::slice::from_raw_parts_mut(self.memory.as_ptr(), self.len) }
     }
 }
 

@@ -6,11 +6,10 @@ use kprobe_attach::bpf::Program;
 use kprobe_attach::error::ErrnoName;
 use kprobe_attach::fd::{AsFd, BorrowedFd};
 use kprobe_attach::request::Probe;
-use kprobe_attach::{Error, Kernel, KprobeLink};
+use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink};
 
-use super::hold::Hold;
 use super::probes::for_all;
-use crate::cli::{Args, Opt};
+use crate::cli::Args;
 use crate::out::{Output, message};
 use crate::programs::Counter;
 use crate::rt::Slots;
@@ -21,8 +20,21 @@ pub(crate) struct Attached<'a> {
     /// The probe as it was given.
     pub(crate) text: &'a CStr,
     pub(crate) probe: Probe<'a>,
-    pub(crate) link: KprobeLink,
+    /// The link, until it is detached.
+    pub(crate) link: Option<KprobeLink>,
     pub(crate) source: Source<'a>,
+    /// The counts as they were last read.
+    pub(crate) counts: Counts,
+}
+
+/// Holds the counts of a probe.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// The mode of the link, if there is one.
+    pub(crate) mode: Option<AttachMode>,
+    pub(crate) hits: u64,
+    /// The hits that were not counted, if the kernel reports them.
+    pub(crate) missed: Option<u64>,
 }
 
 /// The program that is attached to a probe.
@@ -84,8 +96,9 @@ impl<'a> Session<'a> {
                 Ok(link) => attached.push(Attached {
                     text,
                     probe: *probe,
-                    link,
+                    link: Some(link),
                     source,
+                    counts: Counts::default(),
                 }),
                 Err(error) => return Err(error),
             }
@@ -99,28 +112,26 @@ impl<'a> Session<'a> {
         self.attached.as_slice().iter()
     }
 
-    /// Detaches every probe, prints a message, and ends the command. Returns its exit status.
+    /// Returns the probes, which can be changed.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Attached<'a>> {
+        self.attached.as_mut_slice().iter_mut()
+    }
+
+    /// Detaches every probe. From then on the program does not wait for a reader that reads nothing.
     ///
     /// # Errors
     ///
     /// One or more probes left something behind, and each has been reported.
-    pub(crate) fn end(
-        mut self,
-        args: &Args<'_>,
-        out: &mut Output,
-        hold: Hold<'_>,
-    ) -> Result<u8, ()> {
+    pub(crate) fn detach(&mut self, args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
+        out.ends.until = 0;
         let mut all = Ok(());
-        for Attached { text, link, .. } in self.attached.drain() {
-            if let Err(error) = link.detach() {
-                args.report.error(out, Some(text), &error);
+        for attached in self.iter_mut() {
+            let detached = attached.link.take().map_or(Ok(()), KprobeLink::detach);
+            if let Err(error) = detached {
+                args.report.error(out, Some(attached.text), &error);
                 all = Err(());
             }
         }
-        if !args.has(Opt::Quiet) {
-            message(format_args!("detached"));
-        }
-        let status = hold.finish();
-        all.map(|()| status)
+        all
     }
 }

@@ -1,123 +1,134 @@
 //! Holding probes attached: until the command ends, the time is up, or a signal comes.
 
 use core::ffi::CStr;
-use core::time::Duration;
 
-use linux_raw_sys::general::{SIGCHLD, SIGPIPE};
+use linux_raw_sys::general::SIGCHLD;
+use rustix::fd::OwnedFd;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
-use rustix::time::Timespec;
 
 use kprobe_attach::error::ErrnoName;
 
 use crate::cli::{Args, Opt};
-use crate::out::{Lossy, message, message_of_names};
-use crate::rt::{Signals, Start, spawn};
+use crate::out::{Lossy, Output, message, message_of_names, notice};
+use crate::rt::{
+    Ends, NEVER, Start, fork_command, hold_signals, now, take_signals, wait_for_signal,
+};
 
 /// A command that runs while the probes are attached.
 #[derive(Debug)]
 struct Child {
     pid: Pid,
+    /// The pipe by which it is told to begin.
+    go: Option<OwnedFd>,
     status: Option<u8>,
 }
 
 /// Holds the probes attached, until a signal, the time or the command ends it.
 #[derive(Debug)]
-pub(crate) struct Hold<'a> {
-    start: &'a Start,
-    signals: Signals,
+pub(crate) struct Hold {
     child: Option<Child>,
 }
 
-impl<'a> Hold<'a> {
-    /// Holds back the signals that would end the program, so that it detaches first.
+impl Hold {
+    /// Holds back the signals that would end the program, so that it detaches first. It also makes
+    /// the process of the command, which does not begin yet.
     ///
     /// # Errors
     ///
-    /// The kernel has no 64-bit time, and it has been reported.
-    pub(crate) fn new(start: &'a Start) -> Result<Self, ()> {
-        if crate::rt::monotonic_clock().is_none() {
+    /// The kernel has no 64-bit time, or makes no new process, and it has been reported.
+    pub(crate) fn new(start: &Start, args: &Args<'_>) -> Result<Self, ()> {
+        if now() == 0 {
             message(format_args!("this kernel has no 64-bit time (Linux 5.1)"));
             return Err(());
         }
-        Ok(Self {
-            start,
-            signals: Signals::block(),
-            child: None,
-        })
-    }
-
-    /// Starts the command if there is one, and waits for the end. Every `interval` it calls `tick`,
-    /// which can end the wait by returning false.
-    ///
-    /// # Errors
-    ///
-    /// The command was not started.
-    pub(crate) fn wait(
-        &mut self,
-        args: &Args<'_>,
-        interval: Option<Duration>,
-        mut tick: impl FnMut() -> bool,
-    ) -> Result<(), ()> {
+        let mask = hold_signals();
+        let mut child = None;
         if let Some(first) = args.run {
             let failed = |command: &CStr, errno| {
                 message_of_names(format_args!("{}: {}", Lossy(command), ErrnoName(errno)));
             };
-            match spawn(self.start, first, &self.signals, &failed) {
-                Ok(pid) => self.child = Some(Child { pid, status: None }),
-                Err(errno) => {
-                    message(format_args!("no new process: {}", ErrnoName(errno)));
-                    return Err(());
-                }
-            }
+            let (pid, go) = fork_command(start, first, mask, &failed).map_err(|errno| {
+                message(format_args!("no new process: {}", ErrnoName(errno)));
+            })?;
+            child = Some(Child {
+                pid,
+                go: Some(go),
+                status: None,
+            });
         }
-        let begin = now();
-        let end = args.time(Opt::For).map(|time| begin + time);
-        let mut next_tick = interval.map(|interval| begin + interval);
+        take_signals();
+        Ok(Self { child })
+    }
+
+    /// Returns the process of the command.
+    pub(crate) fn command(&self) -> Option<Pid> {
+        self.child.as_ref().map(|child| child.pid)
+    }
+
+    /// Starts the time for which the probes are held.
+    pub(crate) fn begin(&self, args: &Args<'_>, out: &mut Output) {
+        out.ends = Ends {
+            until: args.time(Opt::For).map_or(NEVER, |time| now() + time),
+            command: self.command(),
+        };
+    }
+
+    /// Lets the command begin if there is one, and waits for the end. Every `interval` it calls
+    /// `tick`, which can end the wait by returning false.
+    pub(crate) fn wait(
+        &mut self,
+        out: &mut Output,
+        interval: Option<u64>,
+        tick: &mut dyn FnMut(&mut Output) -> bool,
+    ) {
+        let go = self.child.as_mut().and_then(|child| child.go.take());
+        // If it was killed, its end is seen like any other.
+        let _ = go.map(|go| rustix::io::write(go, b"\n"));
+        let mut next_tick = interval.map_or(NEVER, |interval| now() + interval);
         loop {
             let now = now();
-            if end.is_some_and(|end| now >= end) {
-                return Ok(());
+            let end = out.ends.until;
+            if now >= end {
+                break;
             }
-            if let (Some(next), Some(interval)) = (&mut next_tick, interval) {
-                if now >= *next {
-                    if !tick() {
-                        return Ok(());
-                    }
-                    *next = now + interval;
+            if let Some(interval) = interval.filter(|_| now >= next_tick) {
+                if !tick(out) {
+                    break;
                 }
+                next_tick = now + interval;
             }
-            let until = match (end, next_tick) {
-                (Some(end), Some(tick)) => Some(end.min(tick)),
-                (end, tick) => end.or(tick),
-            };
-            if self.is_over(until.map(|until| until.saturating_sub(now))) {
-                return Ok(());
+            if self.is_over(end.min(next_tick).saturating_sub(now)) {
+                break;
             }
         }
     }
 
-    /// Ends the command if it still runs: with SIGTERM, and after a second signal to this program
-    /// with SIGKILL. Returns its exit status, which is 128 and the signal's number if a signal
-    /// ended it. Returns 0 if there is no command.
-    pub(crate) fn finish(mut self) -> u8 {
+    /// Prints that the probes are detached. Ends the command if it still runs: with SIGTERM, and
+    /// after a second signal to this program with SIGKILL. Returns its exit status, which is 128 and
+    /// the signal's number if a signal ended it, or 0 without a command.
+    pub(crate) fn finish(mut self, args: &Args<'_>) -> u8 {
+        if !args.has(Opt::Quiet) {
+            notice(format_args!("detached"));
+        }
         let mut ask = Signal::TERM;
-        while let Some(Child { pid, status: None }) = self.child {
+        while let Some(Child {
+            pid, status: None, ..
+        }) = self.child
+        {
             // If it has just ended, its status comes next.
             let _ = rustix::process::kill_process(pid, ask);
-            while !self.is_over(None) {}
+            // A stopped command has to continue to take it.
+            let _ = rustix::process::kill_process(pid, Signal::CONT);
+            while !self.is_over(NEVER) {}
             ask = Signal::KILL;
         }
         self.child.and_then(|child| child.status).unwrap_or(0)
     }
 
-    /// Waits for a signal. Returns whether the signal asks to end, or the command has ended. Keeps
-    /// the status of the command.
-    fn is_over(&mut self, timeout: Option<Duration>) -> bool {
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        });
-        match self.signals.wait(timeout) {
+    /// Waits for a signal. Answers whether it asks to end, or the command has ended, of which it
+    /// takes note.
+    fn is_over(&mut self, nanoseconds: u64) -> bool {
+        match wait_for_signal(nanoseconds) {
             Some(SIGCHLD) => {
                 // One signal can stand for several children. An init also has the children of
                 // others.
@@ -143,8 +154,7 @@ impl<'a> Hold<'a> {
                 let child = self.child.as_ref();
                 child.is_some_and(|child| child.status.is_some())
             }
-            // The write to the pipe has failed too, and reports it.
-            None | Some(SIGPIPE) => false,
+            None => false,
             Some(_) => true,
         }
     }
@@ -156,13 +166,4 @@ fn exit_status(status: WaitStatus) -> u8 {
     status
         .and_then(|status| u8::try_from(status).ok())
         .unwrap_or(u8::MAX)
-}
-
-/// Returns the time since boot.
-fn now() -> Duration {
-    let Timespec { tv_sec, tv_nsec } = crate::rt::monotonic_clock().unwrap_or_default();
-    Duration::new(
-        u64::try_from(tv_sec).unwrap_or_default(),
-        u32::try_from(tv_nsec).unwrap_or_default(),
-    )
 }

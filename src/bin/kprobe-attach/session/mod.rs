@@ -9,7 +9,7 @@ mod pin_names;
 mod print;
 mod probes;
 
-pub(crate) use attached::{Attached, Session, Source};
+pub(crate) use attached::{Attached, Counts, Session, Source};
 pub(crate) use hold::Hold;
 pub(crate) use pin::{for_each_counter, labelled_counter, pin_all, report_dir};
 pub(crate) use pin_names::label;

@@ -117,8 +117,11 @@ impl Attached<'_> {
             args.report
                 .pin(out, Some(self.text), (dir, pin.as_c_str()), error);
         };
+        let Some(pinned) = &self.link else {
+            return Ok(());
+        };
         let link = of_link(&self.probe);
-        self.link
+        pinned
             .pin(link.as_c_str())
             .map_err(|error| failed(&link, &error))?;
         let Some(counter) = self.counter() else {

@@ -4,19 +4,27 @@ use core::fmt::{self, Write};
 
 use kprobe_attach::AttachMode;
 use kprobe_attach::request::Probe;
+use linux_raw_sys::general::SIGINT;
 
 use super::attached::{Attached, Session};
 use super::pin_names::LinkPath;
 use crate::cli::{Args, Opt};
-use crate::out::{Decimal, Json, Lossy, OrNull, Output, Shown, message};
+use crate::out::{Decimal, Json, Lossy, OrNull, Output, Shown, notice};
+use crate::rt::is_ignored;
 
 /// Prints that the probes are attached, and how to detach them.
 pub(crate) fn announce(args: &Args<'_>) {
     let plural = if args.probe_count == 1 { "" } else { "s" };
     let count = Decimal(args.probe_count as u64);
     if !args.has(Opt::Quiet) {
-        message(format_args!(
-            "{count} probe{plural} attached; Ctrl-C detaches"
+        // A script makes what it starts with `&` ignore this signal.
+        let key = if is_ignored(SIGINT) {
+            "SIGTERM"
+        } else {
+            "Ctrl-C"
+        };
+        notice(format_args!(
+            "{count} probe{plural} attached; {key} detaches"
         ));
     }
 }
@@ -37,9 +45,12 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
     let Attached {
         text,
         probe,
-        link,
-        source: _,
-    } = attached;
+        link: Some(link),
+        ..
+    } = attached
+    else {
+        return Ok(());
+    };
     let mode = link.mode();
     // If the kernel does not report the id, none is printed.
     let id = link

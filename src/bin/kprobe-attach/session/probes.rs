@@ -7,7 +7,8 @@ use kprobe_attach::{Error, Kernel};
 
 use super::descriptors::{check_descriptors, of_link};
 use crate::cli::{Args, Opt};
-use crate::out::Output;
+use crate::out::{Output, message};
+use crate::rt::is_end_asked;
 
 /// Reads every probe, before it asks the kernel anything.
 ///
@@ -54,7 +55,7 @@ pub(crate) fn plan(
 /// Does something with a probe. It takes the output, the probe's text, and the probe.
 type Attempt<'a, 't> = dyn FnMut(&mut Output, &'t CStr, &Probe<'t>) -> Result<(), Error> + 'a;
 
-/// Tries every probe, and reports those that fail.
+/// Tries every probe, and reports those that fail. A signal that is held back ends it.
 pub(crate) fn for_all<'t>(
     args: &Args<'t>,
     out: &mut Output,
@@ -62,7 +63,11 @@ pub(crate) fn for_all<'t>(
 ) -> Result<(), ()> {
     let mut all = Ok(());
     for text in args.probes() {
-        // All probes have been read before.
+        if is_end_asked() {
+            message(format_args!("interrupted while attaching"));
+            return Err(());
+        }
+        // Every probe has been read before.
         let Ok(probe) = args.read(text) else { continue };
         if let Err(error) = attempt(out, text, &probe) {
             args.report.error(out, Some(text), &error);
