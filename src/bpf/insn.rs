@@ -52,6 +52,12 @@ pub const fn add_imm(dst: Reg, imm: i32) -> Insn<'static> {
     insn(0x07, dst, R0, 0, imm)
 }
 
+/// Makes `dst >>= imm`, of an unsigned number.
+#[must_use]
+pub const fn rsh_imm(dst: Reg, imm: i32) -> Insn<'static> {
+    insn(0x77, dst, R0, 0, imm)
+}
+
 /// Makes `*(u32 *)(dst + off) = imm`.
 #[must_use]
 pub const fn store_imm_u32(dst: Reg, off: i16, imm: i32) -> Insn<'static> {
@@ -134,6 +140,11 @@ mod tests {
             assert_eq!(
                 store_imm_u32(R10, -4, 7).raw().to_le_bytes(),
                 [0x62, 0x0a, 0xfc, 0xff, 7, 0, 0, 0]
+            );
+            // BPF_ALU64_IMM(BPF_RSH, BPF_REG_2, 32)
+            assert_eq!(
+                rsh_imm(R2, 32).raw().to_le_bytes(),
+                [0x77, 2, 0, 0, 32, 0, 0, 0]
             );
             assert_eq!(
                 mov(R2, R10).raw().to_le_bytes(),

@@ -22,6 +22,7 @@ mod count;
 mod early;
 mod errors;
 mod features;
+mod filter;
 mod hostile;
 mod link;
 mod locks;

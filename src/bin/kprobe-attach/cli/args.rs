@@ -155,9 +155,20 @@ impl<'a> Args<'a> {
     /// Checks that the arguments go together, and that none is missing.
     fn check(&self, entry: &CommandEntry) -> Result<(), Usage<'a>> {
         let pins = self.has(Opt::Pin);
-        let holds = self.run.is_some() || self.has(Opt::For) || self.has(Opt::Interval);
-        if pins && holds {
+        let runs = self.run.is_some();
+        let of_one = self.has(Opt::Pid);
+        let holds = runs || self.has(Opt::For) || self.has(Opt::Interval);
+        if pins && (holds || of_one) {
             return Err(Usage::PinAndHold);
+        }
+        if self.has(Opt::CommandOnly) {
+            if !runs {
+                return Err(Usage::EmptyRun);
+            }
+            // The option stands for the PID of COMMAND.
+            if of_one {
+                return Err(Usage::Twice("pid"));
+            }
         }
         // Without a probe, it reads the pins.
         let reads_pins = pins && entry.command == Command::Count;

@@ -62,7 +62,7 @@ pub(crate) const COMMANDS: [CommandEntry; 6] = [
         command: Command::Count,
         name: "count",
         words: Words::ProbesAndCommand,
-        about: "Count the hits and misses of each probe",
+        about: "Count hits and misses of each probe, system-wide",
         is_built: true,
     },
     CommandEntry {
@@ -88,6 +88,8 @@ pub(crate) enum Opt {
     Cookie,
     Maxactive,
     Program,
+    Pid,
+    CommandOnly,
     Pin,
     For,
     Interval,
@@ -166,7 +168,7 @@ const ALL: Commands = Commands::of(&[
 ]);
 
 /// The options, in the order in which `--help` lists them.
-pub(crate) const OPTIONS: [OptionEntry; 10] = [
+pub(crate) const OPTIONS: [OptionEntry; 12] = [
     OptionEntry {
         option: Opt::Mode,
         name: "mode",
@@ -198,6 +200,22 @@ pub(crate) const OPTIONS: [OptionEntry; 10] = [
         word: "PROGRAM",
         about: "the path of a pinned program, or id:N",
         commands: Commands::of(&[Command::Attach]),
+    },
+    OptionEntry {
+        option: Opt::Pid,
+        name: "pid",
+        value: Value::Text,
+        word: "PID",
+        about: "count this process alone",
+        commands: Commands::of(&[Command::Count]),
+    },
+    OptionEntry {
+        option: Opt::CommandOnly,
+        name: "command-only",
+        value: Value::None,
+        word: "",
+        about: "count COMMAND alone, not its children",
+        commands: Commands::of(&[Command::Count]),
     },
     OptionEntry {
         option: Opt::Pin,

@@ -63,7 +63,7 @@ impl fmt::Display for Usage<'_> {
             Self::NoProgram => f.write_str("--program PATH or --program id:N is missing"),
             Self::RunsNothing => f.write_str("this command runs no COMMAND"),
             Self::PinAndHold => {
-                f.write_str("--pin ends at once: no --for, no --interval, no COMMAND")
+                f.write_str("--pin takes no --for, no --interval, no --pid and no COMMAND")
             }
             Self::EmptyRun => f.write_str("a COMMAND is missing after --"),
         }

@@ -4,15 +4,17 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use kprobe_attach::bpf::{Array, kern_version};
+use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::explain::switched_off;
 use kprobe_attach::request::Probe;
 use kprobe_attach::{Errno, Error, Kernel};
+use rustix::process::Pid;
 
 use super::table::{ROW, missed, print_counts, print_head};
-use crate::cli::{Args, Opt};
+use crate::cli::{Args, Opt, decimal};
 use crate::out::{Decimal, Output, notice};
 use crate::programs::Counter;
-use crate::rt::Start;
+use crate::rt::{Start, is_process};
 use crate::session::{
     self, Attached, Counts, Hold, Session, Source, announce, labelled_counter, pin_all,
 };
@@ -36,13 +38,14 @@ pub(crate) fn run(
     out: &mut Output,
 ) -> Result<u8, ()> {
     let mut hold = Hold::new(start, args)?;
+    let pid = process(args, out, &hold)?;
     session::plan(args, kernel, out, OF_COUNTER)?;
     let array: MakeArray = match args.value(Opt::Pin) {
         Some(_) => labelled_counter,
         None => |_, _| Array::create(1),
     };
     let mut session = Session::attach(args, kernel, out, &mut |text, probe| {
-        let counter = load(start, array(text, probe)?)?;
+        let counter = load(start, array(text, probe)?, pid)?;
         Ok(Source::BuiltIn(counter))
     })?;
     if let Some(dir) = args.value(Opt::Pin) {
@@ -83,16 +86,51 @@ pub(crate) fn run(
     printed.and(detached).map(|()| status)
 }
 
+/// Returns the process to count, or [`None`] to count them all.
+///
+/// # Errors
+///
+/// There is no such process, or it may have another PID in the initial PID namespace, and it has
+/// been reported.
+fn process(args: &Args<'_>, out: &mut Output, hold: &Hold) -> Result<Option<Pid>, ()> {
+    let pid = match args.value(Opt::Pid) {
+        Some(text) => {
+            decimal(text.to_bytes()).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+        }
+        None if args.has(Opt::CommandOnly) => hold.command(),
+        None => return Ok(None),
+    };
+    let pid = pid.filter(|pid| is_process(*pid) && is_initial_pid_namespace());
+    if pid.is_none() {
+        let kind = (Step::Request, Errno::SRCH, Cause::InvalidRequest);
+        args.report.other(
+            out,
+            None,
+            kind,
+            format_args!("no such process in the initial PID namespace"),
+        );
+    }
+    pid.map(Some).ok_or(())
+}
+
+/// Returns whether this process is in the initial PID namespace, whose PIDs a BPF program gets.
+fn is_initial_pid_namespace() -> bool {
+    // `PROC_PID_INIT_INO` of the kernel's `proc_ns.h`.
+    const INITIAL: u64 = 0xefff_fffc;
+    let namespace = rustix::fs::stat(c"/proc/self/ns/pid");
+    namespace.is_ok_and(|namespace| namespace.st_ino == INITIAL)
+}
+
 /// Makes the array that a probe is counted in.
 type MakeArray = fn(&CStr, &Probe<'_>) -> Result<Array, Error>;
 
 /// Loads the program that counts into an array.
-fn load(start: &Start, hits: Array) -> Result<Counter, Error> {
-    match Counter::load(&hits, 0) {
+fn load(start: &Start, hits: Array, pid: Option<Pid>) -> Result<Counter, Error> {
+    match Counter::load(&hits, pid, 0) {
         // A kernel before Linux 5.0 wants its own version in the program.
         Err(error) if error.errno() == Errno::INVAL => {
             let version = start.vdso().and_then(kern_version).unwrap_or_default();
-            Counter::load(&hits, version)
+            Counter::load(&hits, pid, version)
         }
         loaded => loaded,
     }

@@ -156,7 +156,8 @@ impl Output {
                 }
                 Err(errno @ (Errno::INTR | Errno::AGAIN)) => {
                     if errno == Errno::AGAIN {
-                        // Somebody made it non-blocking. If waiting fails, the next write reports it.
+                        // Somebody made it non-blocking. If waiting fails, the next write
+                        // reports it.
                         let fds = &mut [PollFd::new(&fd, PollFlags::OUT)];
                         let _ = rustix::event::poll(fds, Some(&TICK));
                     }

@@ -27,7 +27,7 @@ mod start;
 pub(crate) use clock::{NEVER, now};
 pub(crate) use ends::Ends;
 pub(crate) use fds::standard_fd;
-pub(crate) use process::{exit, fork_command};
+pub(crate) use process::{exit, fork_command, is_process};
 pub(crate) use signals::{
     TICK, forget_broken_pipe, hold_signals, is_end_asked, is_ignored, restore_signals,
     take_signals, ticking, wait_for_signal,

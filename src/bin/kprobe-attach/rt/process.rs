@@ -4,8 +4,8 @@ use core::ffi::CStr;
 use core::ptr;
 
 use linux_raw_sys::general::{
-    __NR_clone, __NR_execve, __NR_exit_group, __NR_waitid, P_PID, SIGCHLD, WEXITED, WNOHANG,
-    WNOWAIT,
+    __NR_clone, __NR_execve, __NR_exit_group, __NR_tgkill, __NR_waitid, P_PID, SIGCHLD, WEXITED,
+    WNOHANG, WNOWAIT,
 };
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -61,6 +61,15 @@ pub(super) fn has_ended(child: Pid) -> bool {
     let answer = unsafe { arch::syscall5(__NR_waitid, [P_PID as usize, pid, info_at, options, 0]) };
     let [signal, ..] = info;
     answer != 0 || signal != 0
+}
+
+/// Returns whether a process has this PID. The number of another thread than its first is no PID.
+pub(crate) fn is_process(pid: Pid) -> bool {
+    let pid = pid.as_raw_pid().unsigned_abs() as usize;
+    // SAFETY: takes numbers, and sends no signal.
+    let answer = unsafe { arch::syscall5(__NR_tgkill, [pid, pid, 0, 0, 0]) };
+    // EPERM: there is one, to which this process may send no signal.
+    answer == 0 || i32::try_from(-answer) == Ok(Errno::PERM.raw_os_error())
 }
 
 fn exec(start: &Start, command: &CStr, first: usize) -> Errno {

@@ -117,7 +117,7 @@ impl<'a> Session<'a> {
         self.attached.as_mut_slice().iter_mut()
     }
 
-    /// Detaches every probe. From then on the program does not wait for a reader that reads nothing.
+    /// Detaches every probe. From then on the program does not wait if nobody reads its output.
     ///
     /// # Errors
     ///

@@ -104,8 +104,8 @@ impl Hold {
     }
 
     /// Prints that the probes are detached. Ends the command if it still runs: with SIGTERM, and
-    /// after a second signal to this program with SIGKILL. Returns its exit status, which is 128 and
-    /// the signal's number if a signal ended it, or 0 without a command.
+    /// after a second signal to this program with SIGKILL. Returns its exit status, which is 128
+    /// and the signal's number if a signal ended it. Returns 0 if there is no command.
     pub(crate) fn finish(mut self, args: &Args<'_>) -> u8 {
         if !args.has(Opt::Quiet) {
             notice(format_args!("detached"));

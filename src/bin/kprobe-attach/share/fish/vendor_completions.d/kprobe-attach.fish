@@ -4,7 +4,7 @@ complete -c kprobe-attach -f
 complete -c kprobe-attach -n __fish_use_subcommand -a features -d 'Show what this kernel allows, and why not'
 complete -c kprobe-attach -n __fish_use_subcommand -a plan -d 'Show the system calls of an attach, and make none'
 complete -c kprobe-attach -n __fish_use_subcommand -a attach -d 'Attach a loaded program'
-complete -c kprobe-attach -n __fish_use_subcommand -a count -d 'Count the hits and misses of each probe'
+complete -c kprobe-attach -n __fish_use_subcommand -a count -d 'Count hits and misses of each probe, system-wide'
 complete -c kprobe-attach -n __fish_use_subcommand -a explain -d 'Show whether a probe would attach, and why not'
 complete -c kprobe-attach -n __fish_use_subcommand -a sweep -d 'Remove the trace events that killed processes left'
 complete -c kprobe-attach -n __fish_use_subcommand -a help -d 'Print help'
@@ -42,6 +42,10 @@ complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l cookie -x \
     -d 'for bpf_get_attach_cookie(), in the link modes'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l maxactive -x \
     -d 'returns awaited at once, 1 to 4096, in the legacy modes'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l pid -r -F \
+    -d 'count this process alone'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l command-only \
+    -d 'count COMMAND alone, not its children'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l pin -x -a '(__fish_complete_directories)' \
     -d 'pin in DIR and end; count without a PROBE reads the pins'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l for -x \
