@@ -10,7 +10,7 @@ use rustix::io::{Errno, Result};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::sys;
-use crate::text::{Buf, LINE_LEN, for_each_line, words};
+use crate::text::{Buf, LINE_LEN, for_each_line, utf8, words};
 
 /// The longest mount point that can be remembered.
 const MAX_MOUNT_POINT_LEN: usize = 255;
@@ -210,7 +210,7 @@ impl Mount {
             Err(_) => return Ok(None),
             Ok(dir) => dir,
         };
-        let path = path.to_str().ok().and_then(|path| Buf::of(path).ok());
+        let path = utf8(path.to_bytes()).and_then(|path| Buf::of(path).ok());
         Ok(path.is_some().then_some(Self { dir, path }))
     }
 }

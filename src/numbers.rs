@@ -40,7 +40,8 @@ fn digits(mut number: u64, base: u8, text: &mut [u8; 20]) -> &str {
         }
     }
     let digits = text.get(start..).unwrap_or_default();
-    core::str::from_utf8(digits).unwrap_or_default()
+    let mut chunks = digits.utf8_chunks();
+    chunks.next().map_or("", |chunk| chunk.valid())
 }
 
 #[cfg(test)]

@@ -116,7 +116,9 @@ impl Cursor<'_> {
 
 /// Returns the text that bytes are, if they are UTF-8.
 pub(crate) fn utf8(bytes: &[u8]) -> Option<&str> {
-    core::str::from_utf8(bytes).ok()
+    let mut chunks = bytes.utf8_chunks();
+    let text = chunks.next().map_or("", |chunk| chunk.valid());
+    (text.len() == bytes.len()).then_some(text)
 }
 
 /// Returns the sixteen hexadecimal digits of a number, all at once.
@@ -233,7 +235,7 @@ pub(crate) fn read_small(file: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
 pub(crate) const LINE_LEN: usize = 4096;
 
 /// Returns one line of a text, or an empty one if the text has too few.
-pub(crate) const fn line(text: &'static str, mut index: usize) -> &'static str {
+pub(crate) fn line(text: &'static str, mut index: usize) -> &'static str {
     let mut start = text.as_bytes();
     while let (1.., [byte, rest @ ..]) = (index, start) {
         if *byte == b'\n' {
@@ -248,13 +250,8 @@ pub(crate) const fn line(text: &'static str, mut index: usize) -> &'static str {
         }
         end = rest;
     }
-    match start.split_at_checked(start.len() - end.len()) {
-        Some((line, _)) => match core::str::from_utf8(line) {
-            Ok(line) => line,
-            Err(_) => "",
-        },
-        None => "",
-    }
+    let line = start.get(..start.len() - end.len());
+    line.and_then(utf8).unwrap_or_default()
 }
 
 /// Returns which line of a text this is. One text of names is smaller than a table of them.
@@ -272,7 +269,7 @@ macro_rules! texts {
         $($variant:ident $(| $other:ident)* => $text:expr,)*
     }) => {
         $(#[$attribute])*
-        $visibility const fn $name(self) -> &'static str {
+        $visibility fn $name(self) -> &'static str {
             /// Names the line of each text after the first variant that has it.
             enum Line {
                 $($variant,)*

@@ -9,7 +9,7 @@ use crate::error::ErrnoName;
 use crate::numbers::{Decimal, Hex};
 use crate::request::Target;
 use crate::symbols::{BLACKLIST, FILTER, KALLSYMS};
-use crate::text::texts;
+use crate::text::{texts, utf8};
 
 /// Represents a fact that was found about a probe, or a question that is still open.
 ///
@@ -213,7 +213,7 @@ impl Evidence<'_> {
 
 impl fmt::Display for Evidence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.source().to_str().unwrap_or_default())?;
+        f.write_str(utf8(self.source().to_bytes()).unwrap_or_default())?;
         f.write_str(": ")?;
         let text = match self {
             Self::Function(function, 0) => {

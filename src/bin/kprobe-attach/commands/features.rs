@@ -7,7 +7,7 @@ use kprobe_attach::kernel::{Features, Support};
 use kprobe_attach::{AttachMode, Errno, Kernel, Mount};
 
 use crate::cli::Args;
-use crate::out::{Decimal, Json, OrNull, Output, Shown};
+use crate::out::{Decimal, Json, Lossy, OrNull, Output, Shown};
 use crate::rt::Start;
 
 /// Prints the features.
@@ -124,8 +124,8 @@ impl Table<'_> {
     /// The name and machine of the running kernel.
     fn head(&mut self) -> fmt::Result {
         let uname = rustix::system::uname();
-        let release = uname.release().to_str().unwrap_or_default();
-        let arch = uname.machine().to_str().unwrap_or_default();
+        let release = Lossy(uname.release());
+        let arch = Lossy(uname.machine());
         if self.json {
             let (release, arch) = (Json(release), Json(arch));
             write!(self.out, r#"{{"kernel":{release},"arch":{arch}"#)

@@ -64,20 +64,15 @@ pub(crate) struct Lossy<'a>(pub(crate) &'a CStr);
 
 impl fmt::Display for Lossy<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0.to_bytes();
-        loop {
-            let error = match core::str::from_utf8(rest) {
-                Ok(text) => return f.write_str(text),
-                Err(error) => error,
-            };
-            let valid = rest.get(..error.valid_up_to()).unwrap_or_default();
-            f.write_str(core::str::from_utf8(valid).unwrap_or_default())?;
-            f.write_str("\u{fffd}")?;
-            let Some(len) = error.error_len() else {
-                return Ok(());
-            };
-            rest = rest.get(valid.len() + len..).unwrap_or_default();
-        }
+        let mut chunks = self.0.to_bytes().utf8_chunks();
+        chunks.try_for_each(|chunk| {
+            f.write_str(chunk.valid())?;
+            if chunk.invalid().is_empty() {
+                Ok(())
+            } else {
+                f.write_str("\u{fffd}")
+            }
+        })
     }
 }
 
