@@ -21,7 +21,8 @@ use super::print::print_all;
 use crate::cli::Args;
 use crate::out::{Lossy, Output, message_of_names};
 
-/// Pins every probe in `dir` and prints a line for it, or pins none.
+/// Pins every probe in `dir` and prints a line for it, or pins none. If the output is lost, the
+/// pins stay: an init may have no console.
 pub(crate) fn pin_all(
     args: &Args<'_>,
     out: &mut Output,
@@ -42,8 +43,10 @@ pub(crate) fn pin_all(
         all = attached.pin(args, out, dir);
         pinned += usize::from(all.is_ok());
     }
-    let all = all.and_then(|()| print_all(args, out, session));
-    if all.is_err() {
+    if all.is_ok() {
+        // The end of the program reports what is lost.
+        let _ = print_all(args, out, session);
+    } else {
         for attached in session.iter().take(pinned) {
             attached.unpin(dir);
         }
