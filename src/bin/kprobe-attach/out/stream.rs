@@ -7,7 +7,9 @@ use kprobe_attach::error::ErrnoName;
 use rustix::event::{PollFd, PollFlags};
 
 use super::format::Shown;
-use crate::rt::{Ends, NEVER, Start, TICK, forget_broken_pipe, now, standard_fd, ticking};
+use crate::rt::{
+    Ends, NEVER, Start, TICK, forget_broken_pipe, is_end_asked, now, standard_fd, ticking,
+};
 
 /// One write then holds the lines of eight probes, in JSON too.
 const BUFFER_LEN: usize = 1280;
@@ -16,14 +18,20 @@ const BUFFER_LEN: usize = 1280;
 /// message. It ends within a second even if results and two messages are dropped.
 const PATIENCE: [u64; 2] = [400_000_000, 150_000_000];
 
+/// The bytes that a pipe can hold when the program ends: as many as the kernel lets any user ask
+/// for by default.
+const PIPE_LEN: usize = 1 << 20;
+
 /// Buffers text for a standard file descriptor. It breaks the lines for a terminal at blanks.
 #[derive(Debug)]
 pub(crate) struct Output {
     fd: u8,
     buffer: [u8; BUFFER_LEN],
     filled: usize,
-    /// What ends the program. From then on it does not wait for a reader that reads nothing.
+    /// What ends the program.
     pub(crate) ends: Ends,
+    /// The time up to which a reader is waited for, once the end has come.
+    deadline: u64,
     /// The reason why nothing is written any more.
     failed: Option<Errno>,
     /// The columns of the terminal, or 0 if lines are not broken.
@@ -52,6 +60,7 @@ impl Output {
             buffer: [0; BUFFER_LEN],
             filled: 0,
             ends: Ends::at(until),
+            deadline: NEVER,
             failed: None,
             width: size.map_or(0, |size| size.ws_col.into()),
             column: 0,
@@ -132,7 +141,17 @@ impl Output {
         self.column = self.indent + self.column - column;
     }
 
+    /// Takes note that nothing is held any more. From then on a slow reader delays nothing but the
+    /// output itself, and only one that reads nothing is given up.
+    pub(crate) const fn end(&mut self) {
+        self.ends = Ends::at(0);
+        self.deadline = NEVER;
+    }
+
     /// Writes out the buffered text.
+    ///
+    /// When the end has come, a pipe that is full is made larger, so that a slow reader loses
+    /// nothing, and yet delays nothing.
     ///
     /// # Errors
     ///
@@ -147,22 +166,34 @@ impl Output {
         } else {
             of_messages
         };
-        let mut since = now();
+        let mut stalls = false;
         while !rest.is_empty() && self.failed.is_none() {
+            if self.ends.have_come() {
+                let now = now();
+                self.deadline = self.deadline.min(now + patience);
+                if now >= self.deadline {
+                    self.failed = Some(Errno::AGAIN);
+                    break;
+                }
+                if stalls || !self.ends.are_past() {
+                    // If this is no pipe, nothing helps a slow reader.
+                    let _ = rustix::pipe::fcntl_setpipe_size(fd, PIPE_LEN);
+                }
+            }
             match ticking(|| rustix::io::write(fd, rest)) {
                 Ok(written) => {
                     rest = rest.get(written..).unwrap_or_default();
-                    since = now();
+                    if self.ends.are_past() && !is_end_asked() {
+                        self.deadline = NEVER;
+                    }
                 }
                 Err(errno @ (Errno::INTR | Errno::AGAIN)) => {
+                    stalls = true;
                     if errno == Errno::AGAIN {
                         // Somebody made it non-blocking. If waiting fails, the next write
                         // reports it.
                         let fds = &mut [PollFd::new(&fd, PollFlags::OUT)];
                         let _ = rustix::event::poll(fds, Some(&TICK));
-                    }
-                    if now() - since >= patience && self.ends.have_come() {
-                        self.failed = Some(Errno::AGAIN);
                     }
                 }
                 Err(errno) => {

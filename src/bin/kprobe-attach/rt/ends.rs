@@ -22,6 +22,11 @@ impl Ends {
         Self { until, command }
     }
 
+    /// Returns whether nothing is held any more.
+    pub(crate) const fn are_past(self) -> bool {
+        self.until == 0
+    }
+
     /// Returns whether the end has come. The signal, and the status of the command, can still be
     /// waited for.
     pub(crate) fn have_come(self) -> bool {

@@ -117,13 +117,13 @@ impl<'a> Session<'a> {
         self.attached.as_mut_slice().iter_mut()
     }
 
-    /// Detaches every probe. From then on the program does not wait if nobody reads its output.
+    /// Detaches every probe. From then on the program waits for no reader that stands still.
     ///
     /// # Errors
     ///
     /// One or more probes left something behind, and each has been reported.
     pub(crate) fn detach(&mut self, args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
-        out.ends.until = 0;
+        out.end();
         let mut all = Ok(());
         for attached in self.iter_mut() {
             let detached = attached.link.take().map_or(Ok(()), KprobeLink::detach);
