@@ -22,7 +22,7 @@ pub(crate) fn run(
     kernel: &Kernel,
     out: &mut Output,
 ) -> Result<u8, ()> {
-    let mut hold = Hold::new(start, args)?;
+    let mut hold = Hold::new(start, args, out)?;
     let program = open(args.value(Opt::Program).unwrap_or_default()).map_err(|error| {
         // A person gets one message, and a script gets a line for each probe.
         let reports = if args.report.json {

@@ -37,7 +37,7 @@ pub(crate) fn run(
     kernel: &Kernel,
     out: &mut Output,
 ) -> Result<u8, ()> {
-    let mut hold = Hold::new(start, args)?;
+    let mut hold = Hold::new(start, args, out)?;
     let pid = process(args, out, &hold)?;
     session::plan(args, kernel, out, OF_COUNTER)?;
     let array: MakeArray = match args.value(Opt::Pin) {

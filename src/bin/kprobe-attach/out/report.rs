@@ -78,6 +78,17 @@ impl Report {
         }
     }
 
+    /// Reports a failure of the whole run.
+    pub(crate) fn run(&self, out: &mut Output, errno: Errno, why: &str) {
+        let cause = match errno {
+            Errno::NOMEM => Cause::OutOfMemory,
+            Errno::MFILE | Errno::NFILE => Cause::OutOfFds,
+            _ => Cause::Unknown,
+        };
+        let (kind, name) = ((Step::Request, errno, cause), ErrnoName(errno));
+        self.other(out, None, kind, format_args!("{name}: {why}"));
+    }
+
     /// Reports that a text is not a probe. The message shows the place.
     pub(crate) fn text(&self, out: &mut Output, probe: &CStr, error: ParseError) {
         if self.json {

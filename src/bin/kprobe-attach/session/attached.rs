@@ -3,14 +3,13 @@
 use core::ffi::CStr;
 
 use kprobe_attach::bpf::Program;
-use kprobe_attach::error::ErrnoName;
 use kprobe_attach::fd::{AsFd, BorrowedFd};
 use kprobe_attach::request::Probe;
 use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink};
 
 use super::probes::for_all;
 use crate::cli::Args;
-use crate::out::{Output, message};
+use crate::out::Output;
 use crate::programs::Counter;
 use crate::rt::Slots;
 
@@ -88,7 +87,7 @@ impl<'a> Session<'a> {
     ) -> Result<Self, ()> {
         let memory = Slots::map(args.probe_count);
         let mut attached = memory.map_err(|errno| {
-            message(format_args!("{} for so many probes", ErrnoName(errno)));
+            args.report.run(out, errno, "no memory for so many probes");
         })?;
         for_all(args, out, &mut |_, text, probe| {
             let source = load(text, probe)?;

@@ -6,10 +6,11 @@ use linux_raw_sys::general::SIGCHLD;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
+use kprobe_attach::Errno;
 use kprobe_attach::error::ErrnoName;
 
 use crate::cli::{Args, Opt};
-use crate::out::{Lossy, Output, message, message_of_names, notice};
+use crate::out::{Lossy, Output, message_of_names, notice};
 use crate::rt::{
     Ends, NEVER, Start, fork_command, hold_signals, now, take_signals, wait_for_signal,
 };
@@ -36,9 +37,10 @@ impl Hold {
     /// # Errors
     ///
     /// The kernel has no 64-bit time, or makes no new process, and it has been reported.
-    pub(crate) fn new(start: &Start, args: &Args<'_>) -> Result<Self, ()> {
+    pub(crate) fn new(start: &Start, args: &Args<'_>, out: &mut Output) -> Result<Self, ()> {
         if now() == 0 {
-            message(format_args!("this kernel has no 64-bit time (Linux 5.1)"));
+            let why = "this kernel has no 64-bit time (Linux 5.1)";
+            args.report.run(out, Errno::NOSYS, why);
             return Err(());
         }
         let mask = hold_signals();
@@ -48,7 +50,7 @@ impl Hold {
                 message_of_names(format_args!("{}: {}", Lossy(command), ErrnoName(errno)));
             };
             let (pid, go) = fork_command(start, first, mask, &failed).map_err(|errno| {
-                message(format_args!("no new process: {}", ErrnoName(errno)));
+                args.report.run(out, errno, "no new process");
             })?;
             child = Some(Child {
                 pid,

@@ -19,7 +19,7 @@ use super::attached::{Attached, Session};
 use super::pin_names::{COUNTER, Text, of_counter, of_link};
 use super::print::print_all;
 use crate::cli::Args;
-use crate::out::{Lossy, Output, message_of_names};
+use crate::out::{Lossy, Output};
 
 /// Pins every probe in `dir` and prints a line for it, or pins none. If the output is lost, the
 /// pins stay: an init may have no console.
@@ -48,7 +48,7 @@ pub(crate) fn pin_all(
         let _ = print_all(args, out, session);
     } else {
         for attached in session.iter().take(pinned) {
-            attached.unpin(dir);
+            attached.unpin(args, out, dir);
         }
         if let (true, Ok(start)) = (made, start) {
             let _ = rustix::fs::unlinkat(start, dir, AtFlags::REMOVEDIR);
@@ -116,9 +116,9 @@ pub(crate) fn report_dir(args: &Args<'_>, out: &mut Output, step: Step, dir: &CS
 impl Attached<'_> {
     /// Pins the link, and the counter if there is one, or neither.
     fn pin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr) -> Result<(), ()> {
-        let mut failed = |pin: &Text, error: &Error| {
-            args.report
-                .pin(out, Some(self.text), (dir, pin.as_c_str()), error);
+        let failed = |out: &mut Output, pin: &Text, error: &Error| {
+            let pin = (dir, pin.as_c_str());
+            args.report.pin(out, Some(self.text), pin, error);
         };
         let Some(pinned) = &self.link else {
             return Ok(());
@@ -126,29 +126,31 @@ impl Attached<'_> {
         let link = of_link(&self.probe);
         pinned
             .pin(link.as_c_str())
-            .map_err(|error| failed(&link, &error))?;
+            .map_err(|error| failed(out, &link, &error))?;
         let Some(counter) = self.counter() else {
             return Ok(());
         };
         let pin = of_counter(&self.probe);
         counter.hits.pin(pin.as_c_str()).map_err(|error| {
-            failed(&pin, &error);
-            unlink(dir, &link);
+            failed(out, &pin, &error);
+            unlink(args, out, dir, &link);
         })
     }
 
-    fn unpin(&self, dir: &CStr) {
+    fn unpin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr) {
         if self.counter().is_some() {
-            unlink(dir, &of_counter(&self.probe));
+            unlink(args, out, dir, &of_counter(&self.probe));
         }
-        unlink(dir, &of_link(&self.probe));
+        unlink(args, out, dir, &of_link(&self.probe));
     }
 }
 
-fn unlink(dir: &CStr, pin: &Text) {
+fn unlink(args: &Args<'_>, out: &mut Output, dir: &CStr, pin: &Text) {
     if let Err(errno) = rustix::fs::unlink(pin.as_c_str()) {
-        let (dir, pin, errno) = (Lossy(dir), Lossy(pin.as_c_str()), ErrnoName(errno));
-        message_of_names(format_args!("{dir}/{pin} is left: {errno}"));
+        let (dir, pin, name) = (Lossy(dir), Lossy(pin.as_c_str()), ErrnoName(errno));
+        let kind = (Step::Pin, errno, Cause::Unknown);
+        args.report
+            .other(out, None, kind, format_args!("{dir}/{pin} is left: {name}"));
     }
 }
 

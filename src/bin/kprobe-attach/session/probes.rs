@@ -3,11 +3,11 @@
 use core::ffi::CStr;
 
 use kprobe_attach::request::Probe;
-use kprobe_attach::{Error, Kernel};
+use kprobe_attach::{Errno, Error, Kernel};
 
 use super::descriptors::{check_descriptors, of_link};
 use crate::cli::{Args, Opt};
-use crate::out::{Output, message};
+use crate::out::Output;
 use crate::rt::is_end_asked;
 
 /// Reads every probe, before it asks the kernel anything.
@@ -64,7 +64,8 @@ pub(crate) fn for_all<'t>(
     let mut all = Ok(());
     for text in args.probes() {
         if is_end_asked() {
-            message(format_args!("interrupted while attaching"));
+            args.report
+                .run(out, Errno::INTR, "interrupted while attaching");
             return Err(());
         }
         // Every probe has been read before.
