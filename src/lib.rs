@@ -199,6 +199,7 @@ struct Readme;
 #[cfg(fuzzing)]
 pub mod fuzz {
     pub use crate::bpf::sysinfo_ehdr;
+    pub use crate::explain::{is_confidential, number};
     pub use crate::kernel::parse_pmu_type;
     pub use crate::mount::mount_point;
     pub use crate::symbols::blacklist_line;

@@ -19,6 +19,8 @@ use rights::{number_in, tell_rights};
 
 pub use evidence::{Evidence, Question};
 pub use explanation::{Explanation, Suggestion};
+#[cfg(fuzzing)]
+pub use rights::{is_confidential, number};
 
 impl Kernel {
     /// Finds out whether a probe would attach, and if not, why.

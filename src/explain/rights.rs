@@ -39,8 +39,7 @@ pub(super) fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause 
     let read =
         open_read(CWD, LOCKDOWN, SECURITYFS_MAGIC).and_then(|file| read_small(&file, &mut text));
     let len = explanation.ask(Question::Lockdown, &read);
-    let confidentiality =
-        len.map(|len| contains(text.get(..*len).unwrap_or_default(), b"[confidentiality]"));
+    let confidentiality = len.map(|len| is_confidential(text.get(..*len).unwrap_or_default()));
     if let Some(confidentiality) = confidentiality {
         explanation.found(Evidence::Lockdown { confidentiality });
     }
@@ -66,12 +65,21 @@ const fn true_denial(
 pub(super) fn number_in(path: &CStr, magic: u32) -> Result<i32> {
     let mut text = [0; 32];
     let len = read_small(&open_read(CWD, path, magic)?, &mut text)?;
-    let text = text.get(..len).unwrap_or_default().trim_ascii();
-    let number = match text {
+    number(text.get(..len).unwrap_or_default()).ok_or(Errno::INVAL)
+}
+
+/// Parses a file of one number.
+pub fn number(text: &[u8]) -> Option<i32> {
+    match text.trim_ascii() {
         [b'-', digits @ ..] => decimal::<i32>(digits).map(|number| -number),
         digits => decimal(digits),
-    };
-    number.ok_or(Errno::INVAL)
+    }
+}
+
+/// Parses the list of levels of lockdown, in which brackets mark the one that is set: whether the
+/// kernel keeps what it knows confidential.
+pub fn is_confidential(text: &[u8]) -> bool {
+    contains(text, b"[confidentiality]")
 }
 
 #[cfg(test)]
