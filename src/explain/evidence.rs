@@ -127,7 +127,7 @@ impl Evidence<'_> {
     /// Returns whether it is a warning about a probe that would attach. Such a probe would be hit
     /// by another function, or by none.
     #[must_use]
-    pub const fn is_catch(&self) -> bool {
+    pub const fn is_warning(&self) -> bool {
         matches!(
             self,
             Self::Functions(_)

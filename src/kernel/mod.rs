@@ -114,11 +114,11 @@ impl Kernel {
         kernel
     }
 
-    /// Makes a `Kernel`, and [asks about perf links](Self::ask_with) with a loaded program.
+    /// Makes a `Kernel`, and [asks about perf links](Self::ask_perf_link) with a loaded program.
     #[must_use]
     pub fn with_program(prog: impl AsFd) -> Self {
         let kernel = Self::new();
-        kernel.ask_with(prog);
+        kernel.ask_perf_link(prog);
         kernel
     }
 
@@ -129,7 +129,7 @@ impl Kernel {
     ///
     /// A program that is not a kprobe program gives no answer. This process must then be able to
     /// load one that is.
-    pub fn ask_with(&self, prog: impl AsFd) {
+    pub fn ask_perf_link(&self, prog: impl AsFd) {
         self.perf_link(Some(prog.as_fd()));
     }
 

@@ -70,7 +70,7 @@ impl KprobeOpts {
             return error(bytes.len(), Invalid::StructTooSmall);
         };
         let bytes = match bytes.get(..sz) {
-            None => return error(bytes.len(), Invalid::StructCut),
+            None => return error(bytes.len(), Invalid::StructTooLarge),
             Some(bytes) if bytes.len() < size_of::<usize>() => {
                 return error(0, Invalid::StructTooSmall);
             }
@@ -202,7 +202,7 @@ mod tests {
         for sz in [33, u64::MAX] {
             let mut bytes = bytes(32);
             bytes[..8].copy_from_slice(&sz.to_ne_bytes());
-            let error = ParseError::new(32, Invalid::StructCut);
+            let error = ParseError::new(32, Invalid::StructTooLarge);
             assert_eq!(KprobeOpts::from_c_struct(&bytes), Err(error));
         }
     }

@@ -73,7 +73,7 @@ pub enum Invalid {
     /// A C struct is smaller than its own size field.
     StructTooSmall,
     /// A C struct claims to be larger than the bytes that were passed.
-    StructCut,
+    StructTooLarge,
     /// A C struct has an unknown field that is not zero.
     StructTail,
     /// The kernel would refuse a program's name, or cut it.
@@ -133,7 +133,7 @@ impl Invalid {
             UnwantedValue => "this option takes no value",
             UnknownMode => "unknown mode",
             StructTooSmall => "the struct is smaller than its own size field",
-            StructCut => "the struct's size exceeds the buffer",
+            StructTooLarge => "the struct's size exceeds the buffer",
             StructTail => "an unknown field is not zero",
             ProgramName => "not a valid program name",
             PinWithoutLink => "only a link can be pinned",
@@ -170,7 +170,7 @@ impl Invalid {
             UnknownOption | OptionTwice | MissingValue | UnwantedValue =>
                 "each once: offset=N (or function+N), cookie=N, mode=MODE, maxactive=N, retprobe",
             UnknownMode => "link, perf, legacy-link or legacy",
-            StructTooSmall | StructCut => "at least the size field, at most the buffer",
+            StructTooSmall | StructTooLarge => "at least the size field, at most the buffer",
             StructTail => "zeros between the last known field and the size",
             ProgramName => "at most 15 letters, digits, `_` and `.`",
             PinWithoutLink | PinOfTraceEvent => "the mode link",

@@ -141,7 +141,7 @@ fn nothing_is_asked_before_the_answer_is_needed_and_nothing_twice() {
             let plan = |opts: &KprobeOpts| kernel.plan(function(), opts).map(drop);
             section(|| cases().iter().try_for_each(plan)).unwrap();
             let kernel = section(|| Kernel::with_program(&counter.program));
-            section(|| kernel.ask_with(&counter.program));
+            section(|| kernel.ask_perf_link(&counter.program));
             section(|| kernel.features());
         });
     };

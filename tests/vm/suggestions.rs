@@ -55,7 +55,7 @@ fn traceable() -> BTreeSet<String> {
 }
 
 #[test]
-fn a_function_whose_head_is_inlined_is_a_catch_with_its_part_to_try() {
+fn a_function_whose_head_is_inlined_is_a_warning_with_its_part_to_try() {
     let functions = functions();
     let traceable = traceable();
     let is_probed = |name: &String| functions.get(name) == Some(&1) && traceable.contains(name);
@@ -68,19 +68,19 @@ fn a_function_whose_head_is_inlined_is_a_catch_with_its_part_to_try() {
     for (whole, part) in &parts {
         for explanation in explained(symbol(whole), ENTRY) {
             assert!(explanation.refusal().is_none(), "{explanation:?}");
-            let catch = Evidence::Part(symbol(part));
+            let warning = Evidence::Part(symbol(part));
             assert!(
-                explanation.evidence().any(|found| found == catch),
+                explanation.evidence().any(|found| found == warning),
                 "{whole}"
             );
-            assert!(catch.is_catch());
+            assert!(warning.is_warning());
             assert_eq!(suggestions(&explanation), [part.as_str()]);
         }
         let retprobe = explained(symbol(whole), ENTRY.retprobe(true));
         assert_eq!(suggestions(&retprobe[0]), [format!("kretprobe/{part}")]);
     }
     for explanation in explained(function(), ENTRY) {
-        assert!(!explanation.evidence().any(|found| found.is_catch()));
+        assert!(!explanation.evidence().any(|found| found.is_warning()));
         assert_eq!(suggestions(&explanation), [""; 0]);
     }
 }

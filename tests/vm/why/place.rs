@@ -223,7 +223,7 @@ fn an_offset_beyond_the_function_hits_another_one_and_a_checked_request_refuses_
             has(&explanation, |evidence| *evidence == hit),
             "{explanation:?}"
         );
-        assert!(explanation.evidence().any(|evidence| evidence.is_catch()));
+        assert!(explanation.evidence().any(|evidence| evidence.is_warning()));
     }
     let kernel = asked();
     let counter = Counter::new();
@@ -313,17 +313,17 @@ fn a_loaded_module_without_the_function_is_no_missing_module() {
 }
 
 #[test]
-fn a_kernel_that_would_not_hit_it_is_a_catch() {
+fn a_kernel_that_would_not_hit_it_is_a_warning() {
     let kernel = Kernel::new();
-    let has_catches = |expected: &[Evidence<'_>]| {
+    let has_warnings = |expected: &[Evidence<'_>]| {
         let explanation = kernel.explain(function(), &ENTRY);
         assert!(explanation.refusal().is_none());
-        let catches = explanation.evidence().filter(Evidence::is_catch);
-        assert_eq!(catches.collect::<Vec<_>>(), expected);
+        let warnings = explanation.evidence().filter(Evidence::is_warning);
+        assert_eq!(warnings.collect::<Vec<_>>(), expected);
     };
-    has_catches(&[]);
+    has_warnings(&[]);
     let disarmed = Switch::set("/sys/kernel/debug/kprobes/enabled", "0");
-    has_catches(&[Evidence::Disarmed]);
+    has_warnings(&[Evidence::Disarmed]);
     drop(disarmed);
     let Some(_off) = Switch::set("/proc/sys/kernel/ftrace_enabled", "0") else {
         // It has no such switch any more.
@@ -332,10 +332,10 @@ fn a_kernel_that_would_not_hit_it_is_a_catch() {
     };
     if !PROBES_BY_FTRACE {
         // Its probes are not by ftrace.
-        has_catches(&[]);
+        has_warnings(&[]);
         return;
     }
-    has_catches(&[Evidence::FtraceOff]);
+    has_warnings(&[Evidence::FtraceOff]);
     // Nothing is tried then, which would harm the kernel; but what it shows is said.
     let blacklist = fs::read_to_string("/sys/kernel/debug/kprobes/blacklist").unwrap();
     let names = || blacklist.lines().filter_map(|line| line.split('\t').nth(1));

@@ -34,7 +34,7 @@ pub(crate) fn run(
             args.report.error(out, Some(probe), &error);
         }
     })?;
-    kernel.ask_with(&program);
+    kernel.ask_perf_link(&program);
     // One program serves all probes.
     session::plan(args, kernel, out, 0)?;
     let mut session = Session::attach(args, kernel, out, &mut |_, _| Ok(Source::Given(&program)))?;

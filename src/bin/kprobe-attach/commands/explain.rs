@@ -66,8 +66,8 @@ fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanati
             if let Some(mode) = mode {
                 write!(out, ", mode {mode}")?;
             }
-            let catch = explanation.evidence().any(|evidence| evidence.is_catch());
-            writeln!(out, "{}", if catch { ", but not as it seems:" } else { "" })?;
+            let warns = explanation.evidence().any(|evidence| evidence.is_warning());
+            writeln!(out, "{}", if warns { ", but not as it seems:" } else { "" })?;
         }
         (Some(error), _) => writeln!(
             out,
