@@ -6,10 +6,11 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::process::{Command, Output, Stdio};
 
 use kprobe_attach::{Kernel, KprobeOpts};
+use rustix::process::{Pid, Signal};
 
 use crate::machine::{
     Counter, FUNCTION, KPROBES, OTHER_FUNCTION, clean, function, json, link_modes, program, run,
-    unmount, wait_until, with_own_mounts,
+    shell, text, unlink, unmount, wait_until, with_own_mounts,
 };
 
 const BPFFS: &str = "/tmp/bpf";
@@ -132,14 +133,42 @@ fn a_directory_that_was_made_goes_again_and_none_is_made_elsewhere() {
     });
 }
 
+/// An init may have no console.
+#[test]
+fn pins_stay_where_the_output_is_lost() {
+    let counter = Counter::new();
+    let id = format!("id:{}", counter.program.id().unwrap());
+    with_bpffs(|| {
+        for (redirection, errno) in [(">/dev/full", "ENOSPC"), (">&-", "EBADF")] {
+            for (args, pins) in [
+                ("count".to_owned(), 2),
+                ("count --json".to_owned(), 2),
+                (format!("attach --program {id}"), 1),
+                (format!("attach --json --program {id}"), 1),
+            ] {
+                let script = format!("exec \"$0\" {args} --pin {DIR} {FUNCTION} {redirection}");
+                let output = shell(&script).output().unwrap();
+                let messages = text(&output.stderr);
+                assert_eq!(output.status.code(), Some(1), "{script}: {messages}");
+                let word = format!("kprobe-attach: standard output: {errno}: output is lost\n");
+                assert_eq!(messages, word, "{script}");
+                assert_eq!(names(DIR).len(), pins, "{script}");
+                if pins == 2 {
+                    unlink(3);
+                    let output = run(&["count", "--json", "--pin", DIR]);
+                    assert_eq!(json(&output.stdout)[0]["hits"], 3, "{script}");
+                }
+                fs::remove_dir_all(DIR).unwrap();
+            }
+        }
+    });
+}
+
 /// While the program is between opening the directory and pinning, somebody puts another one in its
 /// place, with a pin of the same name.
 #[test]
 fn a_directory_that_is_replaced_meanwhile_loses_no_pin() {
-    if cfg!(not(target_arch = "x86_64")) {
-        println!("not run here: this strace cannot delay a system call");
-        return;
-    }
+    const TRACE: &str = "/tmp/strace";
     with_bpffs(|| {
         let opts = KprobeOpts::new();
         let (first, second) = (Counter::new(), Counter::new());
@@ -150,33 +179,36 @@ fn a_directory_that_is_replaced_meanwhile_loses_no_pin() {
         taken
             .pin(&*format!("{DIR}/kprobe_{OTHER_FUNCTION}"))
             .unwrap();
+        // When it has entered the directory, it stops until it is let go on.
         let child = Command::new("/bin/strace")
-            .args([
-                "-o",
-                "/tmp/strace",
-                "-e",
-                "trace=fchdir",
-                "-e",
-                "inject=fchdir:delay_exit=5000000",
-            ])
+            .args(["-f", "-o", TRACE, "-e", "trace=fchdir"])
+            .args(["-e", "inject=fchdir:signal=STOP"])
             .arg(program().get_program())
             .args(["count", "--json", "--pin", DIR, FUNCTION, OTHER_FUNCTION])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut stopped = None;
         wait_until(|| {
-            fs::read_to_string("/tmp/strace").is_ok_and(|trace| trace.contains("fchdir("))
+            let trace = fs::read_to_string(TRACE).unwrap_or_default();
+            let line = trace
+                .lines()
+                .find(|line| line.contains("stopped by SIGSTOP"));
+            stopped = line.map(|line| line.split(' ').next().unwrap().parse().unwrap());
+            stopped.is_some()
         });
         let moved = "/tmp/bpf/moved";
         fs::rename(DIR, moved).unwrap();
         make(0o700);
         let victim = second.attach(&kernel, function(), &opts);
         victim.pin(&*format!("{DIR}/kprobe_{FUNCTION}")).unwrap();
+        let stopped = Pid::from_raw(stopped.unwrap()).unwrap();
+        rustix::process::kill_process(stopped, Signal::CONT).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert_eq!(json(&output.stdout)[0]["error"]["cause"], "name-taken");
         assert_eq!(names(DIR), [format!("kprobe_{FUNCTION}")]);
         assert_eq!(names(moved), [format!("kprobe_{OTHER_FUNCTION}")]);
-        fs::remove_file("/tmp/strace").unwrap();
+        fs::remove_file(TRACE).unwrap();
     });
 }

@@ -33,6 +33,7 @@ mod pins;
 mod pressure;
 mod private_mount;
 mod privileges;
+mod readers;
 mod stopping;
 mod suggestions;
 mod sweep;

@@ -37,6 +37,14 @@ pub(crate) fn unmount(path: &str) {
     rustix::mount::unmount(path, UnmountFlags::DETACH).unwrap();
 }
 
+/// Runs a test where `/proc/kallsyms` is hidden: reading it takes seconds in an emulated machine.
+pub(crate) fn without_symbols<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    with_own_mounts(|| {
+        rustix::mount::mount_bind("/dev/null", "/proc/kallsyms").unwrap();
+        test()
+    })
+}
+
 /// Unmounts sysfs, and all that is below it.
 pub(crate) fn unmount_sys() {
     for path in [TRACEFS, "/sys/kernel/debug", "/sys/fs/bpf", "/sys"] {
