@@ -11,8 +11,7 @@ arch_targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-gnu riscv64gc-unkn
 arch_suites=(7-riscv64 7-arm64 6.12-arm64 6.1-i386 6.1-s390x 6.1-armhf)
 # The tests there: what is of an architecture is its numbers of system calls, its structs, its
 # registers and its entries of functions. `ci/run.sh vm KERNEL` has them all.
-arch_tests=(asked asm attach cli count errors features filter link private_mount stopping sweep
-    terminal)
+arch_tests=(asked asm attach cli count errors features link private_mount sweep)
 arch_sum='^[0-9]+ passed, [0-9]+ failed$'
 
 # Unpacks Debian's source of the standard library of the very same compiler, and prints where it is.

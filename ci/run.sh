@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bin=target/release/kprobe-attach
-quick_kernels='7.3 6.12 6.1 5.10' # of the amd64 ones; the newest take longest
+quick_kernels='7.3 6.12 6.1 5.10' # the newest take longest
 quick_filter='--skip thorough:: --skip lockdown_' # no minutes, and one boot a kernel
 size_limit=$((101 * 1024)) # the whole program
 embed_limit=9216           # the smallest program around the library, tests/embed
@@ -46,7 +46,7 @@ usage: ci/run.sh COMMAND
                        (KPROBE_ATTACH_EXTRA=DIR: its files are there under /extra)
   demo [KERNEL]        ci/demo.sh on KERNEL; unless named, on this machine if it can, else on 6.12
 Kernels are kept in KPROBE_ATTACH_CACHE (~/.cache/kprobe-attach). A machine may take
-KPROBE_ATTACH_TIMEOUT (900) seconds.
+KPROBE_ATTACH_TIMEOUT (1800) seconds.
 EOF
 }
 
