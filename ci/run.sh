@@ -4,7 +4,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bin=target/release/kprobe-attach
-quick_kernels='7.3 6.12 6.1 5.10' # the newest take longest
 quick_filter='--skip thorough:: --skip lockdown_' # no minutes, and one boot a kernel
 size_limit=$((101 * 1024)) # the whole program
 embed_limit=9216           # the smallest program around the library, tests/embed
@@ -13,7 +12,7 @@ memory_limit=128           # KiB of memory that `count vfs_read` takes at its pe
 usage() {
     cat <<'EOF'
 usage: ci/run.sh COMMAND
-  test                 what every change must pass: fmt, lint, unit, build, size, and vm on four
+  test                 what every change must pass: fmt, lint, unit, build, size, and vm on the
                        amd64 kernels, but for the tests that take minutes, the tables of explain
                        (why::place) and the boots that are locked down
   all                  every check below but deny, semver and soak: on each kernel of
@@ -423,20 +422,19 @@ cmd_demo() {
     fi
 }
 
-# stages STAGE...: each, a command with its arguments, is a run of its own (`set -e` does not work
-# inside a condition); a failed one does not stop the others.
+# stages STAGE...: each is a run of its own (`set -e` does not work inside a condition); a failed
+# one does not stop the others.
 stages() {
-    local words stage status wall user sys times=() out=target/stages
+    local stage status wall user sys times=() out=target/stages
     rm -rf "$out" "$holes"
     mkdir -p "$out"
     need gcc libc6-dev xz-utils # before anything else asks apt
     prefetch >target/prefetch.log 2>&1 & # what it cannot fetch, the stage that needs it tries again
-    for words; do
-        printf '\n=== %s\n' "$words"
-        stage=${words%% *} status=ok
+    for stage; do
+        printf '\n=== %s\n' "$stage"
+        status=ok
         TIMEFORMAT='%0R %0U %0S'
-        # shellcheck disable=SC2086 # words they are
-        { time ci/run.sh $words 2>&1 | tee "$out/$stage" >&3; } 3>&1 2>"$out/.time" ||
+        { time ci/run.sh "$stage" 2>&1 | tee "$out/$stage" >&3; } 3>&1 2>"$out/.time" ||
             status=FAILED
         read -r wall user sys <"$out/.time"
         times+=("$(printf '%-9s %-6s %4d s, %4d s of CPU' \
@@ -457,7 +455,7 @@ stages() {
 
 cmd_test() {
     export KPROBE_ATTACH_FILTER="$quick_filter --skip why::place::"
-    fetched_ahead=$quick_kernels stages fmt lint unit build size "vm $quick_kernels"
+    fetched_ahead=$(amd64_kernels) stages fmt lint unit build size vm
 }
 
 cmd_all() {
