@@ -75,9 +75,8 @@ fn other_signals_end_nothing() {
 
 #[test]
 fn a_command_gets_what_the_caller_gave_and_nothing_else() {
-    // What a process has: its open descriptors, its limit of them, and how it takes signals. The
-    // last is that of what the shell becomes, for while a shell starts something it may keep
-    // signals back.
+    // Prints the open descriptors, the limit of them, and how signals are taken. The shell becomes
+    // the process that prints the last, because it may hold signals back while it starts another.
     let look = "for n in 0 1 2 3 4 5 6 7 8 9; do [ ! -e /proc/$$/fd/$n ] || l=\"$l $n\"; done; \
          exec >/tmp/seen.$1; echo $l; ulimit -n; exec grep Sig[BIC] /proc/self/status";
     let modes = promised();
@@ -136,7 +135,7 @@ fn a_script_is_told_what_ends_it() {
             let len = child.stderr.as_mut().unwrap().read(&mut first).unwrap();
             let said = std::str::from_utf8(&first[..len]).unwrap();
             assert!(said.contains(&format!("; {key} detaches")), "{said}");
-            // What was to be ignored stays so.
+            // A signal that the caller ignores is still ignored.
             for signal in [libc::SIGINT, libc::SIGUSR1, libc::SIGTERM] {
                 if (signal == libc::SIGINT) == (ignored == "INT") {
                     send(&child, signal);
@@ -233,7 +232,7 @@ fn a_signal_amid_the_trial_of_explain_leaves_nothing() {
     without_symbols(|| {
         for mode in modes {
             clean(|| {
-                // What it writes first is the definition of the trial's event.
+                // The first write defines the event of the trial.
                 let output = Command::new("/bin/strace")
                     .args(["-o", "/dev/null", "-e", "trace=write"])
                     .args(["-e", "inject=write:signal=USR1:when=1"])
