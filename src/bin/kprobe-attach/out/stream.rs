@@ -12,7 +12,7 @@ use crate::rt::{
 };
 
 /// One write then holds the lines of eight probes, in JSON too.
-const BUFFER_LEN: usize = 1280;
+const BUFFER_LEN: usize = 1536;
 
 /// The nanoseconds for which the program waits at its end if nobody reads: of results, and of a
 /// message. It ends within a second even if results and two messages are dropped.
