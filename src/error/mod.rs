@@ -8,7 +8,7 @@ use core::fmt;
 
 use rustix::io::Errno;
 
-use crate::numbers::Hex;
+use crate::numbers::{Decimal, Hex};
 use crate::request::{AttachMode, Invalid, KprobeOpts, Need, ParseError, Target};
 use crate::text::Buf;
 
@@ -47,11 +47,17 @@ pub struct Error {
     /// An address, or the offset in bytes from the start of a function.
     number: u64,
     is_address: bool,
+    /// The number of functions that have the name, if it is known, and the addresses of the first.
+    functions: u32,
+    addresses: [u64; Self::ADDRESSES],
 }
 
 static_assertions::const_assert!(size_of::<Error>() <= 128);
 
 impl Error {
+    /// The number of addresses that an error holds.
+    pub(crate) const ADDRESSES: usize = 3;
+
     // There are about a hundred callers. A call is smaller than clearing the subject in each of
     // them.
     #[inline(never)]
@@ -64,6 +70,8 @@ impl Error {
             subject: Buf::new(),
             number: 0,
             is_address: false,
+            functions: 0,
+            addresses: [0; Self::ADDRESSES],
         }
     }
 
@@ -145,6 +153,13 @@ impl Error {
         }
     }
 
+    /// Adds the number of functions that have the name, and the first addresses; 0 is hidden.
+    pub(crate) const fn found(mut self, functions: u32, addresses: [u64; Self::ADDRESSES]) -> Self {
+        self.functions = functions;
+        self.addresses = addresses;
+        self
+    }
+
     pub(crate) const fn at(mut self, step: Step) -> Self {
         self.step = step;
         self
@@ -207,6 +222,20 @@ impl Error {
         if self.is_address { 0 } else { self.number }
     }
 
+    /// Returns the number of functions that have the name, if it was counted.
+    #[must_use]
+    pub const fn functions(&self) -> Option<u32> {
+        match self.functions {
+            0 => None,
+            functions => Some(functions),
+        }
+    }
+
+    /// Lists the addresses of these functions, at most three, unless the kernel hides them.
+    pub fn addresses(&self) -> impl Iterator<Item = u64> {
+        self.addresses.into_iter().filter(|address| *address != 0)
+    }
+
     /// Returns the rule that the request breaks.
     #[must_use]
     pub const fn rule(&self) -> Option<Invalid> {
@@ -246,6 +275,8 @@ impl fmt::Display for Error {
             subject: _,
             number,
             is_address,
+            functions,
+            addresses: _,
         } = *self;
         let subject = self.subject();
         f.write_str(subject.unwrap_or_default())?;
@@ -258,17 +289,34 @@ impl fmt::Display for Error {
         }
         write!(f, "{step}: {}: ", ErrnoName(errno))?;
         match detail {
-            Detail::Plain => f.write_str(meaning(step, errno, cause)),
-            Detail::Invalid(invalid) => invalid.fmt(f),
+            Detail::Plain if functions > 0 && errno == Errno::NOENT => {
+                f.write_str("fewer functions have this name")?;
+            }
+            Detail::Plain => f.write_str(meaning(step, errno, cause))?,
+            Detail::Invalid(invalid) => invalid.fmt(f)?,
             Detail::Unmet(mode, need) | Detail::Unknown(mode, need) => {
                 write!(f, "mode {mode} needs {need}")?;
                 if matches!(detail, Detail::Unknown(..)) {
                     f.write_str(", whose probe had no answer")?;
                 }
                 f.write_str(": ")?;
-                f.write_str(cause.meaning())
+                f.write_str(cause.meaning())?;
             }
         }
+        if functions == 0 {
+            return Ok(());
+        }
+        let plural = if functions == 1 { "" } else { "s" };
+        write!(f, "; {} function{plural}", Decimal(functions.into()))?;
+        let mut before = ": ";
+        for address in self.addresses() {
+            write!(f, "{before}{}", Hex(address))?;
+            before = ", ";
+        }
+        if before == ", " && functions as usize > Self::ADDRESSES {
+            f.write_str(", …")?;
+        }
+        Ok(())
     }
 }
 

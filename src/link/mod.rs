@@ -13,7 +13,7 @@ use crate::kernel::Kernel;
 use crate::mount::{FILES, Mount, NO_FILES};
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan, check_pin};
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
-use crate::symbols::check_offset;
+use crate::symbols::{Resolution, check_offset, resolve_dyn};
 use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE};
 use crate::sys::{self, KprobeAt};
 use crate::tracefs::TraceEvent;
@@ -73,9 +73,12 @@ impl Kernel {
     /// Attaches a loaded program to a kernel function, as libbpf's
     /// `bpf_program__attach_kprobe_opts` does.
     ///
+    /// A target that is not [resolved](Target::is_resolved) is looked for in `/proc/kallsyms`
+    /// first. To attach many of them, resolve them with [one reading](crate::symbols::resolve()).
+    ///
     /// # Errors
     ///
-    /// Returns the errors of [`plan`](Self::plan) and of [`Plan::attach`].
+    /// Returns the errors of [`Resolution::target`], [`plan`](Self::plan) and [`Plan::attach`].
     #[doc(alias = "bpf_program__attach_kprobe_opts")]
     pub fn attach_kprobe(
         &self,
@@ -84,11 +87,27 @@ impl Kernel {
         opts: &KprobeOpts,
     ) -> Result<KprobeLink, Error> {
         let prog = prog.as_fd();
+        if !func.is_resolved() {
+            return self.attach_found(prog, func, opts);
+        }
         // The reference saves a copy of the plan.
         match Plan::new(self, func, opts, Some(prog)) {
             Ok(ref plan) => plan.attach_to(prog),
             Err(error) => Err(error),
         }
+    }
+
+    /// Resolves the target, and attaches.
+    #[cold]
+    fn attach_found(
+        &self,
+        prog: BorrowedFd<'_>,
+        func: Target<'_>,
+        opts: &KprobeOpts,
+    ) -> Result<KprobeLink, Error> {
+        let mut found = Resolution::new(func);
+        resolve_dyn(core::slice::from_mut(&mut found), &mut |_, _| {})?;
+        Plan::new(self, found.target()?, opts, Some(prog))?.attach_to(prog)
     }
 
     /// Returns the number of hits that a probe missed, as [`KprobeLink::missed`] does.
@@ -184,13 +203,14 @@ impl Plan<'_> {
     /// Returns the place of the probe, as the kprobe PMU takes it.
     fn place(&self) -> KprobeAt<'_> {
         let target = &self.target;
-        match (target.function_bytes(), target.as_address()) {
-            (Some(function), _) => KprobeAt::Symbol {
+        match (target.function_bytes(), target.known_address()) {
+            (Some(function), None) => KprobeAt::Symbol {
                 module: target.module_bytes(),
                 function,
                 offset: self.opts.offset,
             },
-            (None, address) => KprobeAt::Address(address.unwrap_or_default()),
+            // A plan's address and offset have been checked.
+            (_, address) => KprobeAt::Address(address.unwrap_or_default() + self.opts.offset),
         }
     }
 

@@ -80,7 +80,8 @@ impl Kernel {
     ///
     /// Returns an error with one of these steps:
     ///
-    /// * [`Step::Request`] if the request contradicts itself or its mode.
+    /// * [`Step::Request`] if the request contradicts itself or its mode. A target that has not
+    ///   been [resolved](Target::is_resolved) is [`Invalid::Unresolved`].
     /// * [`Step::ProbeKernel`] if this kernel does not support the request. A maxactive before
     ///   Linux 4.12 is [`Invalid::MaxactiveOnKernel`].
     pub fn plan<'a>(&'a self, func: Target<'a>, opts: &KprobeOpts) -> Result<Plan<'a>, Error> {

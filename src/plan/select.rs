@@ -13,6 +13,9 @@ pub(super) fn select(
     opts: &KprobeOpts,
     unmet: impl Fn(AttachMode) -> Option<(Need, Support)>,
 ) -> Result<AttachMode, Error> {
+    if !target.is_resolved() {
+        return Err(Error::invalid(Invalid::Unresolved));
+    }
     if let Err(invalid) = check_request(target, opts) {
         return Err(Error::invalid(invalid));
     }

@@ -36,9 +36,10 @@ pub enum Syscall<'p> {
         r#type: u32,
         /// 0, or the retprobe bit.
         config: u64,
-        /// The target: `config1` is a function, and `config2` an address.
+        /// The target: `config1` is a function, and `config2` an address. It is an address if the
+        /// target was resolved to one.
         target: Target<'p>,
-        /// The offset from a function, which is `config2`.
+        /// The offset from a function, which is `config2` or added to it.
         offset: u64,
         /// The CPU of the event.
         cpu: u32,
@@ -114,14 +115,14 @@ impl fmt::Display for Syscall<'_> {
                 cpu,
             } => {
                 let (r#type, config) = (Decimal((*r#type).into()), Decimal(*config));
-                let (offset, cpu) = (Decimal(*offset), Decimal((*cpu).into()));
+                let cpu = Decimal((*cpu).into());
                 write!(
                     f,
                     "perf_event_open({{type={type}, size={size}, config={config}, disabled=1, "
                 )?;
-                match target.as_address() {
-                    Some(address) => write!(f, "config1=0, config2={}", Hex(address))?,
-                    None => write!(f, r#"config1="{target}", config2={offset}"#)?,
+                match target.known_address() {
+                    Some(address) => write!(f, "config1=0, config2={}", Hex(address + offset))?,
+                    None => write!(f, r#"config1="{target}", config2={}"#, Decimal(*offset))?,
                 }
                 write!(f, "}}, -1, {cpu}, -1, PERF_FLAG_FD_CLOEXEC) = perf_fd")
             }

@@ -46,6 +46,12 @@ pub enum Invalid {
     MaxactiveOnKernel,
     /// A mode without a link is given a cookie.
     CookieWithoutLink,
+    /// The word after the `@` does not choose among functions.
+    UnknownPick,
+    /// Only the name of a function can be a base name.
+    BaseWithoutFunction,
+    /// The target must be [resolved](crate::symbols::resolve()) before it can be planned.
+    Unresolved,
     /// The word before the `/` is not a kind of probe.
     UnknownKind,
     /// The kind of probe exists in libbpf, and this crate does not attach it.
@@ -120,6 +126,9 @@ impl Invalid {
             MaxactiveOnPmu => "the kprobe PMU takes no maxactive",
             MaxactiveOnKernel => "this kernel takes no maxactive",
             CookieWithoutLink => "only a link carries a cookie",
+            UnknownPick => "this does not choose among functions",
+            BaseWithoutFunction => "only a function has a base name",
+            Unresolved => "the target has not been resolved",
             UnknownKind => "unknown kind of probe",
             KindNotServed => "this kind of probe is not supported yet",
             AutoloadMark => "`?` keeps a program from being loaded",
@@ -149,8 +158,8 @@ impl Invalid {
         #[must_use]
         pub fn allowed(Invalid) {
             EmptyFunction | FunctionByte | LeadingDigit =>
-                "[module:]function[+offset], with a function of letters, digits, `_`, `.` and `$`; \
-                 or 0xADDRESS",
+                "[module:]function[@N][+offset], with a function of letters, digits, `_`, `.` and \
+                 `$`; or 0xADDRESS",
             EmptyModule | ModuleByte => "module:function, with a module of letters, digits and `_`",
             NameTooLong => "at most 511 bytes, with the module",
             NotKernelAddress => "a kernel address, as in /proc/kallsyms",
@@ -163,12 +172,17 @@ impl Invalid {
             MaxactiveOnPmu => "maxactive in the modes legacy-link and legacy",
             MaxactiveOnKernel => "no maxactive, or Linux 4.12",
             CookieWithoutLink => "a cookie in the modes link and legacy-link",
-            UnknownKind | KindNotServed | AutoloadMark => "kprobe/ or kretprobe/",
+            UnknownPick => "@N from 1, @first, @all or @unique",
+            BaseWithoutFunction => "base with the name of a function",
+            Unresolved => "what symbols::resolve has found, or Kernel::attach_kprobe",
+            UnknownKind | KindNotServed | AutoloadMark =>
+                "kprobe/, kretprobe/, ksyscall/ or kretsyscall/",
             EmptyNumber | NotADigit | BinaryNumber =>
                 "a decimal number, hexadecimal after 0x, or octal after 0",
             NumberTooLarge => "a 64-bit number; maxactive up to 4096",
             UnknownOption | OptionTwice | MissingValue | UnwantedValue =>
-                "each once: offset=N (or function+N), cookie=N, mode=MODE, maxactive=N, retprobe",
+                "each once: offset=N (or function+N), cookie=N, mode=MODE, maxactive=N, retprobe, \
+                 base",
             UnknownMode => "link, perf, legacy-link or legacy",
             StructTooSmall | StructTooLarge => "at least the size field, at most the buffer",
             StructTail => "zeros between the last known field and the size",

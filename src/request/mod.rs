@@ -8,6 +8,7 @@ mod invalid;
 mod mode;
 mod number;
 mod opts;
+mod pick;
 mod rules;
 mod spec;
 mod target;
@@ -18,4 +19,6 @@ pub use opts::{KprobeOpts, MAX_MAXACTIVE};
 pub use spec::Probe;
 pub use target::{MAX_SYMBOL_LEN, Target, TargetBuf};
 
+pub(crate) use pick::{Names, Pick};
 pub(crate) use rules::{check_mode, check_request};
+pub(crate) use target::VMLINUX;

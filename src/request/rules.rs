@@ -7,7 +7,7 @@ use super::target::Target;
 
 /// Checks all the rules that do not depend on the kernel.
 pub(crate) fn check_request(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Invalid> {
-    check_target(target, opts)?;
+    check_place(target, opts)?;
     opts.attach_mode
         .map_or(Ok(()), |mode| check_mode(mode, opts))
 }
@@ -31,15 +31,19 @@ const KERNEL_START: u64 = if cfg!(target_arch = "s390x") {
 };
 
 /// Checks the rules between target and options that hold in every mode.
-const fn check_target(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Invalid> {
-    if let Some(address) = target.as_address() {
+const fn check_place(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Invalid> {
+    if let Some(address) = target.known_address() {
         // The kernel keeps its error pointers in the last page. Before Linux 5.18 it returned such
         // an address as an errno.
-        if address < KERNEL_START || address > usize::MAX as u64 - 4096 {
+        let last = usize::MAX as u64 - 4096;
+        if address < KERNEL_START || address > last {
             return Err(Invalid::NotKernelAddress);
         }
-        if opts.offset != 0 {
+        if opts.offset != 0 && target.as_address().is_some() {
             return Err(Invalid::OffsetOnAddress);
+        }
+        if opts.offset > last - address {
+            return Err(Invalid::OffsetBeyondFunction);
         }
     }
     // `kprobe.offset` is an unsigned int. The PMU cuts a larger offset, and would probe another

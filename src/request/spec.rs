@@ -6,6 +6,7 @@ use super::invalid::{Invalid, ParseError};
 use super::mode::AttachMode;
 use super::number::number;
 use super::opts::KprobeOpts;
+use super::pick::Names;
 use super::rules::check_request;
 use super::target::Target;
 use crate::numbers::{Decimal, Hex};
@@ -14,20 +15,26 @@ use crate::text::{line_of, split};
 /// Holds a target and its options, as one line of text gives them.
 ///
 /// ```text
-/// [kprobe/|kretprobe/][module:]function[+offset][,key=value]...
+/// [kprobe/|kretprobe/][module:]function[@choice][+offset][,key=value]...
 /// [kprobe/|kretprobe/]0xADDRESS[,key=value]...
+/// [ksyscall/|kretsyscall/]syscall[@choice][,key=value]...
 /// ```
 ///
 /// | part | meaning |
 /// |---|---|
 /// | `kprobe/`, `kretprobe/` | the kind of probe; `kprobe/` if it is left out |
-/// | `module:` | letters, digits and `_` |
+/// | `ksyscall/`, `kretsyscall/` | [`Target::syscall`], the native entry point |
+/// | `module:` | letters, digits and `_`; `vmlinux` is the kernel itself |
 /// | `function` | letters, digits, `_`, `.` and `$`, not beginning with a digit |
+/// | `@unique` | [`Target::unique`]: refused if several functions have the name |
+/// | `@first`, `@N` | [`Target::nth`]: the one with this number, from 1 |
+/// | `@all` | [`Target::all`]: each function of the name |
 /// | `+offset`, `offset=N` | [`KprobeOpts::offset`] |
 /// | `cookie=N` | [`KprobeOpts::bpf_cookie`] |
 /// | `mode=M` | [`KprobeOpts::attach_mode`]: `link`, `perf`, `legacy-link`, `legacy` |
 /// | `maxactive=N` | [`KprobeOpts::maxactive`] |
 /// | `retprobe` | [`KprobeOpts::retprobe`], as `kretprobe/` |
+/// | `base` | [`Target::base`]: also the copy that the compiler made |
 ///
 /// Numbers are written as in C: decimal, hexadecimal after `0x`, or octal after `0`. White space is
 /// not allowed anywhere. Each option may be given once.
@@ -67,7 +74,7 @@ use crate::text::{line_of, split};
 /// | `kprobe/0xffffffff81000000` | a function of that name | an address |
 /// | `kprobe` alone | a program without a target | the function `kprobe` |
 /// | `?kprobe/foo` | not loaded by default | refused: there is nothing to attach |
-/// | `ksyscall/`, `kprobe.multi/` and others | attaches | refused: not supported yet |
+/// | `kprobe.multi/` and others | attaches | refused: not supported yet |
 ///
 /// # Examples
 ///
@@ -127,11 +134,20 @@ impl<'a> Probe<'a> {
             .filter(|(kind, _)| is_kind(kind))
             .unwrap_or((b"", head));
         let place_at = head.len() - place.len();
+        let mut is_syscall = false;
         if place_at > 0 {
-            opts.retprobe |= is_return(kind).map_err(|invalid| ParseError::new(0, invalid))?;
+            let is_return;
+            (is_syscall, is_return) =
+                read_kind(kind).map_err(|invalid| ParseError::new(0, invalid))?;
+            opts.retprobe |= is_return;
         }
         let (name, offset) = split(place, b'+').unwrap_or((place, b""));
-        let target = Target::from_bytes(name).map_err(|error| error.from(place_at))?;
+        let target = if is_syscall {
+            Target::syscall_from_bytes(name)
+        } else {
+            Target::from_bytes(name)
+        };
+        let mut target = target.map_err(|error| error.from(place_at))?;
         if name.len() < place.len() {
             let at = place_at + name.len() + 1;
             opts.set(Key::Offset, offset)
@@ -143,6 +159,12 @@ impl<'a> Probe<'a> {
             for option in options.split(|byte| *byte == b',') {
                 let (key, value) = Key::split(option).map_err(|error| error.from(at))?;
                 given.once(key, at)?;
+                if key == Key::Base {
+                    if is_syscall || target.as_address().is_some() {
+                        return Err(ParseError::new(at, Invalid::BaseWithoutFunction));
+                    }
+                    target = target.base();
+                }
                 opts.set(key, value)
                     .map_err(|error| error.from(at + option.len() - value.len()))?;
                 at += option.len() + 1;
@@ -168,7 +190,13 @@ impl fmt::Display for Probe<'_> {
             // It is an instruction for the attach, and not a part of the text.
             within_function: _,
         } = *opts;
-        let kind = if retprobe { "kretprobe" } else { "kprobe" };
+        let names = target.search().map(|(names, _)| names);
+        let kind = match (retprobe, names) {
+            (false, Some(Names::Syscall)) => "ksyscall",
+            (true, Some(Names::Syscall)) => "kretsyscall",
+            (false, _) => "kprobe",
+            (true, _) => "kretprobe",
+        };
         write!(f, "{kind}/{target}")?;
         if offset != 0 {
             write!(f, "+{}", Hex(offset))?;
@@ -182,17 +210,19 @@ impl fmt::Display for Probe<'_> {
         if maxactive != 0 {
             write!(f, ",maxactive={}", Decimal(maxactive.into()))?;
         }
+        if names == Some(Names::Base) {
+            f.write_str(",base")?;
+        }
         Ok(())
     }
 }
 
-/// Returns whether a kind of probe is a return probe.
-fn is_return(kind: &[u8]) -> Result<bool, Invalid> {
+/// Returns whether a kind of probe is of a system call, and whether it is a return probe.
+fn read_kind(kind: &[u8]) -> Result<(bool, bool), Invalid> {
     const KINDS: &str =
         "kprobe\nkretprobe\nksyscall\nkretsyscall\nkprobe.multi\nkretprobe.multi\nkprobe.session";
     match line_of(KINDS, kind) {
-        Some(0) => Ok(false),
-        Some(1) => Ok(true),
+        Some(index @ 0..=3) => Ok((index >= 2, index % 2 == 1)),
         Some(_) => Err(Invalid::KindNotServed),
         None if kind.starts_with(b"?") => Err(Invalid::AutoloadMark),
         None => Err(Invalid::UnknownKind),
@@ -207,18 +237,20 @@ enum Key {
     Mode,
     Maxactive,
     Retprobe,
+    Base,
 }
 
 impl Key {
     fn from_name(name: &[u8]) -> Option<Self> {
-        const KEYS: [Key; 5] = [
+        const KEYS: [Key; 6] = [
             Key::Offset,
             Key::Cookie,
             Key::Mode,
             Key::Maxactive,
             Key::Retprobe,
+            Key::Base,
         ];
-        let index = line_of("offset\ncookie\nmode\nmaxactive\nretprobe", name)?;
+        let index = line_of("offset\ncookie\nmode\nmaxactive\nretprobe\nbase", name)?;
         KEYS.get(index).copied()
     }
 
@@ -228,8 +260,10 @@ impl Key {
             split(option, b'=').map_or((option, None), |(name, value)| (name, Some(value)));
         let key = Self::from_name(name).ok_or(ParseError::new(0, Invalid::UnknownOption))?;
         match (key, value) {
-            (Self::Retprobe, Some(_)) => Err(ParseError::new(name.len(), Invalid::UnwantedValue)),
-            (Self::Retprobe, None) => Ok((key, b"")),
+            (Self::Retprobe | Self::Base, Some(_)) => {
+                Err(ParseError::new(name.len(), Invalid::UnwantedValue))
+            }
+            (Self::Retprobe | Self::Base, None) => Ok((key, b"")),
             (_, Some(value)) => Ok((key, value)),
             (_, None) => Err(ParseError::new(name.len(), Invalid::MissingValue)),
         }
@@ -244,9 +278,11 @@ impl KprobeOpts {
     ///
     /// Returns an error for an unknown name, or the byte of the value that is wrong.
     pub fn set_by_name(&mut self, name: &str, value: &[u8]) -> Result<(), ParseError> {
-        let key =
-            Key::from_name(name.as_bytes()).ok_or(ParseError::new(0, Invalid::UnknownOption))?;
-        self.set(key, value)
+        let key = Key::from_name(name.as_bytes()).filter(|key| *key != Key::Base);
+        self.set(
+            key.ok_or(ParseError::new(0, Invalid::UnknownOption))?,
+            value,
+        )
     }
 
     fn set(&mut self, key: Key, value: &[u8]) -> Result<(), ParseError> {
@@ -265,6 +301,8 @@ impl KprobeOpts {
             }
             Key::Retprobe if value.is_empty() => self.retprobe = true,
             Key::Retprobe => return Err(ParseError::new(0, Invalid::UnwantedValue)),
+            // It is a property of the target.
+            Key::Base => {}
         }
         Ok(())
     }
@@ -278,6 +316,7 @@ struct Given {
     mode: Option<usize>,
     maxactive: Option<usize>,
     retprobe: Option<usize>,
+    base: Option<usize>,
 }
 
 impl Given {
@@ -288,6 +327,7 @@ impl Given {
             Key::Mode => &mut self.mode,
             Key::Maxactive => &mut self.maxactive,
             Key::Retprobe => &mut self.retprobe,
+            Key::Base => &mut self.base,
         };
         match seen.replace(at) {
             None => Ok(()),
@@ -396,8 +436,25 @@ mod tests {
             ("/foo", 0, I::UnknownKind),
             ("foo/bar", 0, I::UnknownKind),
             ("kprobe.s/foo", 0, I::UnknownKind),
-            ("ksyscall/read", 0, I::KindNotServed),
-            ("kretsyscall/read", 0, I::KindNotServed),
+            ("ksyscall/", 9, I::EmptyFunction),
+            ("ksyscall/m:read", 10, I::FunctionByte),
+            ("ksyscall/0x10", 9, I::LeadingDigit),
+            ("ksyscall/read,base", 14, I::BaseWithoutFunction),
+            ("kretsyscall/read+4", 17, I::OffsetOnRetprobe),
+            ("foo@", 4, I::UnknownPick),
+            ("foo@0", 4, I::UnknownPick),
+            ("foo@4294967296", 4, I::UnknownPick),
+            ("foo@2x", 5, I::NotADigit),
+            ("foo@second", 4, I::UnknownPick),
+            ("foo@All", 4, I::UnknownPick),
+            ("foo@all@all", 4, I::UnknownPick),
+            ("foo+4@2", 5, I::NotADigit),
+            ("m:@2", 2, I::EmptyFunction),
+            ("foo@2+", 6, I::EmptyNumber),
+            ("0xffffffff81000000@2", 18, I::NotADigit),
+            ("0xffffffff81000000,base", 19, I::BaseWithoutFunction),
+            ("foo,base=1", 8, I::UnwantedValue),
+            ("foo,base,base", 9, I::OptionTwice),
             ("kprobe.multi/vfs_*", 0, I::KindNotServed),
             ("kretprobe.multi/vfs_*", 0, I::KindNotServed),
             ("kprobe.session/vfs_read", 0, I::KindNotServed),
@@ -486,6 +543,34 @@ mod tests {
                 assert_eq!(Probe::from_bytes(&text).is_ok(), symbol, "{byte:#x}");
             }
         }
+    }
+
+    #[test]
+    fn a_choice_among_functions_is_a_part_of_the_target() {
+        let foo = Target::symbol("foo").unwrap();
+        let in_module = Target::in_module("m", "foo").unwrap();
+        let openat = Target::syscall("openat").unwrap();
+        for (text, target) in [
+            ("foo@unique", foo.unique()),
+            ("foo@first", foo.first()),
+            ("foo@1", foo.nth(1)),
+            ("foo@0x10+4,cookie=1", foo.nth(16)),
+            ("kretprobe/m:foo@all", in_module.all()),
+            ("foo,base", foo.base()),
+            ("foo@2,cookie=1,base", foo.base().nth(2)),
+            ("foo@2,base", foo.nth(2).base()),
+            ("vmlinux:foo", Target::in_module("vmlinux", "foo").unwrap()),
+            ("ksyscall/openat", openat),
+            ("kretsyscall/openat@all", openat.all()),
+        ] {
+            let probe = Probe::parse(text).unwrap();
+            assert_eq!(probe.target, target, "{text}");
+            assert!(!target.is_resolved(), "{text}");
+            assert_eq!(Probe::parse(&probe.to_string()), Ok(probe), "{text}");
+        }
+        let address = Target::address(0xffff_ffff_8100_0000);
+        assert_eq!(address.all().base(), address);
+        assert!(foo.is_resolved() && in_module.is_resolved() && address.is_resolved());
     }
 
     #[test]

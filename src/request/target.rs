@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::invalid::{Invalid, ParseError};
 use super::number::number;
+use super::pick::{Lookup, Names, Pick};
 use crate::numbers::Hex;
 use crate::text::{Buf, split, utf8};
 
@@ -33,6 +34,38 @@ pub const MAX_SYMBOL_LEN: usize = 511;
 /// assert!(Target::symbol("vfs_read\n-:kprobes/other").is_err());
 /// # Ok::<(), kprobe_attach::request::ParseError>(())
 /// ```
+///
+/// # Several functions of one name
+///
+/// The kernel looks for a function that is named so far. Since Linux 6.7, and updates of 6.1 and
+/// 6.5, it refuses a name that several functions have; before, it takes the first. These targets
+/// choose among them:
+///
+/// | target | text | function |
+/// |---|---|---|
+/// | [`unique`](Self::unique) | `function@unique` | the only one, on every kernel |
+/// | [`first`](Self::first) | `function@first` | the first in `/proc/kallsyms` |
+/// | [`nth`](Self::nth) | `function@2` | the second there |
+/// | [`all`](Self::all) | `function@all` | each of them |
+/// | [`in_module`](Self::in_module) | `vmlinux:function` | the kernel's own, and of no module |
+/// | [`base`](Self::base) | option `base` | also the copy that the compiler made of it |
+/// | [`syscall`](Self::syscall) | `ksyscall/openat` | the entry point of a system call |
+///
+/// Such a target must be [resolved](Self::is_resolved) before it is planned: one reading of
+/// `/proc/kallsyms` serves any number of targets ([`symbols::resolve`]).
+/// [`Kernel::attach_kprobe`] does that by itself.
+///
+/// ```
+/// use kprobe_attach::Target;
+///
+/// let second = Target::symbol("cleanup")?.nth(2);
+/// assert_eq!(second, Target::parse("cleanup@2")?);
+/// assert!(!second.is_resolved());
+/// # Ok::<(), kprobe_attach::request::ParseError>(())
+/// ```
+///
+/// [`symbols::resolve`]: crate::symbols::resolve()
+/// [`Kernel::attach_kprobe`]: crate::Kernel::attach_kprobe
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Target<'a>(Place<'a>);
 
@@ -44,9 +77,13 @@ enum Place<'a> {
     Function {
         module: Option<&'a [u8]>,
         function: &'a [u8],
+        lookup: Lookup,
     },
     Address(u64),
 }
+
+/// The name that stands for the kernel itself, where the name of a module is expected.
+pub(crate) const VMLINUX: &[u8] = b"vmlinux";
 
 impl<'a> Target<'a> {
     /// Names a function, as `function` or, as in libbpf, as `module:function`.
@@ -61,6 +98,9 @@ impl<'a> Target<'a> {
 
     /// Names a function of one module, where several functions may have that name.
     ///
+    /// The module `vmlinux` stands for the kernel itself. Such a target must be
+    /// [resolved](Self::is_resolved).
+    ///
     /// # Errors
     ///
     /// Returns the errors of [`symbol`](Self::symbol). The byte is that of `module:function`.
@@ -74,7 +114,29 @@ impl<'a> Target<'a> {
         Self(Place::Address(address))
     }
 
+    /// Names a system call, such as `openat`, by its entry point in the running kernel.
+    ///
+    /// It must be [resolved](Self::is_resolved).
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`symbol`](Self::symbol).
+    pub fn syscall(name: &'a str) -> Result<Self, ParseError> {
+        Self::syscall_from_bytes(name.as_bytes())
+    }
+
+    /// Reads the name of a system call, and `@` with a choice if there is one.
+    pub(super) fn syscall_from_bytes(text: &'a [u8]) -> Result<Self, ParseError> {
+        Self::with_pick(text, |name| {
+            let target = Self::join(None, name)?;
+            Ok(target.searched(|_, pick| (Names::Syscall, pick)))
+        })
+    }
+
     /// Reads `[module:]function`, or an address in hexadecimal digits after `0x`.
+    ///
+    /// After the function there may be one of `@unique`, `@first`, `@all`, and `@` with a number
+    /// from 1.
     ///
     /// # Errors
     ///
@@ -90,7 +152,22 @@ impl<'a> Target<'a> {
             [b'0', b'x' | b'X', ..] if split(text, b':').is_none() => {
                 number(text).map(Self::address)
             }
-            _ => Self::from_name(text),
+            _ => Self::with_pick(text, Self::from_name),
+        }
+    }
+
+    /// Reads a name, and `@` with a choice if there is one.
+    fn with_pick(
+        text: &'a [u8],
+        read: impl FnOnce(&'a [u8]) -> Result<Self, ParseError>,
+    ) -> Result<Self, ParseError> {
+        match split(text, b'@') {
+            Some((name @ [_, ..], pick)) => {
+                let target = read(name)?;
+                let pick = Pick::parse(pick).map_err(|error| error.from(name.len() + 1))?;
+                Ok(target.picked(pick))
+            }
+            _ => read(text),
         }
     }
 
@@ -99,6 +176,7 @@ impl<'a> Target<'a> {
             return Ok(Self(Place::Function {
                 module: None,
                 function: name,
+                lookup: Lookup::Kernel,
             }));
         }
         match split(name, b':') {
@@ -119,7 +197,133 @@ impl<'a> Target<'a> {
         if start + function.len() > MAX_SYMBOL_LEN {
             return Err(ParseError::new(MAX_SYMBOL_LEN, Invalid::NameTooLong));
         }
-        Ok(Self(Place::Function { module, function }))
+        let lookup = match module {
+            Some(VMLINUX) => Lookup::Search(Names::Exact, Pick::Unique),
+            _ => Lookup::Kernel,
+        };
+        Ok(Self(Place::Function {
+            module,
+            function,
+            lookup,
+        }))
+    }
+
+    /// Refuses a name that several functions have, on every kernel.
+    ///
+    /// Without it, a kernel that takes such a name attaches to the first of them.
+    #[must_use]
+    pub fn unique(self) -> Self {
+        self.picked(Pick::Unique)
+    }
+
+    /// Chooses the first function of this name, as `/proc/kallsyms` lists them.
+    ///
+    /// An address stays as it is.
+    #[must_use]
+    pub fn first(self) -> Self {
+        self.picked(Pick::Nth(1))
+    }
+
+    /// Chooses one of the functions of this name, counted from 1 as `/proc/kallsyms` lists them.
+    ///
+    /// An address stays as it is.
+    #[must_use]
+    pub fn nth(self, nth: u32) -> Self {
+        self.picked(Pick::Nth(nth))
+    }
+
+    /// Chooses all the functions of this name.
+    ///
+    /// An address stays as it is.
+    #[must_use]
+    pub fn all(self) -> Self {
+        self.picked(Pick::All)
+    }
+
+    /// Accepts the copy of the function that the compiler made in its place.
+    ///
+    /// If no function has the very name, the target means the only function with that name and a
+    /// suffix: `.isra.N`, `.constprop.N`, `.part.N`, `.llvm.HASH`, `.lto_priv.N`, or several of
+    /// them. A name with `.cold` is never taken. The copy may take other arguments than the
+    /// function.
+    ///
+    /// Together with [`first`](Self::first), [`nth`](Self::nth) or [`all`](Self::all), the choice
+    /// is among the functions of the very name and all the copies.
+    ///
+    /// An address and a system call stay as they are.
+    #[must_use]
+    pub fn base(self) -> Self {
+        self.searched(|names, pick| match names {
+            Names::Syscall => (names, pick),
+            _ => (Names::Base, pick),
+        })
+    }
+
+    /// Returns whether the target can be planned as it is.
+    ///
+    /// A plain name and an address can. Any other target is looked for in `/proc/kallsyms` first.
+    #[must_use]
+    pub const fn is_resolved(&self) -> bool {
+        self.search().is_none()
+    }
+
+    fn picked(self, pick: Pick) -> Self {
+        self.searched(|names, _| (names, pick))
+    }
+
+    /// Makes a target that is looked for in `/proc/kallsyms`.
+    fn searched(mut self, change: impl FnOnce(Names, Pick) -> (Names, Pick)) -> Self {
+        if let Place::Function { lookup, .. } = &mut self.0 {
+            let (names, pick) = match *lookup {
+                Lookup::Search(names, pick) => (names, pick),
+                _ => (Names::Exact, Pick::Unique),
+            };
+            let (names, pick) = change(names, pick);
+            *lookup = Lookup::Search(names, pick);
+        }
+        self
+    }
+
+    /// Makes the target of a function that was found at an address.
+    pub(crate) fn found(self, address: u64) -> Self {
+        let mut found = self;
+        if let Place::Function { lookup, .. } = &mut found.0 {
+            *lookup = Lookup::At(address);
+        }
+        found
+    }
+
+    /// Returns the same function without its module, if another target names it without one.
+    pub(crate) fn named_as(self, other: &Target<'_>) -> Self {
+        let mut named = self;
+        if let (Place::Function { module, .. }, None) = (&mut named.0, other.module_bytes()) {
+            *module = None;
+        }
+        named
+    }
+
+    /// Returns how the function is searched for in `/proc/kallsyms`, if it is.
+    pub(crate) const fn search(&self) -> Option<(Names, Pick)> {
+        match self.0 {
+            Place::Function {
+                lookup: Lookup::Search(names, pick),
+                ..
+            } => Some((names, pick)),
+            _ => None,
+        }
+    }
+
+    /// Returns the address of the function if it has been found, or the address that the target
+    /// is.
+    pub(crate) const fn known_address(&self) -> Option<u64> {
+        match self.0 {
+            Place::Function {
+                lookup: Lookup::At(address),
+                ..
+            }
+            | Place::Address(address) => Some(address),
+            Place::Function { .. } => None,
+        }
     }
 
     /// Returns the name of the function, without its module.
@@ -158,6 +362,8 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Writes the text that [`Target::parse`] reads. It lacks the option `base`, and the kind of probe
+/// that makes the name that of a system call.
 impl fmt::Display for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(module) = self.module() {
@@ -167,6 +373,15 @@ impl fmt::Display for Target<'_> {
         match self.function() {
             Some(function) => f.write_str(function),
             None => Hex(self.as_address().unwrap_or_default()).fmt(f),
+        }?;
+        match self.search() {
+            Some((_, Pick::Unique)) if self.module_bytes() == Some(VMLINUX) => Ok(()),
+            // The rest of the text says that it is one of these.
+            Some((Names::Base | Names::Syscall, Pick::Unique)) | None => Ok(()),
+            Some((_, pick)) => {
+                f.write_str("@")?;
+                pick.fmt(f)
+            }
         }
     }
 }
@@ -181,23 +396,28 @@ impl fmt::Debug for Target<'_> {
 #[derive(Clone, PartialEq, Eq)]
 pub struct TargetBuf {
     name: Buf<MAX_SYMBOL_LEN>,
-    address: Option<u64>,
+    /// How the function is found. Without a name, it is the address that the target is.
+    lookup: Lookup,
 }
 
 impl TargetBuf {
     /// Returns the target, which borrows the name.
     #[must_use]
     pub fn as_target(&self) -> Target<'_> {
-        if let Some(address) = self.address {
+        let (name, lookup) = (self.name.as_bytes(), self.lookup);
+        if let (b"", Lookup::At(address)) = (name, lookup) {
             return Target::address(address);
         }
-        let name = self.name.as_bytes();
         let (module, function) = match split(name, b':') {
             None => (None, name),
             Some((module, function)) => (Some(module), function),
         };
         // The name was checked when the original target was made.
-        Target(Place::Function { module, function })
+        Target(Place::Function {
+            module,
+            function,
+            lookup,
+        })
     }
 
     /// Returns whether the compiler moved the rest of a function into this one, so that it could
@@ -211,18 +431,23 @@ impl TargetBuf {
 impl From<Target<'_>> for TargetBuf {
     fn from(target: Target<'_>) -> Self {
         let mut name = Buf::new();
-        if let Place::Function { module, function } = target.0 {
-            let parts = [module.unwrap_or_default(), b":", function];
-            let parts = parts.get(if module.is_some() { 0 } else { 2 }..);
-            let mut parts = parts.unwrap_or_default().iter();
-            // A name that was checked fits.
-            let fits = parts.try_for_each(|part| name.push_all(part));
-            debug_assert!(fits.is_ok());
-        }
-        Self {
-            name,
-            address: target.as_address(),
-        }
+        let lookup = match target.0 {
+            Place::Function {
+                module,
+                function,
+                lookup,
+            } => {
+                let parts = [module.unwrap_or_default(), b":", function];
+                let parts = parts.get(if module.is_some() { 0 } else { 2 }..);
+                let mut parts = parts.unwrap_or_default().iter();
+                // A name that was checked fits.
+                let fits = parts.try_for_each(|part| name.push_all(part));
+                debug_assert!(fits.is_ok());
+                lookup
+            }
+            Place::Address(address) => Lookup::At(address),
+        };
+        Self { name, lookup }
     }
 }
 
@@ -313,6 +538,11 @@ mod tests {
             "vfs_read",
             "nf_tables:nft_do_chain.isra.0",
             "0xffffffff81000000",
+            "cleanup@2",
+            "m:cleanup@all",
+            "vmlinux:cleanup",
+            "vmlinux:cleanup@1",
+            "cleanup@unique",
         ] {
             let target = Target::parse(text).unwrap();
             let owned = TargetBuf::from(target);

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::diagnose::out_of;
 use crate::error::{Cause, Error, Step};
 use crate::mount::for_each_entry;
-use crate::request::{Invalid, KprobeOpts, Target, TargetBuf};
+use crate::request::{Invalid, KprobeOpts, Target, TargetBuf, VMLINUX};
 use crate::text::{hexadecimal, utf8, words};
 
 pub(crate) const KALLSYMS: &CStr = c"/proc/kallsyms";
@@ -70,15 +70,33 @@ impl<'a> Symbol<'a> {
         }
     }
 
+    /// Returns the target that is this function at its address. [`None`] if the address is hidden,
+    /// or if no function has such a name.
+    #[must_use]
+    pub fn found(&self) -> Option<Target<'a>> {
+        let target = self.target().filter(|_| self.address != 0)?;
+        Some(target.found(self.address))
+    }
+
+    /// Returns whether it is a BPF program or other code that was generated at run time, which is
+    /// anywhere in memory, and no function of the kernel.
+    pub(crate) fn is_generated(&self) -> bool {
+        self.module
+            .is_some_and(|module| module == "bpf" || module.starts_with("__builtin__"))
+    }
+
     /// Returns whether a target means this symbol.
     ///
     /// The symbol must be a function that has the target's name. If the target has a module, the
-    /// symbol must be in it.
+    /// symbol must be in it. The module `vmlinux` is the kernel itself.
     #[must_use]
     pub fn is(&self, target: &Target<'_>) -> bool {
-        self.is_function()
-            && target.function() == Some(self.name)
-            && (target.module().is_none() || target.module() == self.module)
+        let in_module = match target.module_bytes() {
+            None => true,
+            Some(VMLINUX) => self.module.is_none(),
+            module => module == self.module.map(str::as_bytes),
+        };
+        self.is_function() && target.function() == Some(self.name) && in_module
     }
 }
 
@@ -221,12 +239,7 @@ pub(crate) fn place_of(
             Some(start) if start == symbol.address => function.is_none() && symbol.is_function(),
             Some(start) => start < symbol.address,
         };
-        // BPF programs and other code generated at run time can be anywhere, and are not functions
-        // of the kernel.
-        let made = symbol
-            .module
-            .is_some_and(|module| module == "bpf" || module.starts_with("__builtin__"));
-        if symbol.address <= address && is_nearer && !made {
+        if symbol.address <= address && is_nearer && !symbol.is_generated() {
             start = Some(symbol.address);
             in_module = symbol.module.is_some();
             *function = if symbol.is_function() {

@@ -4,12 +4,16 @@
 mod kallsyms;
 mod lists;
 mod names;
+mod resolve;
 mod similar;
+mod syscalls;
 
 pub use kallsyms::{Symbol, for_each_address};
 #[cfg(fuzzing)]
 pub use lists::blacklist_line;
+pub use resolve::{Resolution, resolve};
 
 pub(crate) use kallsyms::{KALLSYMS, Place, check_offset};
 pub(crate) use lists::{BLACKLIST, FILTER, is_blacklisted, is_traceable};
 pub(crate) use names::{Symbols, place};
+pub(crate) use resolve::resolve_dyn;

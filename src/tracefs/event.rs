@@ -104,14 +104,19 @@ impl Definition<'_> {
         text.push(b':')?;
         name.put(text)?;
         text.push(b' ')?;
+        let Some(function) = target
+            .function_bytes()
+            .filter(|_| target.known_address().is_none())
+        else {
+            // A plan's address and offset have been checked.
+            let address = target.known_address().unwrap_or_default();
+            return put_hexadecimal(text, address + opts.offset);
+        };
         if let Some(module) = target.module_bytes() {
             text.push_all(module)?;
             text.push(b':')?;
         }
-        match (target.function_bytes(), target.as_address()) {
-            (Some(function), _) => text.push_all(function)?,
-            (None, address) => put_hexadecimal(text, address.unwrap_or_default())?,
-        }
+        text.push_all(function)?;
         if opts.offset == 0 {
             return Ok(());
         }

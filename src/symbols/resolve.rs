@@ -1,0 +1,583 @@
+//! Finding the functions that targets mean: one reading of `/proc/kallsyms` for all of them.
+
+use linux_raw_sys::general::PROC_SUPER_MAGIC;
+use rustix::fs::CWD;
+use rustix::io::Errno;
+
+use super::kallsyms::{KALLSYMS, Symbol};
+use super::syscalls;
+use crate::diagnose::out_of;
+use crate::error::{Cause, Error, Step};
+use crate::mount::for_each_entry;
+use crate::request::{KprobeOpts, Names, Pick, Target, TargetBuf, VMLINUX};
+use crate::text::{line_of, split};
+
+/// Holds a target, and the function that [`resolve`] finds for it.
+///
+/// ```no_run
+/// use kprobe_attach::symbols::{Resolution, resolve};
+/// use kprobe_attach::{Kernel, KprobeOpts, Target};
+///
+/// # fn main() -> Result<(), kprobe_attach::Error> {
+/// # let program = kprobe_attach::bpf::Program::open_id(1)?;
+/// let kernel = Kernel::new();
+/// // One reading of /proc/kallsyms for both.
+/// let mut found = [
+///     Resolution::new(Target::parse("cleanup@2")?),
+///     Resolution::new(Target::symbol("do_sys_openat2")?.base()),
+/// ];
+/// resolve(&mut found, |_, _| {})?;
+/// for found in &found {
+///     let link = kernel.attach_kprobe(&program, found.target()?, &KprobeOpts::new())?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Resolution<'t> {
+    request: Target<'t>,
+    /// The next one with the same key, as its index and 1; 0 ends the list.
+    next: u32,
+    /// How well the name of the functions below fits, see [`Resolution::rank`].
+    rank: u8,
+    /// The number of functions that were found.
+    functions: u32,
+    /// The number of symbols for which the kernel takes the name, functions or not.
+    symbols: u32,
+    /// The addresses of the first functions; 0 if the kernel hides addresses.
+    addresses: [u64; Error::ADDRESSES],
+    /// The function that was chosen, and its address.
+    chosen: Option<(TargetBuf, u64)>,
+}
+
+impl<'t> Resolution<'t> {
+    /// Makes one for a target that has not been looked for yet.
+    #[must_use]
+    pub const fn new(target: Target<'t>) -> Self {
+        Self {
+            request: target,
+            next: 0,
+            rank: u8::MAX,
+            functions: 0,
+            symbols: 0,
+            addresses: [0; Error::ADDRESSES],
+            chosen: None,
+        }
+    }
+
+    /// Returns the target as it was requested.
+    #[must_use]
+    pub const fn request(&self) -> Target<'t> {
+        self.request
+    }
+
+    /// Returns the target to plan.
+    ///
+    /// It is the name of the function if the kernel takes that name for this function alone.
+    /// Otherwise it is the function at its address, which every mode takes. A target that was
+    /// [resolved](Target::is_resolved) from the start is returned as it is.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with the step [`Step::ResolveSymbol`]:
+    ///
+    /// * `ENOENT` if there is no such function, or if there are fewer than the chosen number.
+    /// * `EADDRNOTAVAIL` if there are several. [`Error::functions`] is their number, and
+    ///   [`Error::addresses`] has the first addresses.
+    /// * `EPERM` if only the address would single out the function, and the kernel hides addresses
+    ///   from this process (`kernel.kptr_restrict`).
+    pub fn target(&self) -> Result<Target<'_>, Error> {
+        let Some((_, pick)) = self.request.search() else {
+            return Ok(self.request);
+        };
+        let (errno, cause) = match (&self.chosen, pick) {
+            (Some((_, 0)), Pick::All) if self.functions > 1 => (Errno::PERM, Cause::NoPermission),
+            (_, Pick::Unique | Pick::All) if self.functions > 1 => {
+                (Errno::ADDRNOTAVAIL, Cause::NotUnique)
+            }
+            (Some((function, _)), _) if self.symbols == 1 => {
+                return Ok(function.as_target().named_as(&self.request));
+            }
+            (Some((_, 0)), _) => (Errno::PERM, Cause::NoPermission),
+            (Some((function, address)), _) => return Ok(function.as_target().found(*address)),
+            (None, _) => match self.request.module_bytes() {
+                None | Some(VMLINUX) => (Errno::NOENT, Cause::NoSuchFunction),
+                Some(_) => (Errno::NOENT, Cause::ModuleNotLoaded),
+            },
+        };
+        let error = failed(errno, cause).found(self.functions, self.addresses);
+        Err(error.about(&self.request, &KprobeOpts::new()))
+    }
+
+    /// Returns the function that was chosen, with its module, if there is one.
+    #[must_use]
+    pub fn function(&self) -> Option<Target<'_>> {
+        let (function, _) = self.chosen.as_ref()?;
+        Some(function.as_target())
+    }
+
+    /// Returns the address of that function, unless the kernel hides it.
+    #[must_use]
+    pub fn address(&self) -> Option<u64> {
+        let (_, address) = self.chosen.as_ref()?;
+        (*address != 0).then_some(*address)
+    }
+
+    /// Returns the number of functions that the target may mean.
+    #[must_use]
+    pub const fn functions(&self) -> u32 {
+        self.functions
+    }
+
+    /// Returns whether the function is a [copy](Target::base) that the compiler made, whose
+    /// arguments may differ.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        matches!(self.request.search(), Some((Names::Base, _)))
+            && self.function().map(|found| found.function_bytes())
+                != Some(self.request.function_bytes())
+    }
+
+    /// Takes a symbol into account whose name fits. `is_code` is whether a symbol of the kernel
+    /// itself can be code. Returns whether the symbol is a function that the target means.
+    fn see(&mut self, rank: u8, symbol: &Symbol<'_>, is_code: bool) -> bool {
+        let Some((_, pick)) = self.request.search() else {
+            return false;
+        };
+        let wanted = self.request.module_bytes();
+        let in_module = match wanted {
+            None => true,
+            Some(VMLINUX) => symbol.module.is_none(),
+            _ => wanted == symbol.module.map(str::as_bytes),
+        };
+        // Without a module, the kernel takes a name for any symbol that has it.
+        let counts = in_module || wanted == Some(VMLINUX);
+        if !counts || symbol.is_generated() || (pick == Pick::Unique && rank > self.rank) {
+            return false;
+        }
+        if pick == Pick::Unique && rank < self.rank {
+            *self = Self {
+                rank,
+                next: self.next,
+                ..Self::new(self.request)
+            };
+        }
+        self.symbols += 1;
+        let is_code = is_code || symbol.module.is_some();
+        if !(in_module && is_code && symbol.is_function()) {
+            return false;
+        }
+        if let Some(address) = self.addresses.get_mut(self.functions as usize) {
+            *address = symbol.address;
+        }
+        self.functions += 1;
+        let chosen = if let Pick::Nth(nth) = pick { nth } else { 1 };
+        if self.functions == chosen {
+            let function = symbol.target().map(TargetBuf::from);
+            self.chosen = function.map(|function| (function, symbol.address));
+        }
+        true
+    }
+}
+
+/// Returns how well a symbol's name fits the name of a target; 0 is best.
+fn rank(names: Names, wanted: &[u8], name: &[u8]) -> Option<u8> {
+    match names {
+        Names::Exact => (name == wanted).then_some(0),
+        Names::Base => match name.strip_prefix(wanted)? {
+            b"" => Some(0),
+            suffix => is_copy(suffix).then_some(1),
+        },
+        Names::Syscall => syscalls::rank(wanted, name),
+    }
+}
+
+/// Returns whether a suffix is one that a compiler gives to the copy that it makes of a function.
+fn is_copy(mut suffix: &[u8]) -> bool {
+    const KINDS: &str = "isra\nconstprop\npart\nllvm\nlto_priv";
+    while let Some((b"", rest)) = split(suffix, b'.') {
+        let Some((kind, rest)) = split(rest, b'.') else {
+            return false;
+        };
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits == 0 || line_of(KINDS, kind).is_none() {
+            return false;
+        }
+        suffix = rest.get(digits..).unwrap_or_default();
+    }
+    suffix.is_empty()
+}
+
+/// Finds the functions of all targets, with one reading of `/proc/kallsyms`.
+///
+/// It makes no other system calls than opening, reading and closing that file, and none if every
+/// target is [resolved](Target::is_resolved).
+///
+/// For a target that means [all](Target::all) functions of a name, it calls `each` with every one
+/// of them: with the index of the target, and the symbol. If there is one only,
+/// [`Resolution::target`] is the target to plan; if there are several, [`Symbol::found`] is.
+///
+/// # Errors
+///
+/// Returns an error with the step [`Step::ResolveSymbol`] if the file cannot be read. A function
+/// that is missing is an error of [`Resolution::target`].
+pub fn resolve(
+    targets: &mut [Resolution<'_>],
+    mut each: impl FnMut(usize, &Symbol<'_>),
+) -> Result<(), Error> {
+    resolve_dyn(targets, &mut each)
+}
+
+/// Does the work of [`resolve`], compiled once for all callers.
+// In a frame of its own: it has a buffer for lines and the table below.
+#[inline(never)]
+pub(crate) fn resolve_dyn(
+    targets: &mut [Resolution<'_>],
+    each: &mut dyn FnMut(usize, &Symbol<'_>),
+) -> Result<(), Error> {
+    if targets.iter().all(|target| target.request.is_resolved()) {
+        return Ok(());
+    }
+    let mut search = Search::new(targets);
+    let mut is_list = false;
+    let read = for_each_entry(CWD, KALLSYMS, PROC_SUPER_MAGIC, &mut |line| {
+        is_list = is_list || Symbol::parse(line).is_some();
+        search.see(line, each);
+        is_list
+    });
+    read.map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))
+}
+
+/// Looks for the functions of targets, line by line.
+pub(crate) struct Search<'s, 't> {
+    targets: &'s mut [Resolution<'t>],
+    index: Index,
+    image: Image,
+}
+
+impl<'s, 't> Search<'s, 't> {
+    pub(crate) fn new(targets: &'s mut [Resolution<'t>]) -> Self {
+        Self {
+            index: Index::of(targets),
+            targets,
+            image: Image::default(),
+        }
+    }
+
+    /// Takes a line into account. Calls `each` as [`resolve`] does.
+    pub(crate) fn see(&mut self, line: &[u8], each: &mut dyn FnMut(usize, &Symbol<'_>)) {
+        let name = name_of(line);
+        self.image.see(name);
+        let is_code = self.image.is_code();
+        for first in [self.index.first_of(name), self.index.others] {
+            let mut next = first;
+            while let Some(at) = next.checked_sub(1) {
+                let at = at as usize;
+                let Some(target) = self.targets.get_mut(at) else {
+                    return;
+                };
+                next = target.next;
+                let (Some((names, pick)), Some(wanted)) =
+                    (target.request.search(), target.request.function_bytes())
+                else {
+                    continue;
+                };
+                let Some(rank) = rank(names, wanted, name) else {
+                    continue;
+                };
+                let Some(symbol) = Symbol::parse(line) else {
+                    return;
+                };
+                if target.see(rank, &symbol, is_code) && pick == Pick::All {
+                    each(at, &symbol);
+                }
+            }
+        }
+    }
+}
+
+/// Lists the targets by a key of their names, so that a line is shown to few of them.
+struct Index {
+    /// The first target of each key, as its index and 1; 0 is none.
+    keyed: [u32; KEYS],
+    /// The first target that has no key.
+    others: u32,
+}
+
+/// The number of keys.
+const KEYS: usize = 256;
+
+impl Index {
+    fn of(targets: &mut [Resolution<'_>]) -> Self {
+        let mut index = Self {
+            keyed: [0; KEYS],
+            others: 0,
+        };
+        for (at, target) in (1..).zip(targets) {
+            let Some((names, _)) = target.request.search() else {
+                continue;
+            };
+            let name = target.request.function_bytes().unwrap_or_default();
+            let first = match names {
+                Names::Exact | Names::Base => index.keyed.get_mut(key(name)),
+                Names::Syscall => Some(&mut index.others),
+            };
+            if let Some(first) = first {
+                target.next = core::mem::replace(first, at);
+            }
+        }
+        index
+    }
+
+    fn first_of(&self, name: &[u8]) -> u32 {
+        self.keyed.get(key(name)).copied().unwrap_or_default()
+    }
+}
+
+/// Returns a key of a name that its copies share: of the bytes before the first `.`.
+fn key(name: &[u8]) -> usize {
+    let mut key = 0_usize;
+    for byte in name {
+        if *byte == b'.' {
+            break;
+        }
+        key = key.wrapping_mul(31) ^ usize::from(*byte);
+    }
+    key % KEYS
+}
+
+/// Returns the name of a line, without parsing the rest: `ADDRESS TYPE NAME`, and for a symbol of a
+/// module a tab and more.
+fn name_of(line: &[u8]) -> &[u8] {
+    // An address has 16 digits, or 8 on a 32-bit kernel.
+    let start = if line.get(16) == Some(&b' ') { 19 } else { 11 };
+    let name = line.get(start..).unwrap_or_default();
+    let end = name.iter().position(|byte| *byte == b'\t');
+    name.get(..end.unwrap_or(name.len())).unwrap_or_default()
+}
+
+/// Follows the parts of the kernel's image through the lines, which are in the order of addresses.
+///
+/// Code of the boot is gone, and a function there cannot be probed. Linux 7.3 gives some data the
+/// type of code, but that data lies after all of the kernel's code.
+#[derive(Default)]
+struct Image {
+    is_init: bool,
+    is_past_code: bool,
+}
+
+impl Image {
+    fn see(&mut self, name: &[u8]) {
+        match name {
+            b"_sinittext" => self.is_init = true,
+            b"_einittext" => self.is_init = false,
+            b"_etext" => self.is_past_code = true,
+            _ => {}
+        }
+    }
+
+    const fn is_code(&self) -> bool {
+        !self.is_init && !self.is_past_code
+    }
+}
+
+fn failed(errno: Errno, cause: Cause) -> Error {
+    Error::new(Step::ResolveSymbol, errno, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
+    const LINES: &str = "\
+0000000000000000 A fixed_percpu_data
+ffffffff81000000 T _stext
+ffffffff81000010 t twice
+ffffffff81000020 t once
+ffffffff81000030 t twice
+ffffffff81000040 t shadowed
+ffffffff81000050 t whole
+ffffffff81000060 t whole.isra.0
+ffffffff81000070 t split.part.0.constprop.12
+ffffffff81000080 t split.cold
+ffffffff81000090 t split.part.0.cold
+ffffffff810000a0 t many.isra.0
+ffffffff810000b0 t many.isra.0
+ffffffff810000c0 t lto.llvm.1234567890123456789
+ffffffff810000d0 t both
+ffffffff810000e0 t booted
+ffffffff82000000 T _etext
+ffffffff82000010 T counter
+ffffffff82000020 d both
+ffffffff83000000 T _sinittext
+ffffffff83000010 t booted
+ffffffff83000020 t booting
+ffffffff83000030 T _einittext
+ffffffffc0000000 t shadowed\t[m]
+ffffffffc0000010 t twice\t[m]
+ffffffffc0000020 t own\t[m]
+ffffffffc0000030 t twice\t[n]
+ffffffffc0100000 t once\t[bpf]
+";
+
+    /// Returns what is found for a probe's text, with every address as 0 if they are hidden.
+    fn find(text: &str, hidden: bool) -> (Result<String, Error>, Vec<u64>) {
+        let target = crate::request::Probe::parse(text).unwrap().target;
+        // Others are looked for at once, and change nothing.
+        let mut targets = ["twice@all", "once", "nosuch@1", "vmlinux:own"]
+            .map(|other| Resolution::new(Target::parse(other).unwrap()));
+        targets[2] = Resolution::new(target);
+        let mut all = Vec::new();
+        let mut search = Search::new(&mut targets);
+        for line in LINES.lines() {
+            let line = if hidden {
+                format!("{:016x}{}", 0, &line[16..])
+            } else {
+                line.to_string()
+            };
+            search.see(line.as_bytes(), &mut |at, symbol| {
+                if at == 2 {
+                    all.push(symbol.address);
+                }
+            });
+        }
+        let found = targets[2]
+            .target()
+            .map(|found| match found.known_address() {
+                None => found.to_string(),
+                Some(address) => format!("{found} at {:x}", address & 0xffff_ffff),
+            });
+        (found, all)
+    }
+
+    #[test]
+    fn a_name_is_taken_where_it_is_enough_and_else_the_address() {
+        for (text, expected) in [
+            ("once@unique", "once"),
+            ("once@first", "once"),
+            ("once@1", "once"),
+            ("once@all", "once"),
+            ("vmlinux:once", "once"),
+            ("own@unique", "own"),
+            ("m:own@unique", "m:own"),
+            ("twice@first", "twice at 81000010"),
+            ("twice@2", "twice at 81000030"),
+            ("twice@3", "m:twice at c0000010"),
+            ("twice@4", "n:twice at c0000030"),
+            ("vmlinux:twice@2", "twice at 81000030"),
+            ("m:twice@unique", "m:twice"),
+            ("vmlinux:shadowed", "shadowed at 81000040"),
+            ("m:shadowed@first", "m:shadowed"),
+            // Data of that name, and code of the boot, make the name ambiguous to the kernel.
+            ("both@unique", "both at 810000d0"),
+            ("booted@unique", "booted at 810000e0"),
+            ("whole,base", "whole"),
+            ("whole@2,base", "whole.isra.0 at 81000060"),
+            ("split,base", "split.part.0.constprop.12"),
+            ("many@2,base", "many.isra.0 at 810000b0"),
+            ("many.isra.0@2", "many.isra.0 at 810000b0"),
+            ("lto,base", "lto.llvm.1234567890123456789"),
+            ("once,base", "once"),
+            ("twice", "twice"),
+            ("0xffffffff81000010", "0xffffffff81000010 at 81000010"),
+        ] {
+            assert_eq!(find(text, false).0.unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_finds_none_or_several_is_an_error() {
+        use Cause as C;
+        for (text, errno, cause, functions) in [
+            ("nosuch@first", Errno::NOENT, C::NoSuchFunction, 0),
+            ("nosuch,base", Errno::NOENT, C::NoSuchFunction, 0),
+            ("once@2", Errno::NOENT, C::NoSuchFunction, 1),
+            ("m:once@unique", Errno::NOENT, C::ModuleNotLoaded, 0),
+            ("vmlinux:own", Errno::NOENT, C::NoSuchFunction, 0),
+            ("counter@unique", Errno::NOENT, C::NoSuchFunction, 0),
+            ("booting@unique", Errno::NOENT, C::NoSuchFunction, 0),
+            ("split.part,base", Errno::NOENT, C::NoSuchFunction, 0),
+            ("split.cold.0,base", Errno::NOENT, C::NoSuchFunction, 0),
+            ("twice@unique", Errno::ADDRNOTAVAIL, C::NotUnique, 4),
+            ("twice@all", Errno::ADDRNOTAVAIL, C::NotUnique, 4),
+            ("vmlinux:twice", Errno::ADDRNOTAVAIL, C::NotUnique, 2),
+            ("twice,base", Errno::ADDRNOTAVAIL, C::NotUnique, 4),
+            ("many,base", Errno::ADDRNOTAVAIL, C::NotUnique, 2),
+        ] {
+            let error = find(text, false).0.unwrap_err();
+            assert_eq!((error.errno(), error.cause()), (errno, cause), "{text}");
+            assert_eq!(error.functions().unwrap_or(0), functions, "{text}");
+            assert_eq!(error.step(), Step::ResolveSymbol);
+        }
+        let error = find("twice@unique", false).0.unwrap_err();
+        let addresses: Vec<_> = error.addresses().map(|address| address as u32).collect();
+        assert_eq!(addresses, [0x8100_0010, 0x8100_0030, 0xc000_0010]);
+        assert!(
+            error.to_string().ends_with(
+                "; 4 functions: 0xffffffff81000010, 0xffffffff81000030, 0xffffffffc0000010, …"
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn hidden_addresses_are_no_missing_function() {
+        for (text, expected) in [
+            ("once@unique", Ok("once")),
+            ("vmlinux:once", Ok("once")),
+            ("split,base", Ok("split.part.0.constprop.12")),
+            ("twice@first", Err((Errno::PERM, Cause::NoPermission))),
+            ("twice@all", Err((Errno::PERM, Cause::NoPermission))),
+            ("vmlinux:shadowed", Err((Errno::PERM, Cause::NoPermission))),
+            ("both@unique", Err((Errno::PERM, Cause::NoPermission))),
+            ("twice@unique", Err((Errno::ADDRNOTAVAIL, Cause::NotUnique))),
+            ("nosuch@first", Err((Errno::NOENT, Cause::NoSuchFunction))),
+        ] {
+            let found = find(text, true).0;
+            let found = found
+                .as_deref()
+                .map_err(|error| (error.errno(), error.cause()));
+            assert_eq!(found, expected, "{text}");
+        }
+        let error = find("twice@unique", true).0.unwrap_err();
+        assert_eq!(error.addresses().count(), 0);
+        assert!(error.to_string().ends_with("; 4 functions"), "{error}");
+    }
+
+    #[test]
+    fn all_functions_are_shown_in_order() {
+        let all = |text| {
+            let all = find(text, false).1.into_iter();
+            all.map(|address| address as u32).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            all("twice@all"),
+            [0x8100_0010, 0x8100_0030, 0xc000_0010, 0xc000_0030]
+        );
+        assert_eq!(all("vmlinux:twice@all"), [0x8100_0010, 0x8100_0030]);
+        assert_eq!(all("once@all"), [0x8100_0020]);
+        assert_eq!(all("whole@all,base"), [0x8100_0050, 0x8100_0060]);
+        assert_eq!(all("twice@2"), []);
+    }
+
+    #[test]
+    fn thousands_of_targets_are_found_at_once() {
+        let names: Vec<_> = (0..3000).map(|at| format!("function_{at}")).collect();
+        let mut targets: Vec<_> = names
+            .iter()
+            .map(|name| Resolution::new(Target::symbol(name).unwrap().unique()))
+            .collect();
+        let mut search = Search::new(&mut targets);
+        for (at, name) in names.iter().enumerate().rev() {
+            let line = format!("{:08x} t {name}", at + 1);
+            search.see(line.as_bytes(), &mut |_, _| {});
+        }
+        for (at, target) in (1..).zip(&targets) {
+            assert_eq!(target.address(), Some(at));
+            assert_eq!(target.functions(), 1);
+        }
+    }
+}
