@@ -135,8 +135,8 @@ impl Cause {
             NoSuchFunction => "no function of this name in the running kernel; \
                 it may be inlined, renamed or in a module (see /proc/kallsyms)",
             ModuleNotLoaded => "no function of this name in that module; is the module loaded?",
-            NotUnique => "several functions have this name: give module:function, \
-                or the address of one (/proc/kallsyms, unless kernel.kptr_restrict hides it)",
+            NotUnique => "several functions have this name: give module:function, or function@N \
+                with its number in /proc/kallsyms (unless kernel.kptr_restrict hides addresses)",
             NotInstructionBoundary => "the offset is \
                 not at the start of an instruction that can be probed",
             NotFunctionEntry => "a return probe can only be at the entry of a function",

@@ -6,6 +6,7 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
 use crate::request::{AttachMode, Target, TargetBuf};
+use crate::symbols::symbol_before;
 use crate::sys;
 use crate::sys::uapi::{
     BPF_FD_TYPE_KPROBE, BPF_FD_TYPE_KRETPROBE, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE,
@@ -30,10 +31,16 @@ pub struct KprobeInfo {
     pub function: Option<TargetBuf>,
     /// The offset in bytes from the start of the function.
     pub offset: Option<u64>,
-    /// The address of the probe.
+    /// The address of the function's symbol, or the address if the target was one.
     ///
-    /// On x86 with IBT, it is 4 bytes after the function's symbol. It is also [`None`] if the
-    /// kernel hides addresses (`kernel.kptr_restrict`).
+    /// The probe is [`offset`](Self::offset) bytes after it. At the entry of a function, some
+    /// kernels place the probe a few bytes after the symbol: on x86 with IBT after `endbr64`, on
+    /// powerpc at the local entry. They report that place, and this address is still the symbol's.
+    ///
+    /// On x86 and powerpc, that takes a reading of `/proc/kallsyms` for a probe without an offset.
+    ///
+    /// It is also [`None`] if the kernel hides addresses (`kernel.kptr_restrict`), or if
+    /// `/proc/kallsyms` is needed and cannot be read.
     ///
     /// # Minimum kernel
     ///
@@ -101,7 +108,7 @@ impl Reported {
 
     /// Puts all of it together. A probe of an address has no name.
     pub(super) fn info(&self, mode: AttachMode, missed: Option<u64>, name: &[u8]) -> KprobeInfo {
-        let address = (self.address != 0).then_some(self.address);
+        let address = symbol_address(self.address, self.offset.unwrap_or_default());
         let name = CStr::from_bytes_until_nul(name).unwrap_or_default();
         let function = Target::from_bytes(name.to_bytes()).ok();
         KprobeInfo {
@@ -117,5 +124,27 @@ impl Reported {
             link_id: self.link_id,
             prog_id: self.prog_id,
         }
+    }
+}
+
+/// The most bytes that a kernel puts between the symbol of a function and a probe at its entry.
+const MOST_TO_ENTRY: u64 = if cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
+    4
+} else if cfg!(target_arch = "powerpc64") {
+    16
+} else {
+    0
+};
+
+/// Returns the address of the symbol of a function, from the address of the probe and its offset.
+fn symbol_address(probe: u64, offset: u64) -> Option<u64> {
+    match (probe, offset) {
+        (0, _) => None,
+        (probe, 0) if MOST_TO_ENTRY > 0 => {
+            let symbol = symbol_before(probe, MOST_TO_ENTRY).ok()?;
+            // No symbol is so near before an address within a function.
+            Some(symbol.unwrap_or(probe))
+        }
+        (probe, offset) => probe.checked_sub(offset),
     }
 }

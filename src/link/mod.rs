@@ -2,6 +2,8 @@
 
 mod info;
 
+use core::slice;
+
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -13,7 +15,7 @@ use crate::kernel::Kernel;
 use crate::mount::{FILES, Mount, NO_FILES};
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan, check_pin};
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
-use crate::symbols::{Resolution, check_offset, resolve_dyn};
+use crate::symbols::{Resolution, check_offset, count_functions, resolve_dyn};
 use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE};
 use crate::sys::{self, KprobeAt};
 use crate::tracefs::TraceEvent;
@@ -106,7 +108,7 @@ impl Kernel {
         opts: &KprobeOpts,
     ) -> Result<KprobeLink, Error> {
         let mut found = Resolution::new(func);
-        resolve_dyn(core::slice::from_mut(&mut found), &mut |_, _| {})?;
+        resolve_dyn(slice::from_mut(&mut found), &mut |_, _| {})?;
         Plan::new(self, found.target()?, opts, Some(prog))?.attach_to(prog)
     }
 
@@ -150,6 +152,9 @@ impl Plan<'_> {
             Ok(link) => link.bind(self.bind, prog),
             Err(error) => {
                 self.kernel.settle(error, &self.target);
+                if FILES && error.cause() == Cause::NotUnique {
+                    count_functions(error, &self.target);
+                }
                 Ok(())
             }
         };
@@ -299,6 +304,27 @@ impl KprobeLink {
         }
     }
 
+    /// Returns the id of the BPF link. [`None`] in the ioctl modes, which have none.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`info`](Self::info).
+    pub fn link_id(&self) -> Result<Option<u32>, Error> {
+        let link = self.link_info()?;
+        Ok(link.map(|link| link.id))
+    }
+
+    /// Returns the id of the program of a BPF link. [`None`] in the ioctl modes; see
+    /// [`KprobeInfo::prog_id`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`info`](Self::info).
+    pub fn prog_id(&self) -> Result<Option<u32>, Error> {
+        let link = self.link_info()?;
+        Ok(link.map(|link| link.prog_id))
+    }
+
     /// Returns the number of hits that did not reach the program because the probe missed them.
     ///
     /// A probe misses a hit if its CPU is already in another probe. A return probe also misses a
@@ -331,11 +357,17 @@ impl KprobeLink {
     }
 
     fn missed_by_link(&self) -> Result<Option<u64>, Error> {
+        let link = self.link_info()?;
+        Ok(link.and_then(|link| link.missed))
+    }
+
+    /// Returns what the kernel reports of the link, if there is one.
+    fn link_info(&self) -> Result<Option<sys::LinkInfo>, Error> {
         if !self.mode.uses_link() {
             return Ok(None);
         }
         let told = sys::link_info(self.fd.as_fd(), &mut [0; MAX_SYMBOL_LEN + 1]);
-        Ok(told.map_err(info_failed)?.missed)
+        told.map(Some).map_err(info_failed)
     }
 
     fn missed_by_event(&self) -> Result<Option<u64>, Errno> {

@@ -313,9 +313,10 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Returns the address of the function if it has been found, or the address that the target
+    /// Returns the address of the function if it was resolved to one, or the address that the target
     /// is.
-    pub(crate) const fn known_address(&self) -> Option<u64> {
+    #[must_use]
+    pub const fn known_address(&self) -> Option<u64> {
         match self.0 {
             Place::Function {
                 lookup: Lookup::At(address),

@@ -1,5 +1,7 @@
 //! Finding the functions that targets mean: one reading of `/proc/kallsyms` for all of them.
 
+use core::slice;
+
 use linux_raw_sys::general::PROC_SUPER_MAGIC;
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -379,6 +381,51 @@ impl Image {
     const fn is_code(&self) -> bool {
         !self.is_init && !self.is_past_code
     }
+}
+
+/// Calls `each` with every function that a target may mean, in the order of `/proc/kallsyms`.
+///
+/// For a target that chooses among functions, these are all that it chooses from: the second one is
+/// `function@2`. The address of a symbol is 0 if the kernel hides it.
+///
+/// # Errors
+///
+/// Returns the errors of [`resolve`].
+pub fn for_each_function(
+    target: &Target<'_>,
+    mut each: impl FnMut(&Symbol<'_>),
+) -> Result<(), Error> {
+    let mut target = Resolution::new(target.all());
+    resolve_dyn(slice::from_mut(&mut target), &mut |_, symbol| each(symbol))
+}
+
+/// Adds to an error how many functions have the name, and their addresses.
+#[cold]
+#[inline(never)]
+pub(crate) fn count_functions(error: &mut Error, target: &Target<'_>) {
+    let mut target = Resolution::new(target.unique());
+    // If the list cannot be read, the error says what it said before.
+    let _ = resolve_dyn(slice::from_mut(&mut target), &mut |_, _| {});
+    *error = error.found(target.functions, target.addresses);
+}
+
+/// Returns the address of the symbol for which the kernel reports a probe at an address: the same,
+/// or that of the nearest function at most `most` bytes before. [`None`] if there is none.
+#[inline(never)]
+pub(crate) fn symbol_before(address: u64, most: u64) -> Result<Option<u64>, Errno> {
+    let range = address.saturating_sub(most)..=address;
+    let mut nearest = None;
+    for_each_entry(CWD, KALLSYMS, PROC_SUPER_MAGIC, &mut |line| {
+        let Some(symbol) = Symbol::parse(line) else {
+            return false;
+        };
+        let is_function = symbol.is_function() && !symbol.is_generated();
+        if is_function && range.contains(&symbol.address) {
+            nearest = nearest.max(Some(symbol.address));
+        }
+        true
+    })?;
+    Ok(nearest)
 }
 
 fn failed(errno: Errno, cause: Cause) -> Error {

@@ -38,7 +38,8 @@ pub(crate) mod uapi;
 
 pub(crate) use cpu::first_allowed_cpu;
 pub(crate) use link::{
-    is_link, link_create_multi_bad_address, link_create_nothing, link_create_perf_event, link_info,
+    LinkInfo, is_link, link_create_multi_bad_address, link_create_nothing, link_create_perf_event,
+    link_info,
 };
 pub(crate) use lock::{is_byte_locked, lock_byte, unlock_byte};
 pub(crate) use map::ArrayFd;
