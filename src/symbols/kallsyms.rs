@@ -62,8 +62,9 @@ impl<'a> Symbol<'a> {
         matches!(self.kind, b't' | b'T' | b'w' | b'W')
     }
 
-    /// Returns the target that names this symbol.
-    pub(crate) fn target(&self) -> Option<Target<'a>> {
+    /// Returns the target that names this symbol. [`None`] if no function has such a name.
+    #[must_use]
+    pub fn target(&self) -> Option<Target<'a>> {
         match self.module {
             Some(module) => Target::in_module(module, self.name).ok(),
             None => Target::symbol(self.name).ok(),

@@ -131,13 +131,12 @@ impl<'t> Resolution<'t> {
         self.functions
     }
 
-    /// Returns whether the function is a [copy](Target::base) that the compiler made, whose
-    /// arguments may differ.
+    /// Returns whether a function that was found is a [copy](Target::base) that the compiler made,
+    /// whose arguments may differ.
     #[must_use]
-    pub fn is_copy(&self) -> bool {
+    pub fn is_copy(&self, function: &Target<'_>) -> bool {
         matches!(self.request.search(), Some((Names::Base, _)))
-            && self.function().map(|found| found.function_bytes())
-                != Some(self.request.function_bytes())
+            && function.function_bytes() != self.request.function_bytes()
     }
 
     /// Takes a symbol into account whose name fits. `is_code` is whether a symbol of the kernel

@@ -6,7 +6,7 @@ mod status;
 mod table;
 mod usage;
 
-pub(crate) use args::{Args, Request, decimal};
+pub(crate) use args::{Args, Probes, Request, decimal};
 pub(crate) use help::Help;
 pub(crate) use status::{FAILURE, USAGE};
 pub(crate) use table::{Command, Opt};

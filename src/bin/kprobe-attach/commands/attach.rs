@@ -3,12 +3,13 @@
 use core::ffi::CStr;
 
 use kprobe_attach::bpf::Program;
+use kprobe_attach::request::Probe;
 use kprobe_attach::{Error, Kernel};
 
 use crate::cli::{Args, Opt, decimal};
 use crate::out::Output;
 use crate::rt::Start;
-use crate::session::{self, Hold, Session, Source, announce, pin_all, print_all};
+use crate::session::{self, Found, Hold, Session, Source, announce, pin_all, print_all};
 
 /// Attaches the program to every probe, and holds or pins the links. Returns the exit status of the
 /// command.
@@ -36,8 +37,10 @@ pub(crate) fn run(
     })?;
     kernel.ask_perf_link(&program);
     // One program serves all probes.
-    session::plan(args, kernel, out, 0)?;
-    let mut session = Session::attach(args, kernel, out, &mut |_, _| Ok(Source::Given(&program)))?;
+    let found = Found::of(args, out)?;
+    session::plan(args, kernel, out, &found, 0)?;
+    let mut given = |_: &CStr, _: &Probe<'_>| Ok(Source::Given(&program));
+    let mut session = Session::attach(args, kernel, out, &found, &mut given)?;
     if let Some(dir) = args.value(Opt::Pin) {
         // The pins hold the links when the file descriptors are closed.
         return pin_all(args, out, dir, &session).map(|()| 0);
@@ -45,7 +48,7 @@ pub(crate) fn run(
     hold.begin(args, out);
     let printed = print_all(args, out, &session);
     if printed.is_ok() {
-        announce(args);
+        announce(args, found.count);
         hold.wait(out, None, &mut |_| true);
     }
     let detached = session.detach(args, out);

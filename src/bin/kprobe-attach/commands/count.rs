@@ -16,7 +16,7 @@ use crate::out::{Decimal, Output, notice};
 use crate::programs::Counter;
 use crate::rt::{Start, is_process};
 use crate::session::{
-    self, Attached, Counts, Hold, Session, Source, announce, labelled_counter, pin_all,
+    self, Attached, Counts, Found, Hold, Session, Source, announce, labelled_counter, pin_all,
 };
 
 /// The number of file descriptors that a counter holds: the program and its array.
@@ -39,12 +39,13 @@ pub(crate) fn run(
 ) -> Result<u8, ()> {
     let mut hold = Hold::new(start, args, out)?;
     let pid = process(args, out, &hold)?;
-    session::plan(args, kernel, out, OF_COUNTER)?;
+    let found = Found::of(args, out)?;
+    session::plan(args, kernel, out, &found, OF_COUNTER)?;
     let array: MakeArray = match args.value(Opt::Pin) {
         Some(_) => labelled_counter,
         None => |_, _| Array::create(1),
     };
-    let mut session = Session::attach(args, kernel, out, &mut |text, probe| {
+    let mut session = Session::attach(args, kernel, out, &found, &mut |text, probe| {
         let counter = load(start, array(text, probe)?, pid)?;
         Ok(Source::BuiltIn(counter))
     })?;
@@ -52,21 +53,21 @@ pub(crate) fn run(
         return pin_all(args, out, dir, &session).map(|()| 0);
     }
     hold.begin(args, out);
-    announce(args);
+    announce(args, found.count);
     if let Some(switch) = switched_off() {
         notice(format_args!("{switch}"));
     }
 
     // The table would be drawn over a command's own output. A row that wraps or scrolls away cannot
     // be reached by moving the cursor up.
-    let rows = args.probe_count + 2;
-    let width = column(args);
+    let rows = found.count + 2;
+    let width = column(&session);
     let live = !args.report.json && args.run.is_none() && out.fits(start, rows, width + ROW);
     let interval = args.time(Opt::Interval).or(live.then_some(REFRESH));
     let mut drawn = false;
     let mut print = |out: &mut Output, session: &Session<'_>| {
         let between = match (drawn, args.report.json) {
-            (true, false) if live => up(out, args.probe_count),
+            (true, false) if live => up(out, found.count),
             (true, false) => out.write_char('\n'),
             _ => Ok(()),
         };
@@ -149,8 +150,10 @@ const MIN_WIDTH: usize = 8;
 const MAX_WIDTH: usize = 60;
 
 /// Returns the width of the column of probes.
-fn column(args: &Args<'_>) -> usize {
-    let widths = args.probes().map(CStr::count_bytes);
+fn column(session: &Session<'_>) -> usize {
+    let widths = session
+        .iter()
+        .map(|attached| attached.known.text.count_bytes());
     widths.max().unwrap_or_default().clamp(MIN_WIDTH, MAX_WIDTH)
 }
 
@@ -167,7 +170,8 @@ fn read(
             continue;
         };
         let hits = hits.get(0);
-        let hits = hits.map_err(|error| args.report.error(out, Some(attached.text), &error))?;
+        let hits =
+            hits.map_err(|error| args.report.error(out, Some(attached.known.text), &error))?;
         // A count that cannot be read is shown as unknown.
         let by_probe = kernel.missed(link).unwrap_or(None);
         attached.counts = Counts {
@@ -182,20 +186,15 @@ fn read(
 /// Prints the counts as a table, or as a line of JSON for each probe.
 fn print(args: &Args<'_>, out: &mut Output, width: usize, session: &Session<'_>) -> Result<(), ()> {
     print_head(args, out, width)?;
-    for (index, attached) in (1..).zip(session.iter()) {
-        let Attached {
-            text,
-            probe,
-            counts,
-            ..
-        } = attached;
+    let mut rest = session.iter();
+    while let Some(Attached { known, counts, .. }) = rest.next() {
         // A script sees by this field that the round is complete.
-        let last = if index == args.probe_count {
+        let last = if rest.len() == 0 {
             ",\"last\":true"
         } else {
             ",\"last\":false"
         };
-        print_counts(args, out, width, text, probe, (*counts, last))?;
+        print_counts(args, out, width, known, (*counts, last))?;
     }
     out.flush().map_err(|fmt::Error| ())
 }

@@ -12,7 +12,7 @@ use super::table::{missed, print_counts, print_head};
 use crate::cli::{Args, Opt};
 use crate::out::Output;
 use crate::rt::Start;
-use crate::session::{Counts, for_each_counter, label, report_dir};
+use crate::session::{Counts, Known, for_each_counter, label, report_dir};
 
 /// The width of the column of probes. The probes come one by one, so it is fixed.
 const PINNED_WIDTH: usize = 24;
@@ -72,12 +72,10 @@ fn print_pin(
         },
         Err(error) => return failed(link, error),
         Ok(link) => {
-            let (by_probe, program) = link.info().map_or((None, None), |info| {
-                // Opening it by its id takes `CAP_SYS_ADMIN`.
-                let program = info.prog_id.and_then(|id| Program::open_id(id).ok());
-                (info.missed, program)
-            });
-            let missed = missed(by_probe, program.as_ref());
+            // Opening it by its id takes `CAP_SYS_ADMIN`.
+            let program = link.prog_id().unwrap_or(None);
+            let program = program.and_then(|id| Program::open_id(id).ok());
+            let missed = missed(link.missed().unwrap_or(None), program.as_ref());
             Counts {
                 mode: Some(link.mode()),
                 hits,
@@ -85,5 +83,10 @@ fn print_pin(
             }
         }
     };
-    print_counts(args, out, PINNED_WIDTH, text, &probe, (counts, ""))
+    let known = Known {
+        text,
+        probe,
+        choice: None,
+    };
+    print_counts(args, out, PINNED_WIDTH, &known, (counts, ""))
 }

@@ -3,13 +3,12 @@
 use core::fmt::{self, Write};
 
 use kprobe_attach::plan::Syscall;
-use kprobe_attach::request::Probe;
 use kprobe_attach::{Kernel, Plan};
 
 use crate::cli::Args;
 use crate::out::{Json, Lossy, Output, Shown};
 use crate::rt::Start;
-use crate::session::{for_all, probe_fields};
+use crate::session::{Found, Known, for_all, print_choice, probe_fields};
 
 /// Prints the plan of each probe.
 ///
@@ -18,10 +17,10 @@ use crate::session::{for_all, probe_fields};
 /// One or more probes have no plan, and each has been reported. Or the output cannot be written.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     let mut printed = Ok(());
-    let planned = for_all(args, out, &mut |out, text, probe| {
-        let plan = kernel.plan(probe.target, &probe.opts)?;
-        let text = Lossy(text);
-        printed = printed.and_then(|()| print(out, &text, args.report.json, probe, &plan));
+    let found = Found::of(args, out)?;
+    let planned = for_all(args, out, &found, &mut |out, known| {
+        let plan = kernel.plan(known.probe.target, &known.probe.opts)?;
+        printed = printed.and_then(|()| print(out, args.report.json, known, &plan));
         Ok(())
     });
     printed
@@ -30,24 +29,19 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
     planned.map(|()| 0)
 }
 
-fn print(
-    out: &mut Output,
-    text: &Lossy<'_>,
-    json: bool,
-    probe: &Probe<'_>,
-    plan: &Plan<'_>,
-) -> fmt::Result {
+fn print(out: &mut Output, json: bool, known: &Known<'_>, plan: &Plan<'_>) -> fmt::Result {
     if json {
-        write!(out, r#"{{"probe":{},"#, Json(text))?;
-        probe_fields(out, probe, Some(plan.mode()))?;
+        probe_fields(out, known, Some(plan.mode()))?;
         write!(out, r#","steps":"#)?;
         steps(out, &mut plan.steps())?;
         write!(out, r#","detach":"#)?;
         steps(out, &mut plan.detach_steps())?;
         return writeln!(out, "}}");
     }
-    let text = Shown(text);
-    writeln!(out, "# {text}: attach, mode {}\n{plan}", plan.mode())?;
+    let text = Shown(Lossy(known.text));
+    write!(out, "# {text}: attach, mode {}", plan.mode())?;
+    print_choice(out, ", ", known)?;
+    writeln!(out, "\n{plan}")?;
     writeln!(out, "# {text}: detach")?;
     plan.detach_steps()
         .try_for_each(|step| writeln!(out, "{step}"))

@@ -5,11 +5,10 @@ use core::fmt::{self, Display, Write};
 
 use kprobe_attach::AttachMode;
 use kprobe_attach::bpf::Program;
-use kprobe_attach::request::Probe;
 
 use crate::cli::Args;
 use crate::out::{Blanks, Decimal, Json, Lossy, OrNull, Output, Shown};
-use crate::session::{Counts, probe_fields};
+use crate::session::{Counts, Known, probe_fields};
 
 /// The width of a row without the column of probes.
 pub(super) const ROW: usize = 2 + 11 + 2 + 12 + 2 + 8;
@@ -34,15 +33,13 @@ pub(super) fn print_counts(
     args: &Args<'_>,
     out: &mut Output,
     width: usize,
-    text: &CStr,
-    probe: &Probe<'_>,
+    known: &Known<'_>,
     (counts, last): (Counts, &str),
 ) -> Result<(), ()> {
     let Counts { mode, hits, missed } = counts;
     let (hits, missed) = (Decimal(hits), missed.map(Decimal));
     let printed = if args.report.json {
-        write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))
-            .and_then(|()| probe_fields(out, probe, mode))
+        probe_fields(out, known, mode)
             .and_then(|()| write!(out, r#","hits":{hits},"missed":{}{last}"#, OrNull(missed)))
             .and_then(|()| match missed {
                 Some(_) => out.write_str("}\n"),
@@ -51,7 +48,7 @@ pub(super) fn print_counts(
     } else {
         let missed: &dyn Display = missed.as_ref().map_or(&"-", |missed| missed);
         let mode: &dyn Display = mode.as_ref().map_or(&"-", |mode| mode);
-        row(out, text, width, mode, &hits, missed)
+        row(out, known.text, width, mode, &hits, missed)
     };
     printed.map_err(|fmt::Error| ())
 }

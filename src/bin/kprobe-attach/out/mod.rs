@@ -8,5 +8,5 @@ mod stream;
 
 pub(crate) use format::{Blanks, Json, Lossy, OrNull, Shown};
 pub(crate) use numbers::{Decimal, Hex};
-pub(crate) use report::Report;
+pub(crate) use report::{Report, function_fields};
 pub(crate) use stream::{Output, bug, message, message_of_names, notice};

@@ -4,11 +4,12 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use kprobe_attach::error::{Cause, ErrnoName, Step};
-use kprobe_attach::request::ParseError;
-use kprobe_attach::{Errno, Error, KprobeOpts};
+use kprobe_attach::request::{ParseError, Probe};
+use kprobe_attach::symbols::for_each_function;
+use kprobe_attach::{Errno, Error, KprobeOpts, Target};
 
 use super::format::{Json, Lossy, OrNull};
-use super::numbers::Decimal;
+use super::numbers::{Decimal, Hex};
 use super::stream::{Output, message, message_of_names};
 
 /// Reports failures, as lines of JSON or as messages.
@@ -30,7 +31,7 @@ impl Report {
     /// Reports an error, of one probe or of none.
     pub(crate) fn error(&self, out: &mut Output, probe: Option<&CStr>, error: &Error) {
         if self.json {
-            return report_json(out, probe, kind(error), error);
+            return report_json(out, probe, kind(error), error, self.several(probe, error));
         }
         match (probe, error.step()) {
             // A map or a program does not know the probe that it is for.
@@ -39,11 +40,29 @@ impl Report {
             }
             _ => message(format_args!("{error}")),
         }
+        if let Some(target) = self.several(probe, error) {
+            let mut number = 0;
+            // If the list cannot be read, the error says all that is known.
+            let _ = for_each_function(&target, |symbol| {
+                number += 1;
+                if let Some(found) = symbol.found() {
+                    let (target, address) = (target.nth(number), Hex(symbol.address));
+                    message(format_args!("{target}: {found} at {address}"));
+                }
+            });
+        }
         let probe = probe.filter(|_| cfg!(feature = "explain") && has_more_to_explain(error));
         if let Some(probe) = probe {
             let (options, probe) = (SharedOptions(&self.options), Lossy(probe));
             message_of_names(format_args!("try: kprobe-attach explain{options} {probe}"));
         }
+    }
+
+    /// Returns the target of a probe, if the error is that several functions have its name.
+    fn several<'p>(&self, probe: Option<&'p CStr>, error: &Error) -> Option<Target<'p>> {
+        let probe = probe.filter(|_| error.cause() == Cause::NotUnique)?;
+        let probe = Probe::with_defaults(probe.to_bytes(), &self.options);
+        probe.ok().map(|probe| probe.target)
     }
 
     /// Reports an error of a pin, by its directory and its name.
@@ -72,7 +91,7 @@ impl Report {
         text: fmt::Arguments<'_>,
     ) {
         if self.json {
-            report_json(out, probe, kind, &text);
+            report_json(out, probe, kind, &text, None);
         } else {
             message_of_names(text);
         }
@@ -98,6 +117,7 @@ impl Report {
                 Some(probe),
                 kind,
                 &format_args!("{error}; allowed: {allowed}"),
+                None,
             );
         } else {
             let shown = error.in_text(probe.to_bytes());
@@ -144,19 +164,54 @@ const fn kind(error: &Error) -> Kind {
     (error.step(), error.errno(), error.cause())
 }
 
+/// Prints a line of JSON. It has the functions that a target may mean, if there is one.
 fn report_json(
     out: &mut Output,
     probe: Option<&CStr>,
     (step, errno, cause): Kind,
     message: &dyn fmt::Display,
+    several: Option<Target<'_>>,
 ) {
-    let line = writeln!(
+    let mut line = write!(
         out,
-        r#"{{"probe":{},"error":{{"step":"{step}","errno":"{}","cause":"{cause}","message":{}}}}}"#,
+        r#"{{"probe":{},"error":{{"step":"{step}","errno":"{}","cause":"{cause}","message":{}"#,
         OrNull(probe.map(|probe| Json(Lossy(probe)))),
         ErrnoName(errno),
         Json(message),
     );
+    if let Some(target) = several {
+        let mut before = ",\"functions\":[{";
+        let _ = for_each_function(&target, |symbol| {
+            let Some(function) = symbol.target() else {
+                return;
+            };
+            line = line
+                .and_then(|()| out.write_str(before))
+                .and_then(|()| function_fields(out, &function, symbol.address))
+                .and_then(|()| out.write_str("}"));
+            before = ",{";
+        });
+        let end = if before == ",{" { "]" } else { "" };
+        line = line.and_then(|()| out.write_str(end));
+    }
     // If nobody reads the output, the exit status still reports it.
-    let _ = line.and_then(|()| out.flush());
+    let _ = line
+        .and_then(|()| out.write_str("}}\n"))
+        .and_then(|()| out.flush());
+}
+
+/// Prints the JSON fields of a function: its name, its module, and its address unless it is hidden.
+pub(crate) fn function_fields(
+    out: &mut Output,
+    function: &Target<'_>,
+    address: u64,
+) -> fmt::Result {
+    let address = Some(address).filter(|address| *address != 0);
+    write!(
+        out,
+        r#""symbol":{},"module":{},"address":{}"#,
+        Json(function.function().unwrap_or_default()),
+        OrNull(function.module().map(Json)),
+        OrNull(address.map(|address| Json(Hex(address))))
+    )
 }

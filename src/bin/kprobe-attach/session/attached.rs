@@ -7,6 +7,7 @@ use kprobe_attach::fd::{AsFd, BorrowedFd};
 use kprobe_attach::request::Probe;
 use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink};
 
+use super::found::{Found, Known};
 use super::probes::for_all;
 use crate::cli::Args;
 use crate::out::Output;
@@ -16,9 +17,7 @@ use crate::rt::Slots;
 /// A probe that is attached.
 #[derive(Debug)]
 pub(crate) struct Attached<'a> {
-    /// The probe as it was given.
-    pub(crate) text: &'a CStr,
-    pub(crate) probe: Probe<'a>,
+    pub(crate) known: Known<'a>,
     /// The link, until it is detached.
     pub(crate) link: Option<KprobeLink>,
     pub(crate) source: Source<'a>,
@@ -79,22 +78,23 @@ impl<'a> Session<'a> {
     /// # Errors
     ///
     /// One or more probes failed, and each has been reported. Nothing is left attached.
-    pub(crate) fn attach(
-        args: &Args<'a>,
+    pub(crate) fn attach<'p: 'a>(
+        args: &'a Args<'p>,
         kernel: &Kernel,
         out: &mut Output,
+        found: &'a Found<'p>,
         load: &mut Loader<'a, '_>,
     ) -> Result<Self, ()> {
-        let memory = Slots::map(args.probe_count);
+        let memory = Slots::map(found.count);
         let mut attached = memory.map_err(|errno| {
             args.report.run(out, errno, "no memory for so many probes");
         })?;
-        for_all(args, out, &mut |_, text, probe| {
+        for_all(args, out, found, &mut |_, known| {
+            let Known { text, probe, .. } = known;
             let source = load(text, probe)?;
             match kernel.attach_kprobe(source.as_fd(), probe.target, &probe.opts) {
                 Ok(link) => attached.push(Attached {
-                    text,
-                    probe: *probe,
+                    known: *known,
                     link: Some(link),
                     source,
                     counts: Counts::default(),
@@ -107,7 +107,7 @@ impl<'a> Session<'a> {
     }
 
     /// Returns the probes.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Attached<'a>> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Attached<'a>> {
         self.attached.as_slice().iter()
     }
 
@@ -127,7 +127,7 @@ impl<'a> Session<'a> {
         for attached in self.iter_mut() {
             let detached = attached.link.take().map_or(Ok(()), KprobeLink::detach);
             if let Err(error) = detached {
-                args.report.error(out, Some(attached.text), &error);
+                args.report.error(out, Some(attached.known.text), &error);
                 all = Err(());
             }
         }

@@ -23,12 +23,17 @@ const PASSING: u64 = 2;
 /// # Errors
 ///
 /// The limit is too low, and it has been reported.
-pub(super) fn check_descriptors(args: &Args<'_>, out: &mut Output, needed: u64) -> Result<(), ()> {
+pub(super) fn check_descriptors(
+    args: &Args<'_>,
+    out: &mut Output,
+    probes: usize,
+    needed: u64,
+) -> Result<(), ()> {
     let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
     let limit = maximum.unwrap_or(u64::MAX);
     let total = needed + PASSING + open();
     if total > limit {
-        let (name, probes) = (ErrnoName(Errno::MFILE), Decimal(args.probe_count as u64));
+        let (name, probes) = (ErrnoName(Errno::MFILE), Decimal(probes as u64));
         let (needed, limit) = (Decimal(needed), Decimal(limit));
         let first = args.probes().next();
         args.report.other(

@@ -3,6 +3,7 @@
 
 mod attached;
 mod descriptors;
+mod found;
 mod hold;
 mod pin;
 mod pin_names;
@@ -10,8 +11,9 @@ mod print;
 mod probes;
 
 pub(crate) use attached::{Attached, Counts, Session, Source};
+pub(crate) use found::{Found, Known};
 pub(crate) use hold::Hold;
 pub(crate) use pin::{for_each_counter, labelled_counter, pin_all, report_dir};
 pub(crate) use pin_names::label;
-pub(crate) use print::{announce, print_all, probe_fields};
+pub(crate) use print::{announce, print_all, print_choice, probe_fields};
 pub(crate) use probes::{check, for_all, plan};

@@ -118,19 +118,19 @@ impl Attached<'_> {
     fn pin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr) -> Result<(), ()> {
         let failed = |out: &mut Output, pin: &Text, error: &Error| {
             let pin = (dir, pin.as_c_str());
-            args.report.pin(out, Some(self.text), pin, error);
+            args.report.pin(out, Some(self.known.text), pin, error);
         };
         let Some(pinned) = &self.link else {
             return Ok(());
         };
-        let link = of_link(&self.probe);
+        let link = of_link(&self.known.probe);
         pinned
             .pin(link.as_c_str())
             .map_err(|error| failed(out, &link, &error))?;
         let Some(counter) = self.counter() else {
             return Ok(());
         };
-        let pin = of_counter(&self.probe);
+        let pin = of_counter(&self.known.probe);
         counter.hits.pin(pin.as_c_str()).map_err(|error| {
             failed(out, &pin, &error);
             unlink(args, out, dir, &link);
@@ -139,9 +139,9 @@ impl Attached<'_> {
 
     fn unpin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr) {
         if self.counter().is_some() {
-            unlink(args, out, dir, &of_counter(&self.probe));
+            unlink(args, out, dir, &of_counter(&self.known.probe));
         }
-        unlink(args, out, dir, &of_link(&self.probe));
+        unlink(args, out, dir, &of_link(&self.known.probe));
     }
 }
 
@@ -159,11 +159,12 @@ pub(crate) fn labelled_counter(text: &CStr, probe: &Probe<'_>) -> Result<Array, 
     let mut label = Text::new();
     // The text that was given, unless options add to it: that it is a link goes without saying.
     let link = KprobeOpts::new().attach_mode(AttachMode::Link);
-    let given = Probe::with_defaults(text.to_bytes(), &link);
-    if given.is_ok_and(|given| given.opts == probe.opts) {
-        label.push_all(text.to_bytes());
-    } else {
-        let _ = write!(label, "{probe}");
+    match Probe::with_defaults(text.to_bytes(), &link) {
+        Ok(given) if given.opts != probe.opts => {
+            let (target, opts) = (given.target, probe.opts);
+            let _ = write!(label, "{}", Probe { target, opts });
+        }
+        _ => label.push_all(text.to_bytes()),
     }
     let words = || label.bytes.chunks_exact(8).take(label.len.div_ceil(8));
     let count = u32::try_from(words().count()).unwrap_or_default();

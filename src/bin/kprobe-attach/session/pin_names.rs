@@ -1,7 +1,7 @@
 //! The names of pins, and the text of a probe that a counter holds.
 //!
-//! The link of a probe is `kprobe_FUNCTION` or `kretprobe_FUNCTION`, with `_0xOFFSET` if there is
-//! an offset. The counter's name is `hits_` and the link's name.
+//! The link of a probe is `kprobe_FUNCTION` or `kretprobe_FUNCTION`, with `_0xADDRESS` if the
+//! function has been chosen by its address, and `_0xOFFSET` if there is an offset. The counter's name is `hits_` and the link's name.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
@@ -59,6 +59,9 @@ impl fmt::Display for Name<'_> {
             "kprobe_"
         })?;
         write!(Plain(f), "{target}")?;
+        if let (None, Some(address)) = (target.as_address(), target.known_address()) {
+            write!(f, "_{}", Hex(address))?;
+        }
         if opts.offset == 0 {
             return Ok(());
         }

@@ -7,15 +7,16 @@ use kprobe_attach::request::Probe;
 use linux_raw_sys::general::SIGINT;
 
 use super::attached::{Attached, Session};
+use super::found::{Choice, Known};
 use super::pin_names::LinkPath;
 use crate::cli::{Args, Opt};
-use crate::out::{Decimal, Json, Lossy, OrNull, Output, Shown, notice};
+use crate::out::{Decimal, Hex, Json, Lossy, OrNull, Output, Shown, function_fields, notice};
 use crate::rt::is_ignored;
 
 /// Prints that the probes are attached, and how to detach them.
-pub(crate) fn announce(args: &Args<'_>) {
-    let plural = if args.probe_count == 1 { "" } else { "s" };
-    let count = Decimal(args.probe_count as u64);
+pub(crate) fn announce(args: &Args<'_>, count: usize) {
+    let plural = if count == 1 { "" } else { "s" };
+    let count = Decimal(count as u64);
     if !args.has(Opt::Quiet) {
         // A script makes what it starts with `&` ignore this signal.
         let key = if is_ignored(SIGINT) {
@@ -43,8 +44,7 @@ pub(crate) fn print_all(
 /// Prints one line for a probe that is attached.
 fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Result {
     let Attached {
-        text,
-        probe,
+        known,
         link: Some(link),
         ..
     } = attached
@@ -53,14 +53,11 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
     };
     let mode = link.mode();
     // If the kernel does not report the id, none is printed.
-    let id = link
-        .info()
-        .ok()
-        .and_then(|info| Some(Decimal(info.link_id?.into())));
-    let pinned = args.value(Opt::Pin).map(|dir| LinkPath(dir, probe));
+    let id = link.link_id().unwrap_or(None);
+    let id = id.map(|id| Decimal(id.into()));
+    let pinned = args.value(Opt::Pin).map(|dir| LinkPath(dir, &known.probe));
     if args.report.json {
-        write!(out, r#"{{"probe":{},"#, Json(Lossy(text)))?;
-        probe_fields(out, probe, Some(mode))?;
+        probe_fields(out, known, Some(mode))?;
         return writeln!(
             out,
             r#","link_id":{},"pinned":{}}}"#,
@@ -68,30 +65,65 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
             OrNull(pinned.map(Json))
         );
     }
-    write!(out, "{}: attached, mode {mode}", Shown(Lossy(text)))?;
+    write!(out, "{}: attached, mode {mode}", Shown(Lossy(known.text)))?;
     if let Some(id) = id {
         write!(out, ", link id {id}")?;
     }
-    match pinned {
-        Some(path) => writeln!(out, ", pinned at {}", Shown(path)),
-        None => writeln!(out),
+    if let Some(path) = pinned {
+        write!(out, ", pinned at {}", Shown(path))?;
+    }
+    print_choice(out, ", ", known)?;
+    out.write_char('\n')
+}
+
+/// Prints the function that was chosen, if one was, after some text.
+pub(crate) fn print_choice(out: &mut Output, before: &str, known: &Known<'_>) -> fmt::Result {
+    let Some(Choice {
+        function, address, ..
+    }) = known.choice
+    else {
+        return Ok(());
+    };
+    write!(out, "{before}function {function}")?;
+    match address {
+        Some(address) => write!(out, " at {}", Hex(address)),
+        None => Ok(()),
     }
 }
 
-/// Prints the JSON fields that describe a probe. A probe that is no longer attached has no mode.
+/// Prints the start of a line of JSON: the fields that describe a probe. A probe that is no longer
+/// attached has no mode.
 pub(crate) fn probe_fields(
     out: &mut Output,
-    probe: &Probe<'_>,
+    known: &Known<'_>,
     mode: Option<AttachMode>,
 ) -> fmt::Result {
-    let Probe { target, opts } = probe;
+    let Known {
+        text,
+        probe: Probe { target, opts },
+        choice,
+    } = known;
     write!(
         out,
-        r#""function":{},"offset":{},"retprobe":{},"mode":{},"cookie":{}"#,
+        r#"{{"probe":{},"function":{},"offset":{},"retprobe":{},"mode":{},"cookie":{}"#,
+        Json(Lossy(text)),
         Json(target),
         Decimal(opts.offset),
         opts.retprobe,
         OrNull(mode.map(Json)),
         Decimal(opts.bpf_cookie)
-    )
+    )?;
+    let Some(Choice {
+        function,
+        address,
+        of,
+        is_copy,
+    }) = choice
+    else {
+        return Ok(());
+    };
+    out.write_str(",\"resolved\":{")?;
+    function_fields(out, function, address.unwrap_or_default())?;
+    let of = Decimal((*of).into());
+    write!(out, r#","of":{of},"copy":{is_copy}}}"#)
 }

@@ -1,11 +1,9 @@
 //! The probes of a command line, read and planned.
 
-use core::ffi::CStr;
-
-use kprobe_attach::request::Probe;
 use kprobe_attach::{Errno, Error, Kernel};
 
 use super::descriptors::{check_descriptors, of_link};
+use super::found::{Found, Known};
 use crate::cli::{Args, Opt};
 use crate::out::Output;
 use crate::rt::is_end_asked;
@@ -37,10 +35,11 @@ pub(crate) fn plan(
     args: &Args<'_>,
     kernel: &Kernel,
     out: &mut Output,
+    found: &Found<'_>,
     of_probe: u64,
 ) -> Result<(), ()> {
     let mut needed = 0;
-    for_all(args, out, &mut |_, _, probe| {
+    for_all(args, out, found, &mut |_, Known { probe, .. }| {
         let plan = kernel.plan(probe.target, &probe.opts)?;
         needed += of_probe + of_link(plan.mode());
         if args.has(Opt::Pin) {
@@ -49,28 +48,27 @@ pub(crate) fn plan(
             Ok(())
         }
     })?;
-    check_descriptors(args, out, needed)
+    check_descriptors(args, out, found.count, needed)
 }
 
-/// Does something with a probe. It takes the output, the probe's text, and the probe.
-type Attempt<'a, 't> = dyn FnMut(&mut Output, &'t CStr, &Probe<'t>) -> Result<(), Error> + 'a;
+/// Does something with a probe.
+type Attempt<'t, 'f> = dyn FnMut(&mut Output, &Known<'f>) -> Result<(), Error> + 't;
 
 /// Tries every probe, and reports those that fail. A signal that is held back ends it.
-pub(crate) fn for_all<'t>(
-    args: &Args<'t>,
+pub(crate) fn for_all<'f, 'a: 'f>(
+    args: &'f Args<'a>,
     out: &mut Output,
-    attempt: &mut Attempt<'_, 't>,
+    found: &'f Found<'a>,
+    attempt: &mut Attempt<'_, 'f>,
 ) -> Result<(), ()> {
     let mut all = Ok(());
-    for text in args.probes() {
+    for (text, known) in found.iter(args) {
         if is_end_asked() {
             args.report
                 .run(out, Errno::INTR, "interrupted while attaching");
             return Err(());
         }
-        // Every probe has been read before.
-        let Ok(probe) = args.read(text) else { continue };
-        if let Err(error) = attempt(out, text, &probe) {
+        if let Err(error) = known.and_then(|known| attempt(out, &known)) {
             args.report.error(out, Some(text), &error);
             all = Err(());
         }

@@ -1,0 +1,313 @@
+//! The functions that the probes of a command line mean, found with one reading of
+//! `/proc/kallsyms`.
+
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+
+use kprobe_attach::error::{Cause, ErrnoName, Step};
+use kprobe_attach::request::Probe;
+use kprobe_attach::symbols::{Resolution, resolve};
+use kprobe_attach::{Errno, Error, Target, TargetBuf};
+
+use crate::cli::{Args, Opt, Probes};
+use crate::out::{Decimal, Lossy, Output, Shown, message, notice};
+use crate::rt::Slots;
+
+/// The largest number of functions that the probes of a command line may mean by `@all`.
+const MOST: usize = 4096;
+
+/// A probe whose function is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known<'f> {
+    /// The probe as it was given. A probe of several functions has the number of this one.
+    pub(crate) text: &'f CStr,
+    pub(crate) probe: Probe<'f>,
+    /// The function that was looked for, unless the kernel does that itself.
+    pub(crate) choice: Option<Choice<'f>>,
+}
+
+/// A function that was chosen among those of a name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice<'f> {
+    pub(crate) function: Target<'f>,
+    /// The address, unless the kernel hides it.
+    pub(crate) address: Option<u64>,
+    /// The number of functions among which it was chosen.
+    pub(crate) of: u32,
+    /// Whether the compiler made it as a copy of the function that was asked for.
+    pub(crate) is_copy: bool,
+}
+
+/// Holds the functions that were looked for. It takes no memory if the kernel looks for all itself.
+#[derive(Debug)]
+pub(crate) struct Found<'a> {
+    /// One for each probe that was looked for, in the order in which they were given.
+    targets: Slots<Resolution<'a>>,
+    /// The functions of the probes that mean several.
+    functions: Slots<Function>,
+    /// The texts of these probes, one for each function, each with a NUL.
+    texts: Slots<u8>,
+    /// The number of probes, if each is of one function.
+    pub(crate) count: usize,
+}
+
+/// One of several functions that a probe means.
+#[derive(Debug)]
+struct Function {
+    /// The index of the probe's target.
+    of: usize,
+    target: TargetBuf,
+    /// The index at which its text begins.
+    text: usize,
+}
+
+impl<'a> Found<'a> {
+    /// Looks for the functions of all probes, except those that the kernel looks for itself.
+    ///
+    /// # Errors
+    ///
+    /// The list of functions cannot be read, or too many functions are meant, and it has been
+    /// reported.
+    pub(crate) fn of(args: &Args<'a>, out: &mut Output) -> Result<Self, ()> {
+        let mut found = Self::map(args).map_err(short)?;
+        if found.targets.as_slice().is_empty() {
+            return Ok(found);
+        }
+        let functions = &mut found.functions;
+        let mut meant = 0;
+        let read = resolve(found.targets.as_mut_slice(), |of, symbol| {
+            meant += 1;
+            if let Some(target) = symbol.found() {
+                functions.push(Function {
+                    of,
+                    target: target.into(),
+                    text: 0,
+                });
+            }
+        });
+        if let Err(error) = read {
+            for (text, _) in searched(args) {
+                args.report.error(out, Some(text), &error);
+            }
+            return Err(());
+        }
+        if meant > MOST {
+            let (meant, most) = (Decimal(meant as u64), Decimal(MOST as u64));
+            let kind = (Step::ResolveSymbol, Errno::TOOBIG, Cause::InvalidRequest);
+            let text = format_args!("{meant} functions are meant, and {most} are the most");
+            args.report.other(out, None, kind, text);
+            return Err(());
+        }
+        found.number(args).map_err(short)?;
+        found.count = found.iter(args).count();
+        if !args.has(Opt::Quiet) {
+            found.iter(args).for_each(|(_, known)| warn(known));
+        }
+        Ok(found)
+    }
+
+    /// Maps the memory for what will be found.
+    fn map(args: &Args<'a>) -> Result<Self, Errno> {
+        let mut targets = Slots::map(searched(args).count())?;
+        let mut functions = 0;
+        for (_, target) in searched(args) {
+            if target == target.all() {
+                functions = MOST;
+            }
+            targets.push(Resolution::new(target));
+        }
+        Ok(Self {
+            targets,
+            functions: Slots::map(functions)?,
+            texts: Slots::map(0)?,
+            count: args.probe_count,
+        })
+    }
+
+    /// Gives every function of a probe that means several a text of its own: `function@2`.
+    fn number(&mut self, args: &Args<'_>) -> Result<(), Errno> {
+        let longest = args.probes().map(CStr::count_bytes).max();
+        // A number is at most one byte longer than `all`, and a NUL follows.
+        let room = longest.unwrap_or_default() + 2;
+        self.texts = Slots::map(self.functions.as_slice().len() * room)?;
+        for (at, (text, _)) in searched(args).enumerate() {
+            let functions = self.functions.as_mut_slice().iter_mut();
+            let of_probe = functions.filter(|function| function.of == at);
+            for (number, function) in (1..).zip(of_probe) {
+                function.text = self.texts.as_slice().len();
+                put_number(&mut self.texts, text.to_bytes_with_nul(), number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the probes, each of one function. A probe whose function was not found, or may not
+    /// be known, is an error.
+    pub(crate) fn iter<'f>(&'f self, args: &'f Args<'a>) -> Iter<'f, 'a> {
+        Iter {
+            args,
+            found: self,
+            probes: args.probes(),
+            target: 0,
+            several: None,
+        }
+    }
+}
+
+/// Returns the probes that the kernel does not look for itself, and their targets.
+fn searched<'a>(args: &Args<'a>) -> impl Iterator<Item = (&'a CStr, Target<'a>)> {
+    let probes = args.probes();
+    let probes = probes.filter_map(|text| Some((text, args.read(text).ok()?.target)));
+    probes.filter(|(_, target)| !target.is_resolved())
+}
+
+/// Iterates over the probes, each with its function.
+pub(crate) struct Iter<'f, 'a> {
+    args: &'f Args<'a>,
+    found: &'f Found<'a>,
+    probes: Probes<'a>,
+    /// The index of the next target.
+    target: usize,
+    /// A probe that means several functions, and the functions that come after the previous one.
+    several: Option<(Several<'f, 'a>, &'f [Function])>,
+}
+
+/// A probe that means several functions.
+#[derive(Clone, Copy)]
+struct Several<'f, 'a> {
+    probe: Probe<'a>,
+    target: &'f Resolution<'a>,
+    /// The index of the target.
+    at: usize,
+}
+
+impl<'f, 'a: 'f> Iterator for Iter<'f, 'a> {
+    /// The text of a probe, and the probe with its function.
+    type Item = (&'f CStr, Result<Known<'f>, Error>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(known) = self.next_of_several() {
+            return Some((known.text, Ok(known)));
+        }
+        let text = self.probes.next()?;
+        let known = self.read(text).transpose();
+        known.map_or_else(|| self.next(), |known| Some((text, known)))
+    }
+}
+
+impl<'f, 'a: 'f> Iter<'f, 'a> {
+    /// Returns the next function of the probe that means several.
+    fn next_of_several(&mut self) -> Option<Known<'f>> {
+        let (Several { probe, target, at }, rest) = self.several.take()?;
+        let position = rest.iter().position(|function| function.of == at)?;
+        let (function, rest) = rest.get(position..)?.split_first()?;
+        self.several = Some((Several { probe, target, at }, rest));
+        let text = self.found.texts.as_slice().get(function.text..)?;
+        let text = CStr::from_bytes_until_nul(text).ok()?;
+        let function = function.target.as_target();
+        let address = function.known_address();
+        Some(known(text, &probe, function, (target, function, address)))
+    }
+
+    /// Returns a probe with its function, or [`None`] if it means several.
+    fn read(&mut self, text: &'a CStr) -> Result<Option<Known<'f>>, Error> {
+        let probe = self.args.read(text)?;
+        let request = probe.target;
+        if request.is_resolved() {
+            let choice = None;
+            return Ok(Some(Known {
+                text,
+                probe,
+                choice,
+            }));
+        }
+        let at = self.target;
+        self.target += 1;
+        let Some(target) = self.found.targets.as_slice().get(at) else {
+            return Ok(None);
+        };
+        match target.target() {
+            Ok(planned) => {
+                let function = target.function().unwrap_or(planned);
+                let chosen = (target, function, target.address());
+                Ok(Some(known(text, &probe, planned, chosen)))
+            }
+            Err(error) if error.cause() == Cause::NotUnique && request == request.all() => {
+                let several = Several { probe, target, at };
+                self.several = Some((several, self.found.functions.as_slice()));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Puts together what is known of a probe.
+fn known<'f>(
+    text: &'f CStr,
+    probe: &Probe<'_>,
+    planned: Target<'f>,
+    (found, function, address): (&'f Resolution<'_>, Target<'f>, Option<u64>),
+) -> Known<'f> {
+    Known {
+        text,
+        probe: Probe {
+            target: planned,
+            opts: probe.opts,
+        },
+        choice: Some(Choice {
+            function,
+            address,
+            of: found.functions(),
+            is_copy: found.is_copy(&function),
+        }),
+    }
+}
+
+/// Writes a text with a number in place of its `@all`.
+fn put_number(texts: &mut Slots<u8>, text: &[u8], number: u64) {
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        texts.push(*byte);
+        rest = after;
+        if let (b'@', Some(after)) = (*byte, after.strip_prefix(b"all")) {
+            // If the text has no room for it, it is not written.
+            let _ = write!(Text(texts), "{}", Decimal(number));
+            rest = after;
+        }
+    }
+}
+
+/// Writes to the end of a list of bytes.
+struct Text<'s>(&'s mut Slots<u8>);
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.bytes().for_each(|byte| self.0.push(byte));
+        Ok(())
+    }
+}
+
+/// Reports that there is not enough memory.
+fn short(errno: Errno) {
+    message(format_args!("{} for so many probes", ErrnoName(errno)));
+}
+
+/// Warns that the function is a copy, if it is.
+fn warn(known: Result<Known<'_>, Error>) {
+    let Ok(Known { text, choice, .. }) = known else {
+        return;
+    };
+    if let Some(Choice {
+        function,
+        is_copy: true,
+        ..
+    }) = choice
+    {
+        notice(format_args!(
+            "{}: the function is {function}, a copy that the compiler made: its arguments may \
+             differ",
+            Shown(Lossy(text))
+        ));
+    }
+}
