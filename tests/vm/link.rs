@@ -40,12 +40,7 @@ fn info_tells_what_the_kernel_tells_and_nothing_else() {
             assert_eq!(info.link_id.is_some(), mode.uses_link());
             assert_eq!(info.prog_id, Some(counter.program.id().unwrap()));
             if at_least(6, 6) {
-                // With IBT the probe sits behind the function's first instruction.
-                let entry = address_of(FUNCTION);
-                assert!(
-                    [entry, entry + 4].contains(&info.address.unwrap()),
-                    "{info:x?}"
-                );
+                assert_eq!(info.address, Some(address_of(FUNCTION)), "{info:x?}");
             } else {
                 assert_eq!(info.address, None);
             }

@@ -19,6 +19,7 @@ mod asm;
 mod attach;
 mod cli;
 mod count;
+mod duplicates;
 mod early;
 mod errors;
 mod features;
