@@ -313,8 +313,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Returns the address of the function if it was resolved to one, or the address that the target
-    /// is.
+    /// Returns the address of the function if it was resolved to one, or the address that the
+    /// target is.
     #[must_use]
     pub const fn known_address(&self) -> Option<u64> {
         match self.0 {

@@ -11,8 +11,8 @@ use rustix::thread::CapabilitySet;
 use serde_json::Value;
 
 use super::machine::{
-    Counter, Switch, asked, busybox, clean, drop_capabilities, in_thread, interrupt, json,
-    kallsyms, link_modes, program, promised, run, tells_place, text, version,
+    Counter, Switch, busybox, clean, drop_capabilities, in_thread, json, kallsyms, link_modes,
+    program, promised, run, tells_place, text, version,
 };
 
 /// A name that two static functions of the kernel have. The first one, of `fs/proc/fd.c`, runs once

@@ -273,8 +273,10 @@ pub(crate) const SUMMARY: &str =
 
 /// How a probe is written.
 pub(crate) const PROBE: &str = "\
-[prefix/][module:]function[+offset][,key=value]... or 0xADDRESS. The prefix is kprobe or \
-kretprobe, a key offset, cookie, mode or maxactive. The flag retprobe has no value.";
+[prefix/][module:]function[@N][+offset][,key=value]... or 0xADDRESS. The prefix is kprobe, \
+kretprobe, ksyscall or kretsyscall, a key offset, cookie, mode or maxactive. The flags retprobe \
+and base have no value. Of several functions of a name, @N is the one with this number, @all is \
+each of them, and the module vmlinux is the kernel itself.";
 
 /// How long probes stay attached.
 pub(crate) const HELD: &str = "\

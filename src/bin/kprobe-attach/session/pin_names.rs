@@ -1,7 +1,8 @@
 //! The names of pins, and the text of a probe that a counter holds.
 //!
 //! The link of a probe is `kprobe_FUNCTION` or `kretprobe_FUNCTION`, with `_0xADDRESS` if the
-//! function has been chosen by its address, and `_0xOFFSET` if there is an offset. The counter's name is `hits_` and the link's name.
+//! function has been chosen by its address, and `_0xOFFSET` if there is an offset. The counter's
+//! name is `hits_` and the link's name.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
