@@ -11,8 +11,8 @@ use rustix::thread::CapabilitySet;
 use serde_json::Value;
 
 use super::machine::{
-    Counter, Switch, busybox, clean, drop_capabilities, in_thread, json, kallsyms, link_modes,
-    program, promised, run, tells_place, text, version,
+    Counter, Switch, asked, busybox, clean, drop_capabilities, in_thread, json, kallsyms,
+    link_modes, program, promised, run, tells_place, text, version,
 };
 
 /// A name that two static functions of the kernel have. The first one, of `fs/proc/fd.c`, runs once
@@ -91,6 +91,8 @@ impl Shadow {
 
 impl Drop for Shadow {
     fn drop(&mut self) {
+        // The device holds the module as long as it is up.
+        busybox("ip link del nlmon0");
         busybox("rmmod nlmon");
     }
 }
@@ -143,7 +145,6 @@ fn one_of_two_static_functions_is_attached_by_its_number() {
         clean(|| {
             for (text, at, expected) in [
                 ("seq_show@first", 0, 3),
-                ("seq_show@1", 0, 3),
                 ("seq_show@2", 1, 0),
                 ("vmlinux:seq_show@2", 1, 0),
                 ("kretprobe/seq_show@first", 0, 3),
@@ -159,8 +160,7 @@ fn one_of_two_static_functions_is_attached_by_its_number() {
 fn a_name_that_is_not_unique_is_refused_with_what_has_it() {
     let found = functions(TWICE);
     let addresses: Vec<_> = found.iter().map(|(address, _)| *address).collect();
-    let counter = Counter::new();
-    let kernel = Kernel::new();
+    let (counter, kernel) = (Counter::new(), asked());
     for mode in promised() {
         let opts = KprobeOpts::new().attach_mode(mode);
         let refused = |text| kernel.attach_kprobe(&counter.program, target(text), &opts);
@@ -207,11 +207,9 @@ fn a_function_that_a_module_shadows_is_reached_both_ways() {
         clean(|| {
             for (text, at, expected) in [
                 ("vmlinux:always_on", 0, 2),
-                ("always_on@first", 0, 2),
                 ("always_on@2", 1, 5),
                 ("nlmon:always_on", 1, 5),
                 ("nlmon:always_on@unique", 1, 5),
-                ("nlmon:always_on,base", 1, 5),
             ] {
                 let hits = hits(mode, text, found[at].0, || {
                     get_link("lo", 2);

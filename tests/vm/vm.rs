@@ -27,6 +27,7 @@ mod filter;
 mod hostile;
 mod link;
 mod locks;
+mod lookup;
 mod machine;
 mod mounts;
 mod names;
