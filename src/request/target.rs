@@ -157,9 +157,10 @@ impl<'a> Target<'a> {
     }
 
     /// Reads a name, and `@` with a choice if there is one.
+    #[inline(never)]
     fn with_pick(
         text: &'a [u8],
-        read: impl FnOnce(&'a [u8]) -> Result<Self, ParseError>,
+        read: fn(&'a [u8]) -> Result<Self, ParseError>,
     ) -> Result<Self, ParseError> {
         match split(text, b'@') {
             Some((name @ [_, ..], pick)) => {

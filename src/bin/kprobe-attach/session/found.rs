@@ -99,10 +99,12 @@ impl<'a> Found<'a> {
             return Err(());
         }
         found.number(args).map_err(short)?;
-        found.count = found.iter(args).count();
-        if !args.has(Opt::Quiet) {
-            found.iter(args).for_each(|(_, known)| warn(known));
+        let mut count = 0;
+        for (_, known) in found.iter(args) {
+            count += 1;
+            warn(args, known);
         }
+        found.count = count;
         Ok(found)
     }
 
@@ -156,9 +158,17 @@ impl<'a> Found<'a> {
 
 /// Returns the probes that the kernel does not look for itself, and their targets.
 fn searched<'a>(args: &Args<'a>) -> impl Iterator<Item = (&'a CStr, Target<'a>)> {
-    let probes = args.probes();
-    let probes = probes.filter_map(|text| Some((text, args.read(text).ok()?.target)));
-    probes.filter(|(_, target)| !target.is_resolved())
+    let mut probes = args.probes();
+    core::iter::from_fn(move || next_searched(args, &mut probes))
+}
+
+// Its callers share this code.
+#[inline(never)]
+fn next_searched<'a>(args: &Args<'a>, probes: &mut Probes<'a>) -> Option<(&'a CStr, Target<'a>)> {
+    probes.find_map(|text| {
+        let target = args.read(text).ok()?.target;
+        (!target.is_resolved()).then_some((text, target))
+    })
 }
 
 /// Iterates over the probes, each with its function.
@@ -294,15 +304,18 @@ fn short(errno: Errno) {
 }
 
 /// Warns that the function is a copy, if it is.
-fn warn(known: Result<Known<'_>, Error>) {
+fn warn(args: &Args<'_>, known: Result<Known<'_>, Error>) {
     let Ok(Known { text, choice, .. }) = known else {
         return;
     };
-    if let Some(Choice {
-        function,
-        is_copy: true,
-        ..
-    }) = choice
+    if let (
+        false,
+        Some(Choice {
+            function,
+            is_copy: true,
+            ..
+        }),
+    ) = (args.has(Opt::Quiet), choice)
     {
         notice(format_args!(
             "{}: the function is {function}, a copy that the compiler made: its arguments may \
