@@ -16,6 +16,9 @@ pub use cause::Cause;
 pub use errno::ErrnoName;
 pub use step::Step;
 
+/// Whether the crate can read files, in which functions are counted.
+const FILES: bool = cfg!(feature = "files");
+
 /// Holds what there is to report beyond step, errno and cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Detail {
@@ -47,9 +50,9 @@ pub struct Error {
     /// An address, or the offset in bytes from the start of a function.
     number: u64,
     is_address: bool,
-    /// The number of functions that have the name, if it is known, and the addresses of the first.
-    functions: u32,
-    addresses: [u64; Self::ADDRESSES],
+    /// The number of functions that have the name, and the addresses of the first ones. Without
+    /// files, nothing counts them.
+    several: [u64; if FILES { 1 + Self::ADDRESSES } else { 0 }],
 }
 
 static_assertions::const_assert!(size_of::<Error>() <= 128);
@@ -70,8 +73,7 @@ impl Error {
             subject: Buf::new(),
             number: 0,
             is_address: false,
-            functions: 0,
-            addresses: [0; Self::ADDRESSES],
+            several: [0; if FILES { 1 + Self::ADDRESSES } else { 0 }],
         }
     }
 
@@ -122,12 +124,11 @@ impl Error {
     // It avoids core::fmt, so that a small program need not contain that.
     #[cold]
     pub(crate) fn name(&mut self, target: &Target<'_>, opts: &KprobeOpts) {
+        let (module, function) = target.names();
         self.number = target.as_address().unwrap_or(opts.offset);
-        self.is_address = target.as_address().is_some();
-        let module = target.module_bytes();
-        let colon: &[u8] = if module.is_some() { b":" } else { b"" };
-        let function = target.function_bytes().unwrap_or_default();
-        self.set_subject([module.unwrap_or_default(), colon, function]);
+        self.is_address = function.is_empty();
+        let colon: &[u8] = if module.is_empty() { b"" } else { b":" };
+        self.set_subject([module, colon, function]);
     }
 
     /// Adds the name of an event to the error.
@@ -154,9 +155,11 @@ impl Error {
     }
 
     /// Adds the number of functions that have the name, and the first addresses; 0 is hidden.
-    pub(crate) const fn found(mut self, functions: u32, addresses: [u64; Self::ADDRESSES]) -> Self {
-        self.functions = functions;
-        self.addresses = addresses;
+    pub(crate) fn found(mut self, functions: u32, addresses: [u64; Self::ADDRESSES]) -> Self {
+        let found = [functions.into()].into_iter().chain(addresses);
+        for (slot, found) in self.several.iter_mut().zip(found) {
+            *slot = found;
+        }
         self
     }
 
@@ -224,16 +227,18 @@ impl Error {
 
     /// Returns the number of functions that have the name, if it was counted.
     #[must_use]
-    pub const fn functions(&self) -> Option<u32> {
-        match self.functions {
-            0 => None,
-            functions => Some(functions),
-        }
+    pub fn functions(&self) -> Option<u32> {
+        let functions = self.several.first().filter(|functions| **functions > 0)?;
+        u32::try_from(*functions).ok()
     }
 
     /// Lists the addresses of these functions, at most three, unless the kernel hides them.
     pub fn addresses(&self) -> impl Iterator<Item = u64> {
-        self.addresses.into_iter().filter(|address| *address != 0)
+        let addresses = match self.several.as_slice() {
+            [_, addresses @ ..] => addresses,
+            [] => &[],
+        };
+        addresses.iter().copied().filter(|address| *address != 0)
     }
 
     /// Returns the rule that the request breaks.
@@ -275,9 +280,9 @@ impl fmt::Display for Error {
             subject: _,
             number,
             is_address,
-            functions,
-            addresses: _,
+            several: _,
         } = *self;
+        let functions = self.functions().unwrap_or_default();
         let subject = self.subject();
         f.write_str(subject.unwrap_or_default())?;
         if is_address || number != 0 {

@@ -89,7 +89,7 @@ impl Kernel {
         opts: &KprobeOpts,
     ) -> Result<KprobeLink, Error> {
         let prog = prog.as_fd();
-        if !func.is_resolved() {
+        if FILES && !func.is_resolved() {
             return self.attach_found(prog, func, opts);
         }
         // The reference saves a copy of the plan.
@@ -208,14 +208,14 @@ impl Plan<'_> {
     /// Returns the place of the probe, as the kprobe PMU takes it.
     fn place(&self) -> KprobeAt<'_> {
         let target = &self.target;
-        match (target.function_bytes(), target.known_address()) {
-            (Some(function), None) => KprobeAt::Symbol {
-                module: target.module_bytes(),
+        match target.place() {
+            Ok((module, function)) => KprobeAt::Symbol {
+                module,
                 function,
                 offset: self.opts.offset,
             },
             // A plan's address and offset have been checked.
-            (_, address) => KprobeAt::Address(address.unwrap_or_default() + self.opts.offset),
+            Err(address) => KprobeAt::Address(address + self.opts.offset),
         }
     }
 

@@ -13,10 +13,12 @@ pub(super) fn select(
     opts: &KprobeOpts,
     unmet: impl Fn(AttachMode) -> Option<(Need, Support)>,
 ) -> Result<AttachMode, Error> {
-    if !target.is_resolved() {
-        return Err(Error::invalid(Invalid::Unresolved));
-    }
-    if let Err(invalid) = check_request(target, opts) {
+    let checked = if target.is_resolved() {
+        check_request(target, opts)
+    } else {
+        Err(Invalid::Unresolved)
+    };
+    if let Err(invalid) = checked {
         return Err(Error::invalid(invalid));
     }
     let modes = match &opts.attach_mode {

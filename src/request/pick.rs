@@ -19,6 +19,8 @@ pub(crate) enum Lookup {
 
 /// Says which names of functions a target's name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// As large as its neighbours, it is copied with them.
+#[repr(u32)]
 pub(crate) enum Names {
     /// That very name.
     Exact,

@@ -42,7 +42,7 @@ const fn check_place(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Inval
         if opts.offset != 0 && target.as_address().is_some() {
             return Err(Invalid::OffsetOnAddress);
         }
-        if opts.offset > last - address {
+        if cfg!(feature = "files") && opts.offset > last - address {
             return Err(Invalid::OffsetBeyondFunction);
         }
     }

@@ -99,7 +99,7 @@ impl<'a> Target<'a> {
     /// Names a function of one module, where several functions may have that name.
     ///
     /// The module `vmlinux` stands for the kernel itself. Such a target must be
-    /// [resolved](Self::is_resolved).
+    /// [resolved](Self::is_resolved). Without the feature `files` it is a module as any other.
     ///
     /// # Errors
     ///
@@ -172,6 +172,7 @@ impl<'a> Target<'a> {
         }
     }
 
+    #[inline(never)]
     fn from_name(name: &'a [u8]) -> Result<Self, ParseError> {
         if is_function(name) {
             return Ok(Self(Place::Function {
@@ -198,9 +199,10 @@ impl<'a> Target<'a> {
         if start + function.len() > MAX_SYMBOL_LEN {
             return Err(ParseError::new(MAX_SYMBOL_LEN, Invalid::NameTooLong));
         }
-        let lookup = match module {
-            Some(VMLINUX) => Lookup::Search(Names::Exact, Pick::Unique),
-            _ => Lookup::Kernel,
+        let lookup = if cfg!(feature = "files") && module == Some(VMLINUX) {
+            Lookup::Search(Names::Exact, Pick::Unique)
+        } else {
+            Lookup::Kernel
         };
         Ok(Self(Place::Function {
             module,
@@ -314,16 +316,30 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Returns the module and the function that the kernel looks for, or the address that is known.
+    pub(crate) const fn place(&self) -> Result<(Option<&'a [u8]>, &'a [u8]), u64> {
+        match (self.known_address(), self.0) {
+            (
+                None,
+                Place::Function {
+                    module, function, ..
+                },
+            ) => Ok((module, function)),
+            (Some(address), _) | (None, Place::Address(address)) => Err(address),
+        }
+    }
+
     /// Returns the address of the function if it was resolved to one, or the address that the
     /// target is.
     #[must_use]
     pub const fn known_address(&self) -> Option<u64> {
         match self.0 {
+            // Without files no function is found.
             Place::Function {
                 lookup: Lookup::At(address),
                 ..
-            }
-            | Place::Address(address) => Some(address),
+            } if cfg!(feature = "files") => Some(address),
+            Place::Address(address) => Some(address),
             Place::Function { .. } => None,
         }
     }
@@ -338,6 +354,16 @@ impl<'a> Target<'a> {
     #[must_use]
     pub fn module(&self) -> Option<&'a str> {
         utf8(self.module_bytes()?)
+    }
+
+    /// Returns the module and the function. Each is empty if there is none.
+    pub(crate) fn names(&self) -> (&'a [u8], &'a [u8]) {
+        match self.0 {
+            Place::Function {
+                module, function, ..
+            } => (module.unwrap_or_default(), function),
+            Place::Address(_) => (b"", b""),
+        }
     }
 
     pub(crate) const fn function_bytes(&self) -> Option<&'a [u8]> {

@@ -104,15 +104,12 @@ impl Definition<'_> {
         text.push(b':')?;
         name.put(text)?;
         text.push(b' ')?;
-        let Some(function) = target
-            .function_bytes()
-            .filter(|_| target.known_address().is_none())
-        else {
+        let (module, function) = match target.place() {
+            Ok(name) => name,
             // A plan's address and offset have been checked.
-            let address = target.known_address().unwrap_or_default();
-            return put_hexadecimal(text, address + opts.offset);
+            Err(address) => return put_hexadecimal(text, address + opts.offset),
         };
-        if let Some(module) = target.module_bytes() {
+        if let Some(module) = module {
             text.push_all(module)?;
             text.push(b':')?;
         }
