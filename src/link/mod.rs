@@ -109,7 +109,8 @@ impl Kernel {
     ) -> Result<KprobeLink, Error> {
         let mut found = Resolution::new(func);
         resolve_dyn(slice::from_mut(&mut found), &mut |_, _| {})?;
-        Plan::new(self, found.target()?, opts, Some(prog))?.attach_to(prog)
+        let target = found.target().map_err(|error| error.about(&func, opts))?;
+        Plan::new(self, target, opts, Some(prog))?.attach_to(prog)
     }
 
     /// Returns the number of hits that a probe missed, as [`KprobeLink::missed`] does.

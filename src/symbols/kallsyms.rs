@@ -278,11 +278,13 @@ fn failed(errno: Errno, cause: Cause) -> Error {
 /// Refuses an offset beyond the end of the function. Every kernel accepts it, and probes another
 /// function.
 pub(crate) fn check_offset(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Error> {
-    let mut start = None;
-    addresses(target, &mut |address| {
-        // If the kernel accepts a name that several functions have, it takes the first.
-        start.get_or_insert(address);
-    })?;
+    let mut start = target.known_address();
+    if start.is_none() {
+        addresses(target, &mut |address| {
+            // If the kernel accepts a name that several functions have, it takes the first.
+            start.get_or_insert(address);
+        })?;
+    }
     let address = start.and_then(|start| start.checked_add(opts.offset));
     let refused = match place_of(address, &mut None) {
         Ok(Place::In(offset)) if offset == opts.offset => return Ok(()),

@@ -94,8 +94,12 @@ impl<'a> Found<'a> {
         if meant > MOST {
             let (meant, most) = (Decimal(meant as u64), Decimal(MOST as u64));
             let kind = (Step::ResolveSymbol, Errno::TOOBIG, Cause::InvalidRequest);
-            let text = format_args!("{meant} functions are meant, and {most} are the most");
-            args.report.other(out, None, kind, text);
+            args.report.other(
+                out,
+                None,
+                kind,
+                format_args!("{meant} functions are meant, and {most} are the most"),
+            );
             return Err(());
         }
         found.number(args).map_err(short)?;
