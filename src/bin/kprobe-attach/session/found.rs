@@ -4,13 +4,13 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-use kprobe_attach::error::{Cause, ErrnoName, Step};
+use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::request::Probe;
 use kprobe_attach::symbols::{Resolution, resolve};
 use kprobe_attach::{Errno, Error, Target, TargetBuf};
 
 use crate::cli::{Args, Opt, Probes};
-use crate::out::{Decimal, Lossy, Output, Shown, message, notice};
+use crate::out::{Decimal, Lossy, Output, Shown, notice};
 use crate::rt::Slots;
 
 /// The largest number of functions that the probes of a command line may mean by `@all`.
@@ -69,7 +69,7 @@ impl<'a> Found<'a> {
     /// The list of functions cannot be read, or too many functions are meant, and it has been
     /// reported.
     pub(crate) fn of(args: &Args<'a>, out: &mut Output) -> Result<Self, ()> {
-        let mut found = Self::map(args).map_err(short)?;
+        let mut found = Self::map(args).map_err(|errno| short(args, out, errno))?;
         if found.targets.as_slice().is_empty() {
             return Ok(found);
         }
@@ -102,7 +102,8 @@ impl<'a> Found<'a> {
             );
             return Err(());
         }
-        found.number(args).map_err(short)?;
+        let numbered = found.number(args);
+        numbered.map_err(|errno| short(args, out, errno))?;
         let mut count = 0;
         for (_, known) in found.iter(args) {
             count += 1;
@@ -303,8 +304,8 @@ impl Write for Text<'_> {
 }
 
 /// Reports that there is not enough memory.
-fn short(errno: Errno) {
-    message(format_args!("{} for so many probes", ErrnoName(errno)));
+fn short(args: &Args<'_>, out: &mut Output, errno: Errno) {
+    args.report.run(out, errno, "no memory for so many probes");
 }
 
 /// Warns that the function is a copy, if it is.
