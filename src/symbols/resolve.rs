@@ -267,6 +267,9 @@ impl<'s, 't> Search<'s, 't> {
 
     /// Takes a line into account. Calls `each` as [`resolve`] does.
     pub(crate) fn see(&mut self, line: &[u8], each: &mut dyn FnMut(usize, &Symbol<'_>)) {
+        if !self.index.may_have(line) {
+            return;
+        }
         let name = name_of(line);
         self.image.see(name);
         let is_code = self.image.is_code();
@@ -303,6 +306,9 @@ struct Index {
     keyed: [u32; KEYS],
     /// The first target that has no key.
     others: u32,
+    /// A bit for each beginning of a name that matters: see [`beginning`]. It is empty if any name
+    /// may matter.
+    beginnings: Option<[u32; 8]>,
 }
 
 /// The number of keys.
@@ -313,21 +319,58 @@ impl Index {
         let mut index = Self {
             keyed: [0; KEYS],
             others: 0,
+            beginnings: Some([0; 8]),
         };
+        for name in Image::NAMES {
+            index.add_beginning(name);
+        }
         for (at, target) in (1..).zip(targets) {
             let Some((names, _)) = target.request.search() else {
                 continue;
             };
             let name = target.request.function_bytes().unwrap_or_default();
             let first = match names {
-                Names::Exact | Names::Base => index.keyed.get_mut(key(name)),
-                Names::Syscall => Some(&mut index.others),
+                Names::Exact | Names::Base => {
+                    index.add_beginning(name);
+                    index.keyed.get_mut(key(name))
+                }
+                Names::Syscall => {
+                    index.beginnings = None;
+                    Some(&mut index.others)
+                }
             };
             if let Some(first) = first {
                 target.next = core::mem::replace(first, at);
             }
         }
         index
+    }
+
+    /// Takes note of the beginning of a name.
+    fn add_beginning(&mut self, name: &[u8]) {
+        match (name.first_chunk(), &mut self.beginnings) {
+            (Some(bytes), Some(bits)) => {
+                let (word, bit) = beginning(*bytes);
+                if let Some(word) = bits.get_mut(word) {
+                    *word |= bit;
+                }
+            }
+            _ => self.beginnings = None,
+        }
+    }
+
+    /// Returns whether a line may be about one of the names.
+    fn may_have(&self, line: &[u8]) -> bool {
+        let bytes = line
+            .get(start_of_name(line)..)
+            .and_then(|name| name.first_chunk());
+        match (bytes, &self.beginnings) {
+            (Some(bytes), Some(bits)) => {
+                let (word, bit) = beginning(*bytes);
+                bits.get(word).is_none_or(|word| word & bit != 0)
+            }
+            _ => true,
+        }
     }
 
     fn first_of(&self, name: &[u8]) -> u32 {
@@ -347,12 +390,21 @@ fn key(name: &[u8]) -> usize {
     key % KEYS
 }
 
+/// Returns the place of a bit for the first four bytes of a name.
+const fn beginning(bytes: [u8; 4]) -> (usize, u32) {
+    let hash = u32::from_ne_bytes(bytes).wrapping_mul(0x9e37_79b1) >> 24;
+    (hash as usize / 32, 1 << (hash % 32))
+}
+
+/// Returns where the name of a line begins. An address has 16 digits, or 8 on a 32-bit kernel.
+fn start_of_name(line: &[u8]) -> usize {
+    if line.get(16) == Some(&b' ') { 19 } else { 11 }
+}
+
 /// Returns the name of a line, without parsing the rest: `ADDRESS TYPE NAME`, and for a symbol of a
 /// module a tab and more.
 fn name_of(line: &[u8]) -> &[u8] {
-    // An address has 16 digits, or 8 on a 32-bit kernel.
-    let start = if line.get(16) == Some(&b' ') { 19 } else { 11 };
-    let name = line.get(start..).unwrap_or_default();
+    let name = line.get(start_of_name(line)..).unwrap_or_default();
     let end = name.iter().position(|byte| *byte == b'\t');
     name.get(..end.unwrap_or(name.len())).unwrap_or_default()
 }
@@ -368,6 +420,9 @@ struct Image {
 }
 
 impl Image {
+    /// The names of the symbols that are the bounds of these parts.
+    const NAMES: [&[u8]; 3] = [b"_sinittext", b"_einittext", b"_etext"];
+
     fn see(&mut self, name: &[u8]) {
         match name {
             b"_sinittext" => self.is_init = true,
