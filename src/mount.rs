@@ -327,7 +327,7 @@ pub(crate) const FILES: bool = cfg!(feature = "files");
 
 /// The errno of a file that is not the kernel's own, because another is mounted over it. It is also
 /// the errno of `openat2(2)` with `RESOLVE_NO_XDEV`.
-const MASKED: Errno = Errno::XDEV;
+pub(crate) const MASKED: Errno = Errno::XDEV;
 
 /// Opens a file of one of the kernel's own file systems for reading.
 #[inline]

@@ -15,7 +15,7 @@ use crate::kernel::Kernel;
 use crate::mount::{FILES, Mount, NO_FILES};
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan, check_pin};
 use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
-use crate::symbols::{Resolution, check_offset, count_functions, resolve_dyn};
+use crate::symbols::{Resolution, Symbols, count_functions, not_read, resolve_dyn};
 use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE};
 use crate::sys::{self, KprobeAt};
 use crate::tracefs::TraceEvent;
@@ -174,7 +174,7 @@ impl Plan<'_> {
             if !FILES {
                 return Err(self.failed(Step::ResolveSymbol, NO_FILES));
             }
-            check_offset(&self.target, &self.opts)?;
+            self.check_offset()?;
         }
         let (opened, event) = match &self.event {
             Event::Pmu { r#type, config } => {
@@ -204,6 +204,15 @@ impl Plan<'_> {
             }),
             Err(errno) => Err(self.failed(Step::PerfEventOpen, errno)),
         }
+    }
+
+    #[inline(never)]
+    fn check_offset(&self) -> Result<(), Error> {
+        let symbols = Symbols::of(self.target, &self.opts);
+        let checked = symbols
+            .map_err(not_read)
+            .and_then(|symbols| symbols.check_offset());
+        checked.map_err(|error| error.about(&self.target, &self.opts))
     }
 
     /// Returns the place of the probe, as the kprobe PMU takes it.

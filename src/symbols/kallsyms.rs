@@ -1,19 +1,19 @@
-//! The lines of `/proc/kallsyms`, the addresses that a name has, and the function at an address.
+//! The lines of `/proc/kallsyms`, and the addresses that a name has.
 
 use core::ffi::CStr;
 use core::fmt;
 use core::mem::size_of;
-use core::ops::Range;
 
 use linux_raw_sys::general::PROC_SUPER_MAGIC;
-use rustix::fs::CWD;
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, SeekFrom};
 use rustix::io::Errno;
 
 use crate::diagnose::out_of;
 use crate::error::{Cause, Error, Step};
-use crate::mount::for_each_entry;
-use crate::request::{Invalid, KprobeOpts, Target, TargetBuf, VMLINUX};
-use crate::text::{hexadecimal, utf8, words};
+use crate::mount::{MASKED, open_read};
+use crate::request::{KprobeOpts, Target, VMLINUX};
+use crate::text::{LINE_LEN, for_each_line, hexadecimal, utf8, words};
 
 pub(crate) const KALLSYMS: &CStr = c"/proc/kallsyms";
 
@@ -161,7 +161,7 @@ fn find_addresses(target: &Target<'_>, each: &mut dyn FnMut(u64)) -> Result<(), 
     }
     let mut found = false;
     let mut hidden = false;
-    for_each_symbol(&mut |symbol| {
+    let mut see = |symbol: &Symbol<'_>| {
         if symbol.is(target) {
             found = true;
             if symbol.address == 0 {
@@ -170,8 +170,10 @@ fn find_addresses(target: &Target<'_>, each: &mut dyn FnMut(u64)) -> Result<(), 
                 each(symbol.address);
             }
         }
-    })
-    .map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))?;
+    };
+    Kallsyms::open()
+        .and_then(|mut kallsyms| kallsyms.for_each(&mut see))
+        .map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))?;
     match (found, hidden, target.module()) {
         (_, true, _) => Err(failed(Errno::PERM, Cause::NoPermission)),
         (true, false, _) => Ok(()),
@@ -180,119 +182,52 @@ fn find_addresses(target: &Target<'_>, each: &mut dyn FnMut(u64)) -> Result<(), 
     }
 }
 
-/// Calls `each` with every symbol.
-pub(crate) fn for_each_symbol(each: &mut dyn FnMut(&Symbol<'_>)) -> Result<(), Errno> {
-    for_each_entry(CWD, KALLSYMS, PROC_SUPER_MAGIC, &mut |line| {
-        Symbol::parse(line).map(|symbol| each(&symbol)).is_some()
-    })
+/// Holds `/proc/kallsyms`, open for one reading.
+pub(super) struct Kallsyms {
+    file: OwnedFd,
+    /// The position of the first symbol of a module, once that has been read.
+    modules: u64,
 }
 
-/// Holds the bounds of the kernel's own code, without modules, as far as their symbols have been
-/// read.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Code {
-    /// The address of `_etext`; 0 if the kernel hides addresses.
-    pub(crate) end: u64,
-    /// The range of code that runs only during boot, and is then freed.
-    pub(crate) init: Range<u64>,
-}
-
-impl Code {
-    /// Remembers the address of a symbol that is a bound.
-    pub(crate) fn see(&mut self, symbol: &Symbol<'_>) {
-        match symbol.name {
-            "_etext" => self.end = symbol.address,
-            "_sinittext" => self.init.start = symbol.address,
-            "_einittext" => self.init.end = symbol.address,
-            _ => {}
-        }
+impl Kallsyms {
+    pub(super) fn open() -> Result<Self, Errno> {
+        let file = open_read(CWD, KALLSYMS, PROC_SUPER_MAGIC)?;
+        Ok(Self { file, modules: 0 })
     }
-}
 
-/// Describes where an address is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In a function, at this many bytes from its start.
-    In(u64),
-    /// In no function.
-    Nowhere,
-    /// Unknown: addresses are hidden, or the address is after the last symbol of a module.
-    Untold,
-}
-
-/// Finds the function at an address, and puts it into `function`. A function ends at the next
-/// symbol. [`None`] is an address beyond all others.
-pub(crate) fn place_of(
-    address: Option<u64>,
-    function: &mut Option<TargetBuf>,
-) -> Result<Place, Errno> {
-    let Some(address) = address else {
-        return Ok(Place::Nowhere);
-    };
-    let mut start = None;
-    let mut in_module = false;
-    let mut code = Code::default();
-    for_each_symbol(&mut |symbol| {
-        code.see(symbol);
-        // Where several symbols share an address, the first one that is a function counts.
-        let is_nearer = match start {
-            None => true,
-            Some(start) if start == symbol.address => function.is_none() && symbol.is_function(),
-            Some(start) => start < symbol.address,
-        };
-        if symbol.address <= address && is_nearer && !symbol.is_generated() {
-            start = Some(symbol.address);
-            in_module = symbol.module.is_some();
-            *function = if symbol.is_function() {
-                symbol.target().map(TargetBuf::from)
-            } else {
-                None
-            };
-        }
-    })?;
-    if code.end == 0 {
-        // Addresses are hidden.
-        return Ok(Place::Untold);
-    }
-    let (Some(start), Some(function)) = (start, function.as_ref()) else {
-        return Ok(Place::Nowhere);
-    };
-    let inside = Place::In(address - start);
-    if !in_module {
-        let is_code = address < code.end || code.init.contains(&address);
-        return Ok(if is_code { inside } else { Place::Nowhere });
-    }
-    let mut next = None;
-    for_each_symbol(&mut |symbol| {
-        if symbol.module == function.as_target().module() && symbol.address > address {
-            next = next.or(Some(symbol.address));
-        }
-    })?;
-    Ok(next.map_or(Place::Untold, |_| inside))
-}
-
-fn failed(errno: Errno, cause: Cause) -> Error {
-    Error::new(Step::ResolveSymbol, errno, cause)
-}
-
-/// Refuses an offset beyond the end of the function. Every kernel accepts it, and probes another
-/// function.
-pub(crate) fn check_offset(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Error> {
-    let mut start = target.known_address();
-    if start.is_none() {
-        addresses(target, &mut |address| {
-            // If the kernel accepts a name that several functions have, it takes the first.
-            start.get_or_insert(address);
+    /// Calls `each` with every symbol. Returns `EXDEV` if there is none: the list of the kernel is
+    /// never empty.
+    pub(super) fn for_each(&mut self, each: &mut dyn FnMut(&Symbol<'_>)) -> Result<(), Errno> {
+        let (mut is_list, mut at) = (false, 0);
+        for_each_line::<LINE_LEN>(&self.file, &mut |line| {
+            if let Some(symbol) = Symbol::parse(line) {
+                is_list = true;
+                if self.modules == 0 && symbol.module.is_some() {
+                    self.modules = at;
+                }
+                each(&symbol);
+            }
+            at += line.len() as u64 + 1;
         })?;
+        is_list.then_some(()).ok_or(MASKED)
     }
-    let address = start.and_then(|start| start.checked_add(opts.offset));
-    let refused = match place_of(address, &mut None) {
-        Ok(Place::In(offset)) if offset == opts.offset => return Ok(()),
-        Ok(Place::Untold) => failed(Errno::NODATA, Cause::Unknown),
-        Ok(_) => Error::invalid(Invalid::OffsetBeyondFunction).at(Step::ResolveSymbol),
-        Err(errno) => failed(errno, out_of(errno).unwrap_or(Cause::Unknown)),
-    };
-    Err(refused.about(target, opts))
+
+    /// Calls `each` with the symbols of modules once more. The kernel lists them last.
+    pub(super) fn for_each_of_modules(
+        &self,
+        each: &mut dyn FnMut(&Symbol<'_>),
+    ) -> Result<(), Errno> {
+        rustix::fs::seek(&self.file, SeekFrom::Start(self.modules))?;
+        for_each_line::<LINE_LEN>(&self.file, &mut |line| {
+            if let Some(symbol) = Symbol::parse(line) {
+                each(&symbol);
+            }
+        })
+    }
+}
+
+pub(super) fn failed(errno: Errno, cause: Cause) -> Error {
+    Error::new(Step::ResolveSymbol, errno, cause)
 }
 
 #[cfg(test)]

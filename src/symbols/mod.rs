@@ -4,6 +4,7 @@
 mod kallsyms;
 mod lists;
 mod names;
+mod place;
 mod resolve;
 mod similar;
 mod syscalls;
@@ -13,7 +14,8 @@ pub use kallsyms::{Symbol, for_each_address};
 pub use lists::blacklist_line;
 pub use resolve::{Resolution, for_each_function, resolve};
 
-pub(crate) use kallsyms::{KALLSYMS, Place, check_offset};
-pub(crate) use lists::{BLACKLIST, FILTER, is_blacklisted, is_traceable};
-pub(crate) use names::{Symbols, place};
+pub(crate) use kallsyms::KALLSYMS;
+pub(crate) use lists::{BLACKLIST, FILTER, for_each_blacklisted, for_each_traceable};
+pub(crate) use names::{Symbols, is_of_place, not_read, read_symbols};
+pub(crate) use place::Place;
 pub(crate) use resolve::{count_functions, resolve_dyn, symbol_before};

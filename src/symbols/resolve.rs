@@ -49,7 +49,7 @@ pub struct Resolution<'t> {
     /// The addresses of the first functions; 0 if the kernel hides addresses.
     addresses: [u64; Error::ADDRESSES],
     /// The function that was chosen, and its address.
-    chosen: Option<(TargetBuf, u64)>,
+    pub(super) chosen: Option<(TargetBuf, u64)>,
 }
 
 impl<'t> Resolution<'t> {
@@ -137,6 +137,15 @@ impl<'t> Resolution<'t> {
     pub fn is_copy(&self, function: &Target<'_>) -> bool {
         matches!(self.request.search(), Some((Names::Base, _)))
             && function.function_bytes() != self.request.function_bytes()
+    }
+
+    /// Takes any symbol into account, as [`resolve`] does with a line.
+    pub(super) fn see_any(&mut self, symbol: &Symbol<'_>, is_code: bool) {
+        let wanted = self.request.function_bytes().unwrap_or_default();
+        let names = self.request.search().map(|(names, _)| names);
+        if let Some(rank) = names.and_then(|names| rank(names, wanted, symbol.name.as_bytes())) {
+            self.see(rank, symbol, is_code);
+        }
     }
 
     /// Takes a symbol into account whose name fits. `is_code` is whether a symbol of the kernel
@@ -414,7 +423,7 @@ fn name_of(line: &[u8]) -> &[u8] {
 /// Code of the boot is gone, and a function there cannot be probed. Linux 7.3 gives some data the
 /// type of code, but that data lies after all of the kernel's code.
 #[derive(Default)]
-struct Image {
+pub(super) struct Image {
     is_init: bool,
     is_past_code: bool,
 }
@@ -423,7 +432,7 @@ impl Image {
     /// The names of the symbols that are the bounds of these parts.
     const NAMES: [&[u8]; 3] = [b"_sinittext", b"_einittext", b"_etext"];
 
-    fn see(&mut self, name: &[u8]) {
+    pub(super) fn see(&mut self, name: &[u8]) {
         match name {
             b"_sinittext" => self.is_init = true,
             b"_einittext" => self.is_init = false,
@@ -432,7 +441,7 @@ impl Image {
         }
     }
 
-    const fn is_code(&self) -> bool {
+    pub(super) const fn is_code(&self) -> bool {
         !self.is_init && !self.is_past_code
     }
 }

@@ -1,7 +1,7 @@
 //! Functions that a name may have meant: those that have it, and those with a similar name.
 
 use super::kallsyms::Symbol;
-use crate::request::{Target, TargetBuf};
+use crate::request::{Target, TargetBuf, VMLINUX};
 use crate::text::contains;
 
 /// Holds the functions that may have been meant by a name, with the most likely first.
@@ -107,7 +107,11 @@ fn rank(target: &Target<'_>, symbol: &Symbol<'_>) -> Option<u32> {
             slips * FAR
         }
     };
-    let is_elsewhere = target.module().is_some() && symbol.module != target.module();
+    let is_elsewhere = match target.module_bytes() {
+        None => false,
+        Some(VMLINUX) => symbol.module.is_some(),
+        Some(_) => symbol.module != target.module(),
+    };
     Some(if is_elsewhere { rank + 4 * FAR } else { rank })
 }
 

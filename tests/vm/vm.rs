@@ -22,6 +22,7 @@ mod count;
 mod duplicates;
 mod early;
 mod errors;
+mod explaining;
 mod features;
 mod filter;
 mod hostile;

@@ -3,31 +3,50 @@
 use core::ffi::CStr;
 use core::fmt::{self, Display, Write};
 
-use kprobe_attach::explain::Explanation;
+use kprobe_attach::error::ErrnoName;
+use kprobe_attach::explain::{Case, Explanation};
 use kprobe_attach::{AttachMode, Error, Kernel};
 
 use crate::cli::{Args, FAILURE};
-use crate::out::{Json, Lossy, OrNull, Output, Shown};
-use crate::rt::{Start, hold_signals, restore_signals};
+use crate::out::{Json, Lossy, OrNull, Output, Shown, message};
+use crate::rt::{Slots, Start, hold_signals, restore_signals};
 
 /// Explains every probe. Returns 1 if one of them would not attach.
 ///
 /// # Errors
 ///
-/// The output cannot be written.
+/// The output cannot be written, or there is not enough memory for so many probes.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
-    explain(args, kernel, out).map_err(|fmt::Error| ())
-}
-
-fn explain(args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, fmt::Error> {
-    let mut status = 0;
+    let memory = Slots::map(args.probe_count);
+    let mut cases = memory.map_err(|errno| {
+        message(format_args!("{} for so many probes", ErrnoName(errno)));
+    })?;
     for text in args.probes() {
         // All probes have been read before.
-        let Ok(probe) = args.read(text) else { continue };
+        if let Ok(probe) = args.read(text) {
+            cases.push(Case::new(probe.target, &probe.opts));
+        }
+    }
+    let explained = print_all(args, kernel, out, cases.as_mut_slice());
+    explained.map_err(|fmt::Error| ())
+}
+
+fn print_all(
+    args: &Args<'_>,
+    kernel: &Kernel,
+    out: &mut Output,
+    cases: &mut [Case<'_>],
+) -> Result<u8, fmt::Error> {
+    let mut status = 0;
+    let mut explanations = kernel.explain_all(cases);
+    for text in args.probes() {
         // The trial attaches a probe for a moment. A signal must not end the program meanwhile.
         let mask = hold_signals();
-        let explanation = kernel.explain(probe.target, &probe.opts);
+        let explanation = explanations.next();
         restore_signals(mask);
+        let Some(explanation) = explanation else {
+            break;
+        };
         print(args, out, text, &explanation)?;
         if explanation.refusal().is_some() {
             status = FAILURE;
@@ -37,7 +56,7 @@ fn explain(args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, fmt
     Ok(status)
 }
 
-// In a frame of its own, as `Kernel::survey`.
+// In a frame of its own, as `All::next`.
 #[inline(never)]
 fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanation) -> fmt::Result {
     let mode = explanation.mode();

@@ -1,0 +1,267 @@
+//! What `explain` reads, and how often; and that it resolves what it explains.
+
+use std::collections::HashMap;
+use std::fs;
+use std::process::Command;
+
+use kprobe_attach::error::Cause;
+use kprobe_attach::explain::{Case, Evidence, Explanation};
+use kprobe_attach::{Error, Kernel, KprobeOpts, Target};
+
+use super::machine::{FUNCTION, Switch, address_of, busybox, clean, kallsyms, text};
+
+/// How often a file was opened, and how often a position in it was sought, to read from there.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Reading {
+    opens: usize,
+    seeks: usize,
+}
+
+/// Runs `explain`, and answers what strace saw.
+fn trace(probes: &[&str]) -> String {
+    const TRACE: &str = "/tmp/explaining";
+    let output = Command::new("/bin/strace")
+        // It stops at these calls alone, or each of thousands of reads would take a while.
+        .args(["-f", "--seccomp-bpf", "-e", "trace=openat,lseek,close"])
+        .args(["-o", TRACE])
+        .arg(std::env::var("KPROBE_ATTACH_BIN").unwrap())
+        .args(["explain", "--json"])
+        .args(probes)
+        .output()
+        .unwrap();
+    let lines = text(&output.stdout).lines().count();
+    assert_eq!(lines, probes.len(), "{}", text(&output.stderr));
+    let trace = fs::read_to_string(TRACE).unwrap();
+    fs::remove_file(TRACE).unwrap();
+    trace
+}
+
+/// How a file was read.
+fn reading(path: &str, trace: &str) -> Reading {
+    let mut reading = Reading::default();
+    let mut descriptor = None;
+    for line in trace.lines() {
+        // The process comes first.
+        let line = line.trim_start_matches(|byte: char| byte.is_ascii_digit());
+        let Some((call, answer)) = line.trim_start().rsplit_once(" = ") else {
+            continue;
+        };
+        let of_file = |name: &str| {
+            descriptor.is_some_and(|fd: u32| {
+                let call = call.strip_prefix(&format!("{name}({fd}"));
+                call.is_some_and(|rest| rest.starts_with([',', ')']))
+            })
+        };
+        if call.starts_with("openat(") && call.contains(&format!("{path}\"")) {
+            reading.opens += 1;
+            descriptor = answer.parse().ok();
+        } else if of_file("lseek") {
+            reading.seeks += 1;
+        } else if of_file("close") {
+            descriptor = None;
+        }
+    }
+    reading
+}
+
+#[test]
+fn each_file_is_read_once_whatever_the_number_of_probes() {
+    const KALLSYMS: &str = "/proc/kallsyms";
+    const FILTER: &str = "available_filter_functions";
+    const BLACKLIST: &str = "kprobes/blacklist";
+    let modules = !std::env::var("KPROBE_ATTACH_MODULES").unwrap().is_empty();
+    if modules {
+        busybox("insmod /lib/modules/dummy.ko");
+    }
+    let once = Reading { opens: 1, seeks: 0 };
+    let protected = {
+        let blacklist = fs::read_to_string("/sys/kernel/debug/kprobes/blacklist").unwrap();
+        let name = blacklist.lines().next().unwrap().split('\t').nth(1);
+        name.unwrap().to_owned()
+    };
+    let address = format!("{:#x}", address_of(FUNCTION));
+    let within = format!("{FUNCTION}+0x4");
+    let beyond = format!("{FUNCTION}+0x100000");
+    let retprobe = format!("kretprobe/{FUNCTION}");
+    let by_pick = format!("{FUNCTION}@first");
+    let mut kinds = vec![
+        FUNCTION,
+        "vfs_unlnik",
+        &address,
+        &within,
+        &beyond,
+        &protected,
+        &retprobe,
+        "kretprobe/no_such_function",
+        "no_such_module:no_such_function",
+        &by_pick,
+        "0xffffffffffffe000",
+    ];
+    if modules {
+        kinds.extend(["dummy:dummy_setup", "dummy:no_such_function", "dummy_setup"]);
+    }
+    // The others are among the many.
+    for probe in kinds.iter().take(4).chain(kinds.last()) {
+        let trace = trace(&[probe]);
+        assert_eq!(reading(KALLSYMS, &trace), once, "{probe}");
+        if probe == &FUNCTION {
+            for list in [FILTER, BLACKLIST] {
+                assert_eq!(reading(list, &trace), Reading::default(), "{list}");
+            }
+        }
+    }
+    for count in [5, 64] {
+        let mut probes: Vec<_> = kinds.iter().copied().cycle().take(count).collect();
+        // The kernel refuses both, and the lists show why.
+        probes[0] = &protected;
+        probes[count - 1] = &protected;
+        let trace = trace(&probes);
+        assert_eq!(reading(KALLSYMS, &trace), once, "{count}");
+        for list in [FILTER, BLACKLIST] {
+            assert_eq!(reading(list, &trace).opens, 1, "{list} {count}");
+        }
+    }
+    if modules {
+        // The symbols of a module are in no order.
+        let trace = trace(&["dummy:dummy_setup+0x1", "dummy_setup+0x4"]);
+        let and_modules = Reading { opens: 1, seeks: 1 };
+        assert_eq!(reading(KALLSYMS, &trace), and_modules);
+        busybox("rmmod dummy");
+    }
+}
+
+/// Explains probes that are attached in the default mode.
+fn explained(probes: &[(Target<'_>, KprobeOpts)]) -> Vec<Explanation> {
+    let mut cases: Vec<_> = { probes.iter() }
+        .map(|(target, opts)| Case::new(*target, opts))
+        .collect();
+    clean(|| Kernel::new().explain_all(&mut cases).collect())
+}
+
+/// The function that an offset leads into, and how far, if that is another function.
+fn offset_in(explanation: &Explanation) -> Option<(String, u64)> {
+    explanation.evidence().find_map(|evidence| match evidence {
+        Evidence::OffsetIn(function, from_start) => Some((function.to_string(), from_start)),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_offset_is_placed_in_the_function_that_the_symbols_show() {
+    let modules = !std::env::var("KPROBE_ATTACH_MODULES").unwrap().is_empty();
+    if modules {
+        busybox("insmod /lib/modules/dummy.ko");
+    }
+    let mut symbols = kallsyms();
+    symbols.retain(|(address, _, _, module)| {
+        *address != 0
+            && module
+                .as_ref()
+                .is_none_or(|module| module == "dummy" || module == "[dummy]")
+    });
+    symbols.sort_by_key(|(address, ..)| *address);
+    let is_function = |kind: char| matches!(kind, 't' | 'T' | 'w' | 'W');
+    let mut counts = HashMap::new();
+    for (_, _, name, _) in &symbols {
+        *counts.entry(name.clone()).or_insert(0) += 1;
+    }
+    // Two functions, one behind the other, each with a name and an address of its own.
+    let mut pairs = Vec::new();
+    for window in symbols.windows(3) {
+        let [
+            (start, kind, name, module),
+            (end, next_kind, next, _),
+            (after, ..),
+        ] = window
+        else {
+            unreachable!();
+        };
+        let apart = end - start > 8 && after > end;
+        let functions = is_function(*kind) && is_function(*next_kind);
+        let plain = !name.contains('.') && counts[name] == 1 && counts[next] == 1;
+        let in_module = module.is_some();
+        let picked = pairs
+            .iter()
+            .filter(|(_, _, _, other)| *other == in_module)
+            .count();
+        if apart && functions && picked < 6 && plain {
+            pairs.push((name.clone(), next.clone(), end - start, in_module));
+        }
+    }
+    assert_eq!(pairs.iter().any(|(.., in_module)| *in_module), modules);
+    let mut probes = Vec::new();
+    for (name, _, length, _) in &pairs {
+        for offset in [length - 1, *length, length + 1] {
+            probes.push((
+                Target::symbol(name).unwrap(),
+                KprobeOpts::new().offset(offset),
+            ));
+        }
+    }
+    let explanations = explained(&probes);
+    for ((name, next, _, in_module), explanations) in pairs.iter().zip(explanations.chunks(3)) {
+        let next = if *in_module {
+            format!("dummy:{next}")
+        } else {
+            next.clone()
+        };
+        let found: Vec<_> = explanations.iter().map(offset_in).collect();
+        let expected = [None, Some((next.clone(), 0)), Some((next, 1))];
+        assert_eq!(found, expected, "{name}");
+    }
+    if modules {
+        busybox("rmmod dummy");
+    }
+}
+
+#[test]
+fn a_target_is_resolved_and_what_it_is_resolved_to_explained() {
+    // The constructors of several caches.
+    let symbols = kallsyms();
+    let several: Vec<_> = { symbols.iter() }
+        .filter(|(_, kind, name, _)| name == "init_once" && matches!(kind, 't' | 'T'))
+        .map(|(address, ..)| *address)
+        .collect();
+    assert!(several.len() > 1);
+    let explain = |text: &str| {
+        let target = Target::parse(text).unwrap();
+        explained(&[(target, KprobeOpts::new())]).remove(0)
+    };
+    let function = |explanation: &Explanation| {
+        explanation.evidence().find_map(|evidence| match evidence {
+            Evidence::Function(function, address) => Some((function.to_string(), address)),
+            _ => None,
+        })
+    };
+    let second = explain("init_once@2");
+    assert!(second.refusal().is_none(), "{second:?}");
+    assert_eq!(
+        function(&second),
+        Some(("init_once".to_owned(), several[1]))
+    );
+    assert!(
+        !second.evidence().any(|found| found.is_catch()),
+        "{second:?}"
+    );
+    let own = explain(&format!("vmlinux:{FUNCTION}"));
+    assert!(own.refusal().is_none(), "{own:?}");
+    assert_eq!(
+        function(&own),
+        Some((FUNCTION.to_owned(), address_of(FUNCTION)))
+    );
+    // All of them are meant, and the first is tried.
+    let all = explain("init_once@all");
+    assert!(all.refusal().is_none(), "{all:?}");
+    assert_eq!(function(&all), Some(("init_once".to_owned(), several[0])));
+    let count = Evidence::Functions(several.len());
+    assert!(all.evidence().any(|found| found == count), "{all:?}");
+    let cause = |text: &str| explain(text).refusal().map(Error::cause);
+    assert_eq!(cause("init_once@unique"), Some(Cause::NotUnique));
+    assert_eq!(cause("init_once@1000"), Some(Cause::NoSuchFunction));
+    assert_eq!(
+        cause("vmlinux:no_such_function"),
+        Some(Cause::NoSuchFunction)
+    );
+    let _hidden = Switch::set("/proc/sys/kernel/kptr_restrict", "2").unwrap();
+    assert_eq!(cause("init_once@2"), Some(Cause::NoPermission));
+}
