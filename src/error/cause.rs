@@ -39,6 +39,12 @@ pub enum Cause {
     /// The kernel refuses a probe there: the function is notrace or blacklisted, or the kernel
     /// cannot step over the instruction.
     NotProbeable,
+    /// The kprobe PMU of this kernel does not take the name of the function, though the function
+    /// exists.
+    ///
+    /// Some kernels do not take `module:function`. An attach then uses the address. If that is
+    /// hidden, and no mode is asked for, it uses a tracefs mode.
+    NameRefused,
     /// The address is not in a kernel function.
     BadAddress,
     /// A capability is missing, or the process may not open a file.
@@ -101,6 +107,7 @@ impl Cause {
             NotInstructionBoundary => "not-instruction-boundary",
             NotFunctionEntry => "not-function-entry",
             NotProbeable => "not-probeable",
+            NameRefused => "name-refused",
             BadAddress => "bad-address",
             NoPermission => "no-permission",
             PerfEventParanoid => "perf-event-paranoid",
@@ -143,6 +150,8 @@ impl Cause {
             NotProbeable => "the kernel allows no probe there: \
                 it is notrace, blacklisted, not code, \
                 or an instruction that cannot be stepped over",
+            NameRefused => "the function exists, but the kprobe PMU of this kernel \
+                does not take its name: give its address, or use a tracefs mode",
             BadAddress => "no kernel function is at this address",
             NoPermission => "not permitted: this takes CAP_BPF and CAP_PERFMON \
                 (CAP_SYS_ADMIN before Linux 5.8) in the initial user namespace",
@@ -172,7 +181,7 @@ impl Cause {
             OutOfMemory => "the kernel is out of memory",
             UnsupportedArch => "unsupported on this architecture, \
                 or by this kernel's configuration",
-            Unknown => "an unexpected error at this step",
+            Unknown => "an unexpected error at this step; the kernel's log may say more (dmesg)",
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::kernel::Kernel;
 use crate::plan::Plan;
 use crate::request::{AttachMode, KprobeOpts, Target, TargetBuf, check_request};
 use crate::symbols::{
-    Place, Symbols, for_each_blacklisted, for_each_traceable, is_of_place, not_read, read_symbols,
+    Place, Similar, Symbols, for_each_blacklisted, for_each_traceable, is_of_place, not_read,
+    read_symbols,
 };
 use crate::sys::{self, KprobeAt};
 
@@ -211,7 +212,7 @@ impl Case<'_> {
                 trial.was_made = false;
                 Ok(())
             }
-            Ok(plan) => self.try_plan(&plan),
+            Ok(plan) => self.try_plan(plan, &mut trial),
             Err(error) => Err(error),
         };
         if let Err(mut error) = tried {
@@ -234,12 +235,16 @@ impl Case<'_> {
     }
 
     /// Opens and closes the event, and loads a program.
-    fn try_plan(&self, plan: &Plan<'_>) -> Result<(), Error> {
+    fn try_plan(&self, mut plan: Plan<'_>, trial: &mut Trial) -> Result<(), Error> {
         self.check_offset()?;
-        open_and_close(plan).map_err(|mut error| {
-            plan.kernel.settle(&mut error, &self.func);
-            error
-        })?;
+        let mut tried = open_and_close(&plan);
+        if let Err(error) = &mut tried {
+            if plan.settle(error, Some(self.read.map(|()| &self.symbols))) {
+                trial.mode = Some(plan.mode());
+                tried = open_and_close(&plan);
+            }
+        }
+        tried?;
         load_nop(0).map(drop)
     }
 
@@ -456,7 +461,9 @@ impl Case<'_> {
             if cause.is_none() && symbols.functions > 0 {
                 found.found_part(&similar.function);
             }
-            let func = similar.target().filter(|func| !self.refuses(kernel, func));
+            let func = similar
+                .target()
+                .filter(|func| !self.refuses(kernel, similar, func));
             if let Some(func) = func {
                 found.suggest(kind(&self.opts), &func);
             }
@@ -467,15 +474,22 @@ impl Case<'_> {
     }
 
     /// Returns whether the kernel refuses a probe at the entry of a function that is suggested.
-    fn refuses(&self, kernel: &Kernel, func: &Target<'_>) -> bool {
+    fn refuses(&self, kernel: &Kernel, similar: &Similar, func: &Target<'_>) -> bool {
         let opts = self.opts.offset(0);
-        let refusal = match Plan::new(kernel, *func, &opts, None) {
-            Ok(plan) if !is_trial_harmful(func, &opts) => open_and_close(&plan).err(),
+        let refusal = |func: &Target<'_>| match Plan::new(kernel, *func, &opts, None) {
+            Ok(plan) if !is_trial_harmful(func, &opts) => {
+                open_and_close(&plan).err().map(|error| error.cause())
+            }
             _ => None,
         };
-        refusal.is_some_and(|error| {
-            is_of_place(error.cause()) || matches!(error.cause(), Cause::NotUnique)
-        })
+        match refusal(func) {
+            // It may refuse only the name.
+            Some(cause) if is_of_place(cause) => {
+                let by_address = similar.found().map(|func| refusal(&func));
+                by_address.is_none_or(|cause| cause.is_some_and(is_of_place))
+            }
+            refused => refused == Some(Cause::NotUnique),
+        }
     }
 
     /// Suggests a tracefs mode, if there is one. Its event waits for the module.

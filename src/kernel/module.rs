@@ -5,19 +5,11 @@ use rustix::fd::AsFd;
 use rustix::fs::OFlags;
 
 use super::Kernel;
-use crate::error::{Cause, Error};
 use crate::mount::{FILES, open_file};
 use crate::request::Target;
 use crate::text::Buf;
 
 impl Kernel {
-    /// Corrects the cause of a failed attach, if sysfs shows that the module is loaded.
-    pub(crate) fn settle(&self, error: &mut Error, target: &Target<'_>) {
-        if error.cause() == Cause::ModuleNotLoaded && self.has_module(target) {
-            error.set_cause(Cause::NoSuchFunction);
-        }
-    }
-
     /// Returns whether sysfs shows the module of a target as loaded or built in.
     pub(crate) fn has_module(&self, target: &Target<'_>) -> bool {
         let (true, Some(module)) = (FILES, target.module_bytes()) else {

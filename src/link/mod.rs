@@ -1,6 +1,7 @@
 //! The plan carried out: a [`KprobeLink`] is an attached program, and detaches it when dropped.
 
 mod info;
+mod refusal;
 
 use core::slice;
 
@@ -138,10 +139,18 @@ impl Plan<'_> {
     ///
     /// The program runs from then on, until the link is detached or dropped.
     ///
+    /// The kprobe PMU of some kernels refuses the name of a function that exists, such as
+    /// `module:function`. The function is then attached to by its address in `/proc/kallsyms`. If
+    /// that is hidden, and no mode was asked for, a tracefs mode is used.
+    ///
     /// # Errors
     ///
     /// Returns the step that the kernel refused, and its errno. The effects of the earlier steps
     /// are undone.
+    ///
+    /// If the errno has several meanings on this kernel, the kernel is asked for probes that it
+    /// always refuses. If that does not tell them apart, `/proc/kallsyms` is read. A cause that
+    /// remains unknown is [`Cause::Unknown`].
     pub fn attach(&self, prog: impl AsFd) -> Result<KprobeLink, Error> {
         self.attach_to(prog.as_fd())
     }
@@ -151,19 +160,29 @@ impl Plan<'_> {
         let mut attached = self.open_event();
         let bound = match &mut attached {
             Ok(link) => link.bind(self.bind, prog),
-            Err(error) => {
-                self.kernel.settle(error, &self.target);
-                if FILES && error.cause() == Cause::NotUnique {
-                    count_functions(error, &self.target);
-                }
-                Ok(())
-            }
+            Err(error) if FILES => return self.refused(*error, prog),
+            Err(_) => Ok(()),
         };
         match bound {
             Ok(()) => attached,
             // Dropping the link closes and removes the event in the right order.
             Err((step, errno)) => Err(self.failed(step, errno)),
         }
+    }
+
+    /// Attaches without the name of the function, if the kernel refuses only that. Otherwise
+    /// returns the error with its true cause.
+    #[cold]
+    #[inline(never)]
+    fn refused(&self, mut error: Error, prog: BorrowedFd<'_>) -> Result<KprobeLink, Error> {
+        let mut other = *self;
+        if other.settle(&mut error, None) {
+            return other.attach_to(prog);
+        }
+        if FILES && error.cause() == Cause::NotUnique {
+            count_functions(&mut error, &self.target);
+        }
+        Err(error)
     }
 
     /// Opens the event, and returns a link that has no program yet. If a step fails, the earlier

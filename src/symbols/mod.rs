@@ -19,3 +19,7 @@ pub(crate) use lists::{BLACKLIST, FILTER, for_each_blacklisted, for_each_traceab
 pub(crate) use names::{Symbols, is_of_place, not_read, read_symbols};
 pub(crate) use place::Place;
 pub(crate) use resolve::{count_functions, resolve_dyn, symbol_before};
+pub(crate) use similar::Similar;
+
+#[cfg(test)]
+pub(crate) use names::tests::symbols;

@@ -262,7 +262,7 @@ pub(crate) fn not_read(errno: Errno) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const LINES: [&str; 12] = [
@@ -281,7 +281,7 @@ mod tests {
     ];
 
     /// Returns what these symbols show of a probe.
-    fn symbols<'a>(target: &'a str, offset: u64, lines: &[&str]) -> Symbols<'a> {
+    pub(crate) fn symbols<'a>(target: &'a str, offset: u64, lines: &[&str]) -> Symbols<'a> {
         let target = Target::parse(target).unwrap();
         let mut symbols = Symbols::new(target, &KprobeOpts::new().offset(offset));
         let (mut code, mut image) = (Code::default(), Image::default());

@@ -34,6 +34,11 @@ impl Similar {
             (true, address) => Some(Target::address(address)),
         }
     }
+
+    /// Returns the function at its address, unless that is hidden.
+    pub(crate) fn found(&self) -> Option<Target<'_>> {
+        (self.address != 0).then(|| self.function.as_target().found(self.address))
+    }
 }
 
 impl Meant {

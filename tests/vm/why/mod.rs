@@ -15,17 +15,12 @@ use crate::machine::{Counter, KPROBES, asked, clean, promised};
 /// What becomes of an attach in a mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// It is refused for this cause, as the attach tells, and for this one, as `explain` tells.
-    Refused(Cause, Cause),
+    /// It is refused for this cause, as both the attach and `explain` tell.
+    Refused(Cause),
     Attaches,
 }
 
 use Outcome::{Attaches, Refused};
-
-/// It is refused, and the errno alone tells why.
-const fn refused(cause: Cause) -> Outcome {
-    Refused(cause, cause)
-}
 
 /// Attaches in every promised mode, and explains it. Answers the explanations.
 fn row(
@@ -51,9 +46,9 @@ fn row(
             .map(|error| (error.step(), error.cause()));
         match (expected(mode), attached) {
             (Attaches, Ok(())) => assert_eq!(told, None, "{what}"),
-            (Refused(cause, true_cause), Err(error)) => {
+            (Refused(cause), Err(error)) => {
                 assert_eq!(error.cause(), cause, "{what}: {error}");
-                assert_eq!(told, Some((error.step(), true_cause)), "{what}");
+                assert_eq!(told, Some((error.step(), cause)), "{what}");
             }
             (expected, attached) => panic!("{what}: {attached:?}, not {expected:?}"),
         }

@@ -8,7 +8,7 @@ use kprobe_attach::explain::{Evidence, Question};
 use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts, Target};
 
 use super::Outcome::{Attaches, Refused};
-use super::{ENTRY, PROBES_BY_FTRACE, has, refused, row, suggestions, symbol};
+use super::{ENTRY, PROBES_BY_FTRACE, has, row, suggestions, symbol};
 use crate::machine::{
     Counter, FUNCTION, Switch, address_of, asked, busybox, clean, function, kallsyms, kernel_name,
     promised, unmount, unmount_sys, version, with_own_mounts,
@@ -30,7 +30,7 @@ fn count<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
 #[test]
 fn a_missing_function_has_what_was_meant_beside_it() {
     for (_, explanation) in row(symbol("vfs_unlnik"), ENTRY, |_| {
-        refused(Cause::NoSuchFunction)
+        Refused(Cause::NoSuchFunction)
     }) {
         assert!(has(&explanation, |evidence| *evidence == Evidence::NoFunction));
         assert_eq!(suggestions(&explanation)[0], FUNCTION);
@@ -40,7 +40,7 @@ fn a_missing_function_has_what_was_meant_beside_it() {
     let outcome = if cfg!(any(target_arch = "arm", target_arch = "powerpc64")) {
         Attaches
     } else {
-        refused(Cause::NoSuchFunction)
+        Refused(Cause::NoSuchFunction)
     };
     for (_, explanation) in row(symbol("sys_openat"), retprobe, |_| outcome) {
         if outcome == Attaches {
@@ -70,12 +70,12 @@ fn a_missing_function_has_what_was_meant_beside_it() {
             .then_some((base, name))
     });
     let (base, name) = renamed.expect("a function with a suffix");
-    for (_, explanation) in row(symbol(base), ENTRY, |_| refused(Cause::NoSuchFunction)) {
+    for (_, explanation) in row(symbol(base), ENTRY, |_| Refused(Cause::NoSuchFunction)) {
         assert!(suggestions(&explanation).contains(&name.as_str()), "{base}");
     }
     // Longer than any symbol of 5.10, and than any of today.
     row(symbol(&"a".repeat(200)), ENTRY, |_| {
-        refused(Cause::NoSuchFunction)
+        Refused(Cause::NoSuchFunction)
     });
     assert!(Target::symbol(&"a".repeat(512)).is_err());
 }
@@ -100,7 +100,7 @@ fn a_name_of_several_functions_has_their_addresses() {
     let outcome = if takes_the_first {
         Attaches
     } else {
-        refused(Cause::NotUnique)
+        Refused(Cause::NotUnique)
     };
     for (_, explanation) in row(symbol(name), ENTRY, |_| outcome) {
         assert!(has(&explanation, |evidence| matches!(
@@ -132,7 +132,7 @@ fn what_the_kernel_protects_is_told_apart_by_its_lists() {
     let listed = blacklist.lines().filter_map(|line| line.split('\t').nth(1));
     let blacklisted = { listed }.find(|name| is_single(name) && Target::symbol(name).is_ok());
     let blacklisted = symbol(blacklisted.expect("a blacklisted function"));
-    for (_, explanation) in row(blacklisted, ENTRY, |_| refused(Cause::NotProbeable)) {
+    for (_, explanation) in row(blacklisted, ENTRY, |_| Refused(Cause::NotProbeable)) {
         assert!(has(&explanation, |evidence| *evidence == Evidence::Blacklisted));
     }
     let notrace = [
@@ -145,7 +145,7 @@ fn what_the_kernel_protects_is_told_apart_by_its_lists() {
         .into_iter()
         .find(|name| is_single(name) && !is_blacklisted(name) && !is_traceable(name));
     for (_, explanation) in row(symbol(notrace.expect("a notrace function")), ENTRY, |_| {
-        refused(Cause::NotProbeable)
+        Refused(Cause::NotProbeable)
     }) {
         assert!(has(&explanation, |evidence| *evidence == Evidence::NotTraceable));
         assert!(!has(&explanation, |evidence| *evidence == Evidence::Blacklisted));
@@ -158,7 +158,7 @@ fn what_the_kernel_protects_is_told_apart_by_its_lists() {
     ));
     assert_eq!(symbols.contains_key("init_task"), has_data);
     if has_data {
-        for (_, explanation) in row(symbol("init_task"), ENTRY, |_| refused(Cause::NotProbeable)) {
+        for (_, explanation) in row(symbol("init_task"), ENTRY, |_| Refused(Cause::NotProbeable)) {
             assert!(has(&explanation, |evidence| matches!(
                 evidence,
                 Evidence::Data(_)
@@ -166,7 +166,7 @@ fn what_the_kernel_protects_is_told_apart_by_its_lists() {
         }
     }
     for (_, explanation) in row(symbol("start_kernel"), ENTRY, |_| {
-        refused(Cause::NotProbeable)
+        Refused(Cause::NotProbeable)
     }) {
         assert!(has(&explanation, |evidence| *evidence == Evidence::InitCode));
     }
@@ -185,7 +185,7 @@ fn an_offset_is_on_an_instruction_of_the_function_or_the_cause_says_so() {
     } else {
         Cause::NotProbeable
     };
-    let inside = row(function(), ENTRY.offset(1), |_| refused(cause));
+    let inside = row(function(), ENTRY.offset(1), |_| Refused(cause));
     assert!(!inside.is_empty());
     let error = Kernel::new()
         .explain(function(), &ENTRY.retprobe(true).offset(4))
@@ -253,9 +253,9 @@ fn an_address_in_no_function_is_bad_and_an_absent_module_is_named() {
         0xfff0_0000
     });
     let outcome = |mode: AttachMode| match mode.uses_tracefs() {
-        _ if old => Refused(Cause::NotProbeable, Cause::BadAddress),
+        _ if old => Refused(Cause::BadAddress),
         true => Attaches,
-        false => refused(Cause::BadAddress),
+        false => Refused(Cause::BadAddress),
     };
     for (mode, explanation) in row(nowhere, ENTRY, outcome) {
         let is_none = |evidence: &Evidence<'_>| *evidence == Evidence::NoFunctionThere;
@@ -268,7 +268,7 @@ fn an_address_in_no_function_is_bad_and_an_absent_module_is_named() {
         if mode.uses_tracefs() {
             Attaches
         } else {
-            refused(Cause::ModuleNotLoaded)
+            Refused(Cause::ModuleNotLoaded)
         }
     };
     for (mode, explanation) in row(absent, ENTRY, outcome) {
@@ -291,7 +291,7 @@ fn a_loaded_module_without_the_function_is_no_missing_module() {
     }
     busybox("insmod /lib/modules/dummy.ko");
     let target = Target::in_module("dummy", "dummy_dev_int").unwrap();
-    for (_, explanation) in row(target, ENTRY, |_| refused(Cause::NoSuchFunction)) {
+    for (_, explanation) in row(target, ENTRY, |_| Refused(Cause::NoSuchFunction)) {
         let module = Evidence::Module { loaded: true };
         assert!(has(&explanation, |evidence| *evidence == module));
         assert_eq!(suggestions(&explanation)[0], "dummy:dummy_dev_init");
