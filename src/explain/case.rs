@@ -12,7 +12,7 @@ use crate::bpf::load_nop;
 use crate::error::{Cause, Error, Step};
 use crate::kernel::Kernel;
 use crate::plan::Plan;
-use crate::request::{AttachMode, KprobeOpts, Target, TargetBuf, check_request};
+use crate::request::{AttachMode, KprobeOpts, Need, Target, TargetBuf, check_request};
 use crate::symbols::{
     Place, Similar, Symbols, for_each_blacklisted, for_each_traceable, is_of_place, not_read,
     read_symbols,
@@ -42,6 +42,8 @@ struct Trial {
     /// Whether there was one: it is left out if it would do harm.
     was_made: bool,
     refusal: Option<Error>,
+    /// The errno of a program that this process may not load, although it may attach one.
+    may_not_load: Option<Errno>,
 }
 
 impl Trial {
@@ -50,6 +52,7 @@ impl Trial {
             mode: opts.attach_mode,
             was_made: true,
             refusal: None,
+            may_not_load: None,
         }
     }
 }
@@ -229,9 +232,27 @@ impl Case<'_> {
     fn plan<'k>(&'k self, kernel: &'k Kernel, trial: &mut Trial) -> Result<Plan<'k>, Error> {
         let target = self.target()?;
         // The symbols that were read show the function that the offset is in.
-        let plan = Plan::new(kernel, target, &self.opts.within_function(false), None)?;
-        trial.mode = Some(plan.mode());
-        Ok(plan)
+        let mut opts = self.opts.within_function(false);
+        let mut unknown = None;
+        loop {
+            let plan = Plan::new(kernel, target, &opts, None);
+            match &plan {
+                // Whether there are links is unknown to a process that may not load a program. So
+                // a mode without a link is tried.
+                Err(error) if is_untold_without_program(error) => {
+                    unknown = error.mode();
+                    let mode = match unknown {
+                        Some(AttachMode::LegacyLink) => AttachMode::Legacy,
+                        _ => AttachMode::Perf,
+                    };
+                    opts = opts.attach_mode(mode).bpf_cookie(0);
+                    continue;
+                }
+                Err(_) => {}
+                Ok(plan) => trial.mode = unknown.or(Some(plan.mode())),
+            }
+            return plan;
+        }
     }
 
     /// Opens and closes the event, and loads a program.
@@ -245,7 +266,13 @@ impl Case<'_> {
             }
         }
         tried?;
-        load_nop(0).map(drop)
+        match load_nop(0) {
+            Err(error) if error.cause() == Cause::NoPermission => {
+                trial.may_not_load = Some(error.errno());
+                Ok(())
+            }
+            loaded => loaded.map(drop),
+        }
     }
 
     /// Returns whether the lists may show why the probe is refused.
@@ -413,6 +440,9 @@ impl Case<'_> {
 
     /// Adds why a probe that would attach would not be hit.
     fn tell_if_hit(&self, found: &mut Explanation) {
+        if let Some(errno) = self.trial.may_not_load {
+            found.found(Evidence::MayNotLoad(errno));
+        }
         if self.trial.mode.is_some_and(AttachMode::uses_tracefs) {
             match self.named() {
                 // If the module is loaded, the kernel refuses the event. If it is built in, the
@@ -505,6 +535,14 @@ impl Case<'_> {
             found.suggest(kind(&opts), &format_args!("{func},mode={mode}"));
         }
     }
+}
+
+/// Returns whether a link is refused only because this process may not load a program to ask with.
+/// A program that it is given asks all the same.
+fn is_untold_without_program(error: &Error) -> bool {
+    error.unmet_need() == Some(Need::PerfLink)
+        && error.cause() == Cause::NoPermission
+        && sys::link_create_nothing().err() != Some(Errno::PERM)
 }
 
 /// Opens the event of a plan, then closes and removes it.

@@ -61,6 +61,11 @@ pub enum Evidence<'a> {
     Waits,
     /// The event would be defined, and would never be hit.
     NeverHit,
+    /// This process may not load a program, for lack of a capability. It can attach a program that
+    /// another process has loaded and handed over.
+    ///
+    /// In a link mode that takes perf links, of which only such a program can ask the kernel.
+    MayNotLoad(Errno),
     /// All kprobes of the system are disarmed. The probe would attach, and would not be hit.
     Disarmed,
     /// ftrace is off. A probe of a function's entry would attach, and would not be hit.
@@ -125,7 +130,7 @@ pub enum Question {
 
 impl Evidence<'_> {
     /// Returns whether it is a warning about a probe that would attach. Such a probe would be hit
-    /// by another function, or by none.
+    /// by another function, or by none, or not every program can be attached to it.
     #[must_use]
     pub const fn is_warning(&self) -> bool {
         matches!(
@@ -135,6 +140,7 @@ impl Evidence<'_> {
                 | Self::OffsetIn(..)
                 | Self::Waits
                 | Self::NeverHit
+                | Self::MayNotLoad(_)
                 | Self::Disarmed
                 | Self::FtraceOff
         )
@@ -181,6 +187,7 @@ const CAPABILITIES: &CStr = c"capget(2)";
 const SECCOMP: &CStr = c"prctl(2)";
 pub(super) const LOCKDOWN: &CStr = c"/sys/kernel/security/lockdown";
 const TRIAL: &CStr = c"trial";
+const LOAD: &CStr = c"bpf(2)";
 
 impl Evidence<'_> {
     /// Returns the source of the evidence.
@@ -200,6 +207,7 @@ impl Evidence<'_> {
             Self::Blacklisted => BLACKLIST,
             Self::NotTraceable => FILTER,
             Self::EveryEntryRefused | Self::Waits | Self::NeverHit => TRIAL,
+            Self::MayNotLoad(_) => LOAD,
             Self::Disarmed => ARMED,
             Self::FtraceOff => FTRACE,
             Self::Paranoid(_) => PARANOID,
@@ -266,6 +274,13 @@ impl fmt::Display for Evidence<'_> {
             }
             Self::Waits => "accepted, and armed when the module is loaded",
             Self::NeverHit => "accepted, but never hit: no function is there",
+            Self::MayNotLoad(errno) => {
+                return write!(
+                    f,
+                    "{}; only a program that another process loads can be attached",
+                    ErrnoName(*errno)
+                );
+            }
             Self::Disarmed => "0, so no kprobe of the system is hit",
             Self::FtraceOff => "0, so no probe of a function's entry is hit; explain tries none",
             Self::Paranoid(level) => {

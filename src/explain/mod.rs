@@ -32,9 +32,10 @@ impl Kernel {
     /// While `kernel.ftrace_enabled` is 0, no probe is tried at the entry of a function, because
     /// that harms the kernel. Without `/proc`, this cannot be checked.
     ///
-    /// It also loads a program of two instructions. If this process may not load that, the refusal
-    /// has the step [`Step::LoadProgram`](crate::error::Step::LoadProgram). A program of another
-    /// process can be attached all the same.
+    /// It also loads a program of two instructions. If this process lacks the capability for that,
+    /// it can still attach a program that another process has loaded: see
+    /// [`Evidence::MayNotLoad`]. Any other refusal has the step
+    /// [`Step::LoadProgram`](crate::error::Step::LoadProgram).
     ///
     /// Whether a given program fits the probe is not checked. If it does not, the attach itself
     /// returns [`Cause::WrongProgram`](crate::error::Cause::WrongProgram).

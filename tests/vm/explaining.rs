@@ -7,8 +7,12 @@ use std::process::Command;
 use kprobe_attach::error::Cause;
 use kprobe_attach::explain::{Case, Evidence, Explanation};
 use kprobe_attach::{Error, Kernel, KprobeOpts, Target};
+use rustix::thread::CapabilitySet;
 
-use super::machine::{FUNCTION, Switch, address_of, busybox, clean, kallsyms, text};
+use super::machine::{
+    Counter, FUNCTION, Switch, address_of, busybox, clean, drop_capabilities, in_thread, kallsyms,
+    promised, text,
+};
 
 /// How often a file was opened, and how often a position in it was sought, to read from there.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -264,4 +268,29 @@ fn a_target_is_resolved_and_what_it_is_resolved_to_explained() {
     );
     let _hidden = Switch::set("/proc/sys/kernel/kptr_restrict", "2").unwrap();
     assert_eq!(cause("init_once@2"), Some(Cause::NoPermission));
+}
+
+#[test]
+fn what_may_only_attach_is_told_so() {
+    let _paranoid = Switch::paranoid("2");
+    let handed = Counter::new();
+    in_thread(|| {
+        drop_capabilities(!CapabilitySet::PERFMON);
+        let kernel = Kernel::new();
+        for mode in promised().into_iter().filter(|mode| !mode.uses_tracefs()) {
+            let opts = KprobeOpts::new().attach_mode(mode);
+            let target = Target::symbol(FUNCTION).unwrap();
+            let explanation = kernel.explain(target, &opts);
+            let attached = Kernel::new().attach_kprobe(&handed.program, target, &opts);
+            assert!(attached.is_ok(), "{mode}: {attached:?}");
+            assert!(explanation.refusal().is_none(), "{explanation:?}");
+            assert_eq!(explanation.mode(), Some(mode));
+            let catch = |found: Evidence<'_>| matches!(found, Evidence::MayNotLoad(_));
+            assert!(
+                explanation
+                    .evidence()
+                    .any(|found| catch(found) && found.is_catch())
+            );
+        }
+    });
 }
