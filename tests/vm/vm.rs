@@ -37,6 +37,7 @@ mod pressure;
 mod private_mount;
 mod privileges;
 mod readers;
+mod reloaded;
 mod stopping;
 mod suggestions;
 mod sweep;

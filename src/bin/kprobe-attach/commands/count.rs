@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 use super::table::{ROW, missed, print_counts, print_head};
 use crate::cli::{Args, Opt, decimal};
-use crate::out::{Decimal, Output, notice};
+use crate::out::{Decimal, Lossy, Output, Shown, notice};
 use crate::programs::Counter;
 use crate::rt::{Start, is_process};
 use crate::session::{
@@ -83,6 +83,12 @@ pub(crate) fn run(
     let read = read(args, out, kernel, &mut session);
     let detached = session.detach(args, out);
     let printed = read.and_then(|()| print(out, &session));
+    for attached in session.iter().filter(|attached| attached.counts.is_gone) {
+        notice(format_args!(
+            "{}: gone: its module was unloaded",
+            Shown(Lossy(attached.known.text))
+        ));
+    }
     let status = hold.finish(args);
     printed.and(detached).map(|()| status)
 }
@@ -178,6 +184,9 @@ fn read(
             mode: Some(link.mode()),
             hits,
             missed: missed(by_probe, Some(program)),
+            // A trace event is armed again with its module.
+            is_gone: !link.mode().uses_tracefs()
+                && attached.module != kernel.module_number(&attached.known.probe.target),
         };
     }
     Ok(())

@@ -80,6 +80,7 @@ fn print_pin(
                 mode: Some(link.mode()),
                 hits,
                 missed,
+                is_gone: false,
             }
         }
     };

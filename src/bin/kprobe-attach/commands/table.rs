@@ -36,11 +36,17 @@ pub(super) fn print_counts(
     known: &Known<'_>,
     (counts, last): (Counts, &str),
 ) -> Result<(), ()> {
-    let Counts { mode, hits, missed } = counts;
+    let Counts {
+        mode,
+        hits,
+        missed,
+        is_gone,
+    } = counts;
     let (hits, missed) = (Decimal(hits), missed.map(Decimal));
     let printed = if args.report.json {
         probe_fields(out, known, mode)
             .and_then(|()| write!(out, r#","hits":{hits},"missed":{}{last}"#, OrNull(missed)))
+            .and_then(|()| out.write_str(if is_gone { r#","gone":true"# } else { "" }))
             .and_then(|()| match missed {
                 Some(_) => out.write_str("}\n"),
                 None => writeln!(out, r#","why":{}}}"#, Json(why(mode))),

@@ -23,6 +23,8 @@ pub(crate) struct Attached<'a> {
     pub(crate) source: Source<'a>,
     /// The counts as they were last read.
     pub(crate) counts: Counts,
+    /// The number of the function's module when the probe was attached.
+    pub(crate) module: Option<u64>,
 }
 
 /// Holds the counts of a probe.
@@ -33,6 +35,8 @@ pub(crate) struct Counts {
     pub(crate) hits: u64,
     /// The hits that were not counted, if the kernel reports them.
     pub(crate) missed: Option<u64>,
+    /// Whether the module was unloaded, so that the probe is dead.
+    pub(crate) is_gone: bool,
 }
 
 /// The program that is attached to a probe.
@@ -98,6 +102,7 @@ impl<'a> Session<'a> {
                     link: Some(link),
                     source,
                     counts: Counts::default(),
+                    module: kernel.module_number(&probe.target),
                 }),
                 Err(error) => return Err(error),
             }
