@@ -63,9 +63,9 @@
 //! * [`error`]: steps and causes.
 //!
 //! The [guide] has the long tables and the recipes: [privileges](guide::privileges),
-//! [causes](guide::causes), [containers](guide::containers), [initramfs](guide::initramfs),
-//! [JSON](guide::json), [building](guide::building), [sizes](guide::sizes),
-//! [limits](guide::limits) and [testing](guide::testing).
+//! [system calls](guide::syscalls), [causes](guide::causes), [containers](guide::containers),
+//! [initramfs](guide::initramfs), [JSON](guide::json), [building](guide::building),
+//! [sizes](guide::sizes), [limits](guide::limits) and [testing](guide::testing).
 //!
 //! # Words
 //!

@@ -26,6 +26,8 @@ enum Detail {
     Plain,
     /// The rule that the request breaks.
     Invalid(Invalid),
+    /// The kernel does not have a system call.
+    NoSyscall,
     /// A mode needs a feature that the kernel certainly does not have.
     Unmet(AttachMode, Need),
     /// A mode needs a feature whose probe had no answer.
@@ -160,6 +162,12 @@ impl Error {
         for (slot, found) in self.several.iter_mut().zip(found) {
             *slot = found;
         }
+        self
+    }
+
+    /// Says that it is a system call that the kernel does not have.
+    pub(crate) const fn of_syscall(mut self) -> Self {
+        self.detail = Detail::NoSyscall;
         self
     }
 
@@ -298,6 +306,9 @@ impl fmt::Display for Error {
                 f.write_str("fewer functions have this name")?;
             }
             Detail::Plain => f.write_str(meaning(step, errno, cause))?,
+            Detail::NoSyscall => {
+                f.write_str("the running kernel does not have this system call")?;
+            }
             Detail::Invalid(invalid) => invalid.fmt(f)?,
             Detail::Unmet(mode, need) | Detail::Unknown(mode, need) => {
                 write!(f, "mode {mode} needs {need}")?;

@@ -14,8 +14,8 @@ use crate::kernel::Kernel;
 use crate::plan::Plan;
 use crate::request::{AttachMode, KprobeOpts, Need, Target, TargetBuf, check_request};
 use crate::symbols::{
-    Place, Similar, Symbols, for_each_blacklisted, for_each_traceable, is_of_place, not_read,
-    read_symbols,
+    Place, Similar, Symbols, for_each_blacklisted, for_each_traceable, is_entry_point, is_of_place,
+    not_read, read_symbols,
 };
 use crate::sys::{self, KprobeAt};
 
@@ -480,22 +480,28 @@ impl Case<'_> {
         let cause = found.refusal.as_ref().map(Error::cause);
         let has_name = symbols.named().is_some();
         for similar in symbols.meant.iter() {
+            let call = symbols.meant.call(similar, &self.func);
             let is_meant = match (&symbols.function, cause) {
-                (Some((whole, _)), None) => similar.function.is_part_of(whole),
+                (Some((whole, _)), None) => {
+                    similar.function.is_part_of(whole)
+                        || call.is_some() && !is_entry_point(&whole.as_target())
+                }
                 (Some(_), Some(Cause::NotUnique)) | (None, _) => similar.has_name() == has_name,
                 _ => false,
             };
             if !is_meant {
                 continue;
             }
-            if cause.is_none() && symbols.functions > 0 {
+            if cause.is_none() && symbols.functions > 0 && call.is_none() {
                 found.found_part(&similar.function);
             }
             let func = similar
                 .target()
                 .filter(|func| !self.refuses(kernel, similar, func));
-            if let Some(func) = func {
-                found.suggest(kind(&self.opts), &func);
+            match (func, &call) {
+                (Some(_), Some(call)) => found.suggest(syscall_kind(&self.opts), call),
+                (Some(func), None) => found.suggest(kind(&self.opts), &func),
+                (None, _) => {}
             }
         }
         if cause == Some(Cause::ModuleNotLoaded) {
@@ -567,4 +573,13 @@ fn refuses_every_entry(kernel: &Kernel) -> bool {
 /// Returns the prefix of a probe of this kind.
 const fn kind(opts: &KprobeOpts) -> &'static str {
     if opts.retprobe { "kretprobe/" } else { "" }
+}
+
+/// Returns the prefix of a system call of this kind.
+const fn syscall_kind(opts: &KprobeOpts) -> &'static str {
+    if opts.retprobe {
+        "kretsyscall/"
+    } else {
+        "ksyscall/"
+    }
 }

@@ -3,6 +3,7 @@
 //! | page | subject |
 //! |---|---|
 //! | [`privileges`] | capabilities, `perf_event_paranoid`, seccomp and lockdown |
+//! | [`syscalls`] | the entry points of system calls |
 //! | [`causes`] | why an attach fails, and how to find out |
 //! | [`containers`] | what a container must be given |
 //! | [`initramfs`] | early boot, where nothing is mounted |
@@ -19,6 +20,9 @@ use super::*;
 
 #[doc = include_str!("privileges.md")]
 pub mod privileges {}
+
+#[doc = include_str!("syscalls.md")]
+pub mod syscalls {}
 
 #[doc = include_str!("causes.md")]
 pub mod causes {}

@@ -15,7 +15,7 @@ use crate::error::{Cause, Error, Step};
 use crate::kernel::Kernel;
 use crate::mount::{FILES, Mount, NO_FILES};
 use crate::plan::{Bind, Event, PERF_TYPE_TRACEPOINT, Plan, check_pin};
-use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target};
+use crate::request::{AttachMode, KprobeOpts, MAX_SYMBOL_LEN, Target, check_request};
 use crate::symbols::{Resolution, Symbols, count_functions, not_read, resolve_dyn};
 use crate::sys::uapi::{BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE, BPF_PERF_EVENT_KRETPROBE};
 use crate::sys::{self, KprobeAt};
@@ -108,6 +108,7 @@ impl Kernel {
         func: Target<'_>,
         opts: &KprobeOpts,
     ) -> Result<KprobeLink, Error> {
+        check_request(&func, opts).map_err(|invalid| Error::invalid(invalid).about(&func, opts))?;
         let mut found = Resolution::new(func);
         resolve_dyn(slice::from_mut(&mut found), &mut |_, _| {})?;
         let target = found.target().map_err(|error| error.about(&func, opts))?;

@@ -36,6 +36,8 @@ pub enum Invalid {
     OffsetBeyondFunction,
     /// A return probe is given an offset.
     OffsetOnRetprobe,
+    /// A system call is given an offset. Its entry points differ.
+    OffsetOnSyscall,
     /// A maxactive is above [`MAX_MAXACTIVE`](crate::request::MAX_MAXACTIVE).
     MaxactiveTooLarge,
     /// An entry probe is given a maxactive.
@@ -121,6 +123,7 @@ impl Invalid {
             OffsetTooLarge => "the kernel would cut this offset to 32 bits",
             OffsetBeyondFunction => "the offset is beyond the end of the function",
             OffsetOnRetprobe => "a return probe takes no offset",
+            OffsetOnSyscall => "a system call takes no offset",
             MaxactiveTooLarge => "maxactive is limited to 4096",
             MaxactiveOnEntry => "an entry probe takes no maxactive",
             MaxactiveOnPmu => "the kprobe PMU takes no maxactive",
@@ -166,7 +169,7 @@ impl Invalid {
             OffsetOnAddress => "the sum of address and offset",
             OffsetTooLarge => "an offset of 0 to 4294967295",
             OffsetBeyondFunction => "an offset within the function, as its disassembly shows",
-            OffsetOnRetprobe => "no offset, or 0",
+            OffsetOnRetprobe | OffsetOnSyscall => "no offset, or 0",
             MaxactiveTooLarge => "1 to 4096, or 0 for the kernel's default",
             MaxactiveOnEntry => "maxactive on a return probe: kretprobe/function,maxactive=N",
             MaxactiveOnPmu => "maxactive in the modes legacy-link and legacy",

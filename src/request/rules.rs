@@ -54,6 +54,9 @@ const fn check_place(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Inval
     if opts.retprobe && opts.offset != 0 {
         return Err(Invalid::OffsetOnRetprobe);
     }
+    if cfg!(feature = "files") && opts.offset != 0 && target.is_syscall() {
+        return Err(Invalid::OffsetOnSyscall);
+    }
     if opts.maxactive > MAX_MAXACTIVE {
         return Err(Invalid::MaxactiveTooLarge);
     }

@@ -339,7 +339,9 @@ impl Given {
     /// each other, it is the later one.
     fn at(&self, invalid: Invalid, place: usize) -> usize {
         match invalid {
-            Invalid::OffsetOnAddress | Invalid::OffsetTooLarge => self.offset,
+            Invalid::OffsetOnAddress | Invalid::OffsetOnSyscall | Invalid::OffsetTooLarge => {
+                self.offset
+            }
             Invalid::OffsetOnRetprobe => self.offset.max(self.retprobe),
             Invalid::MaxactiveTooLarge | Invalid::MaxactiveOnEntry => self.maxactive,
             Invalid::MaxactiveOnPmu => self.maxactive.max(self.mode),
@@ -440,6 +442,8 @@ mod tests {
             ("ksyscall/m:read", 10, I::FunctionByte),
             ("ksyscall/0x10", 9, I::LeadingDigit),
             ("ksyscall/read,base", 14, I::BaseWithoutFunction),
+            ("ksyscall/read+4", 14, I::OffsetOnSyscall),
+            ("ksyscall/read,offset=4", 14, I::OffsetOnSyscall),
             ("kretsyscall/read+4", 17, I::OffsetOnRetprobe),
             ("foo@", 4, I::UnknownPick),
             ("foo@0", 4, I::UnknownPick),

@@ -305,6 +305,13 @@ impl<'a> Target<'a> {
         named
     }
 
+    /// Returns whether the target is a [system call](Self::syscall). What has been resolved is a
+    /// function.
+    #[must_use]
+    pub const fn is_syscall(&self) -> bool {
+        matches!(self.search(), Some((Names::Syscall, _)))
+    }
+
     /// Returns how the function is searched for in `/proc/kallsyms`, if it is.
     pub(crate) const fn search(&self) -> Option<(Names, Pick)> {
         match self.0 {

@@ -20,6 +20,7 @@ pub(crate) use names::{Symbols, is_of_place, not_read, read_symbols};
 pub(crate) use place::Place;
 pub(crate) use resolve::{count_functions, resolve_dyn, symbol_before};
 pub(crate) use similar::Similar;
+pub(crate) use syscalls::is_entry_point;
 
 #[cfg(test)]
 pub(crate) use names::tests::symbols;

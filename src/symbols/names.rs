@@ -117,6 +117,7 @@ impl<'a> Symbols<'a> {
         self.code = code.clone();
         let is_searched = !self.found.request().is_resolved();
         if is_searched {
+            self.found.choose_entry(&mut |_| {});
             self.function = self.found.chosen.clone();
             // The others are not meant if one was chosen.
             self.functions = match self.found.target() {
@@ -325,6 +326,23 @@ pub(crate) mod tests {
         assert_eq!(hidden.place(), Place::Untold);
         let high = symbols("f", 0x100, &["ffffffffffffff80 T f"]);
         assert_eq!(high.place(), Place::Nowhere);
+    }
+
+    #[test]
+    fn a_system_call_is_found_in_the_same_reading() {
+        let lines = [
+            "100 T __ia32_sys_openat",
+            "110 T __x64_sys_openat",
+            "120 T _etext",
+        ];
+        let target = Target::syscall("openat").unwrap();
+        let mut found = Symbols::new(target, &KprobeOpts::new());
+        for line in lines {
+            found.see(&Symbol::parse(line.as_bytes()).unwrap(), true);
+        }
+        found.end(&Code::default());
+        assert_eq!(found.target().unwrap().function(), Some("__x64_sys_openat"));
+        assert_eq!((found.functions, found.start()), (1, Some(0x110)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use super::kallsyms::{KALLSYMS, Symbol};
-use super::syscalls;
+use super::syscalls::{Entries, EntryName};
 use crate::diagnose::out_of;
 use crate::error::{Cause, Error, Step};
 use crate::mount::for_each_entry;
@@ -50,6 +50,8 @@ pub struct Resolution<'t> {
     addresses: [u64; Error::ADDRESSES],
     /// The function that was chosen, and its address.
     pub(super) chosen: Option<(TargetBuf, u64)>,
+    /// The entry points of a system call. The choice is made when all symbols have been read.
+    entries: Entries,
 }
 
 impl<'t> Resolution<'t> {
@@ -64,6 +66,7 @@ impl<'t> Resolution<'t> {
             symbols: 0,
             addresses: [0; Error::ADDRESSES],
             chosen: None,
+            entries: Entries::new(),
         }
     }
 
@@ -107,7 +110,10 @@ impl<'t> Resolution<'t> {
                 Some(_) => (Errno::NOENT, Cause::ModuleNotLoaded),
             },
         };
-        let error = failed(errno, cause).found(self.functions, self.addresses);
+        let mut error = failed(errno, cause).found(self.functions, self.addresses);
+        if self.request.is_syscall() && self.functions == 0 {
+            error = error.of_syscall();
+        }
         Err(error.about(&self.request, &KprobeOpts::new()))
     }
 
@@ -142,9 +148,17 @@ impl<'t> Resolution<'t> {
     /// Takes any symbol into account, as [`resolve`] does with a line.
     pub(super) fn see_any(&mut self, symbol: &Symbol<'_>, is_code: bool) {
         let wanted = self.request.function_bytes().unwrap_or_default();
+        let name = symbol.name.as_bytes();
         let names = self.request.search().map(|(names, _)| names);
-        if let Some(rank) = names.and_then(|names| rank(names, wanted, symbol.name.as_bytes())) {
-            self.see(rank, symbol, is_code);
+        let rank = names.and_then(|names| rank(names, wanted, name));
+        match (rank, EntryName::of(name)) {
+            (Some(_), Some(entry)) if self.request.is_syscall() => {
+                self.entries.see(wanted, entry, symbol);
+            }
+            (Some(rank), _) if !self.request.is_syscall() => {
+                self.see(rank, symbol, is_code);
+            }
+            _ => {}
         }
     }
 
@@ -174,9 +188,15 @@ impl<'t> Resolution<'t> {
         }
         self.symbols += 1;
         let is_code = is_code || symbol.module.is_some();
-        if !(in_module && is_code && symbol.is_function()) {
-            return false;
+        let counts = in_module && is_code && symbol.is_function();
+        if counts {
+            self.count(pick, symbol);
         }
+        counts
+    }
+
+    /// Counts a function that the target means, and chooses it if it is the one.
+    fn count(&mut self, pick: Pick, symbol: &Symbol<'_>) {
         if let Some(address) = self.addresses.get_mut(self.functions as usize) {
             *address = symbol.address;
         }
@@ -186,7 +206,25 @@ impl<'t> Resolution<'t> {
             let function = symbol.target().map(TargetBuf::from);
             self.chosen = function.map(|function| (function, symbol.address));
         }
-        true
+    }
+
+    /// Chooses among the entry points of a system call. Calls `each` with every one if all are
+    /// meant.
+    pub(super) fn choose_entry(&mut self, each: &mut dyn FnMut(&Symbol<'_>)) {
+        let (Some(call), Some((Names::Syscall, pick))) =
+            (self.request.function_bytes(), self.request.search())
+        else {
+            return;
+        };
+        let mut entries = core::mem::replace(&mut self.entries, Entries::new());
+        entries.for_each(call, pick == Pick::Unique, &mut |symbol| {
+            self.count(pick, symbol);
+            if pick == Pick::All {
+                each(symbol);
+            }
+        });
+        // No other symbol has the name of an entry point.
+        self.symbols = 1;
     }
 }
 
@@ -198,7 +236,8 @@ fn rank(names: Names, wanted: &[u8], name: &[u8]) -> Option<u8> {
             b"" => Some(0),
             suffix => is_copy(suffix).then_some(1),
         },
-        Names::Syscall => syscalls::rank(wanted, name),
+        // What the name says is seen with all the others.
+        Names::Syscall => Some(0),
     }
 }
 
@@ -255,6 +294,7 @@ pub(crate) fn resolve_dyn(
         search.see(line, each);
         is_list
     });
+    search.finish(each);
     read.map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))
 }
 
@@ -282,14 +322,14 @@ impl<'s, 't> Search<'s, 't> {
         let name = name_of(line);
         self.image.see(name);
         let is_code = self.image.is_code();
-        for first in [self.index.first_of(name), self.index.others] {
-            let mut next = first;
-            while let Some(at) = next.checked_sub(1) {
-                let at = at as usize;
-                let Some(target) = self.targets.get_mut(at) else {
-                    return;
-                };
-                next = target.next;
+        let entry = EntryName::of(name).filter(|_| self.index.syscalls > 0);
+        let syscalls = if entry.is_some() {
+            self.index.syscalls
+        } else {
+            0
+        };
+        for mut next in [self.index.first_of(name), syscalls] {
+            while let Some((at, target)) = target_at(self.targets, &mut next) {
                 let (Some((names, pick)), Some(wanted)) =
                     (target.request.search(), target.request.function_bytes())
                 else {
@@ -301,20 +341,41 @@ impl<'s, 't> Search<'s, 't> {
                 let Some(symbol) = Symbol::parse(line) else {
                     return;
                 };
-                if target.see(rank, &symbol, is_code) && pick == Pick::All {
+                if let (Names::Syscall, Some(entry)) = (names, entry) {
+                    target.entries.see(wanted, entry, &symbol);
+                } else if target.see(rank, &symbol, is_code) && pick == Pick::All {
                     each(at, &symbol);
                 }
             }
         }
     }
+
+    /// Chooses the entry points of system calls, when all lines have been read.
+    pub(crate) fn finish(self, each: &mut dyn FnMut(usize, &Symbol<'_>)) {
+        let mut next = self.index.syscalls;
+        while let Some((at, target)) = target_at(self.targets, &mut next) {
+            target.choose_entry(&mut |symbol| each(at, symbol));
+        }
+    }
+}
+
+/// Returns a target of a list and its index, and moves on to the next.
+fn target_at<'s, 't>(
+    targets: &'s mut [Resolution<'t>],
+    next: &mut u32,
+) -> Option<(usize, &'s mut Resolution<'t>)> {
+    let at = next.checked_sub(1)? as usize;
+    let target = targets.get_mut(at)?;
+    *next = target.next;
+    Some((at, target))
 }
 
 /// Lists the targets by a key of their names, so that a line is shown to few of them.
 struct Index {
     /// The first target of each key, as its index and 1; 0 is none.
     keyed: [u32; KEYS],
-    /// The first target that has no key.
-    others: u32,
+    /// The first target that is a system call.
+    syscalls: u32,
     /// A bit for each beginning of a name that matters: see [`beginning`]. It is empty if any name
     /// may matter.
     beginnings: Option<[u32; 8]>,
@@ -327,7 +388,7 @@ impl Index {
     fn of(targets: &mut [Resolution<'_>]) -> Self {
         let mut index = Self {
             keyed: [0; KEYS],
-            others: 0,
+            syscalls: 0,
             beginnings: Some([0; 8]),
         };
         for name in Image::NAMES {
@@ -345,7 +406,7 @@ impl Index {
                 }
                 Names::Syscall => {
                     index.beginnings = None;
-                    Some(&mut index.others)
+                    Some(&mut index.syscalls)
                 }
             };
             if let Some(first) = first {
@@ -519,6 +580,13 @@ ffffffff810000b0 t many.isra.0
 ffffffff810000c0 t lto.llvm.1234567890123456789
 ffffffff810000d0 t both
 ffffffff810000e0 t booted
+ffffffff81000100 t __do_sys_getppid
+ffffffff81000100 T __ia32_sys_getppid
+ffffffff81000100 T __x64_sys_getppid
+ffffffff81000110 T __ia32_compat_sys_openat
+ffffffff81000120 T __x64_sys_openat
+ffffffff81000130 T __ia32_sys_openat
+ffffffff81000140 W __x64_sys_swapon
 ffffffff82000000 T _etext
 ffffffff82000010 T counter
 ffffffff82000020 d both
@@ -554,6 +622,11 @@ ffffffffc0100000 t once\t[bpf]
                 }
             });
         }
+        search.finish(&mut |at, symbol| {
+            if at == 2 {
+                all.push(symbol.address);
+            }
+        });
         let found = targets[2]
             .target()
             .map(|found| match found.known_address() {
@@ -591,6 +664,10 @@ ffffffffc0100000 t once\t[bpf]
             ("many.isra.0@2", "many.isra.0 at 810000b0"),
             ("lto,base", "lto.llvm.1234567890123456789"),
             ("once,base", "once"),
+            ("ksyscall/openat", "__x64_sys_openat"),
+            ("ksyscall/openat@1", "__ia32_compat_sys_openat"),
+            ("kretsyscall/getppid", "__x64_sys_getppid"),
+            ("ksyscall/getppid@all", "__x64_sys_getppid"),
             ("twice", "twice"),
             ("0xffffffff81000010", "0xffffffff81000010 at 81000010"),
         ] {
@@ -616,12 +693,17 @@ ffffffffc0100000 t once\t[bpf]
             ("vmlinux:twice", Errno::ADDRNOTAVAIL, C::NotUnique, 2),
             ("twice,base", Errno::ADDRNOTAVAIL, C::NotUnique, 4),
             ("many,base", Errno::ADDRNOTAVAIL, C::NotUnique, 2),
+            ("ksyscall/openat@all", Errno::ADDRNOTAVAIL, C::NotUnique, 3),
+            ("ksyscall/openat@4", Errno::NOENT, C::NoSuchFunction, 3),
+            ("ksyscall/swapon", Errno::NOENT, C::NoSuchFunction, 0),
         ] {
             let error = find(text, false).0.unwrap_err();
             assert_eq!((error.errno(), error.cause()), (errno, cause), "{text}");
             assert_eq!(error.functions().unwrap_or(0), functions, "{text}");
             assert_eq!(error.step(), Step::ResolveSymbol);
         }
+        let error = find("ksyscall/swapon", false).0.unwrap_err().to_string();
+        assert!(error.ends_with("does not have this system call"), "{error}");
         let error = find("twice@unique", false).0.unwrap_err();
         let addresses: Vec<_> = error.addresses().map(|address| address as u32).collect();
         assert_eq!(addresses, [0x8100_0010, 0x8100_0030, 0xc000_0010]);
@@ -639,6 +721,11 @@ ffffffffc0100000 t once\t[bpf]
             ("once@unique", Ok("once")),
             ("vmlinux:once", Ok("once")),
             ("split,base", Ok("split.part.0.constprop.12")),
+            ("ksyscall/openat", Ok("__x64_sys_openat")),
+            (
+                "ksyscall/openat@all",
+                Err((Errno::PERM, Cause::NoPermission)),
+            ),
             ("twice@first", Err((Errno::PERM, Cause::NoPermission))),
             ("twice@all", Err((Errno::PERM, Cause::NoPermission))),
             ("vmlinux:shadowed", Err((Errno::PERM, Cause::NoPermission))),
@@ -670,7 +757,13 @@ ffffffffc0100000 t once\t[bpf]
         assert_eq!(all("vmlinux:twice@all"), [0x8100_0010, 0x8100_0030]);
         assert_eq!(all("once@all"), [0x8100_0020]);
         assert_eq!(all("whole@all,base"), [0x8100_0050, 0x8100_0060]);
+        assert_eq!(
+            all("ksyscall/openat@all"),
+            [0x8100_0110, 0x8100_0120, 0x8100_0130]
+        );
+        assert_eq!(all("ksyscall/getppid@all"), [0x8100_0100]);
         assert_eq!(all("twice@2"), []);
+        assert_eq!(all("ksyscall/openat"), []);
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! Functions that a name may have meant: those that have it, and those with a similar name.
 
 use super::kallsyms::Symbol;
+use super::syscalls::{EntryName, call_of};
 use crate::request::{Target, TargetBuf, VMLINUX};
-use crate::text::contains;
+use crate::text::{contains, utf8};
 
 /// Holds the functions that may have been meant by a name, with the most likely first.
 #[derive(Debug, Default)]
-pub(crate) struct Meant([Option<Similar>; 6]);
+pub(crate) struct Meant {
+    similar: [Option<Similar>; 6],
+    /// Whether the kernel has prefixes for its architecture. Then `sys_info` is no system call.
+    has_prefixes: bool,
+}
 
 /// Represents a function that may have been meant.
 #[derive(Debug)]
@@ -44,11 +49,20 @@ impl Similar {
 impl Meant {
     /// Remembers a function if it may have been meant by a target.
     pub(crate) fn see(&mut self, target: &Target<'_>, symbol: &Symbol<'_>) {
+        let entry = EntryName::of(symbol.name.as_bytes());
+        self.has_prefixes |= entry.is_some_and(|entry| entry.has_prefix());
         let (Some(rank), Some(function)) = (rank(target, symbol), symbol.target()) else {
             return;
         };
+        // A system call has several entry points.
+        let call = meant_call(target, symbol.name).filter(|_| rank > 0);
+        let call = call.map(|(call, _)| call);
+        let is_call = |other| call.is_some() && self.call(other, target) == call;
+        if self.iter().any(is_call) {
+            return;
+        }
         let mut by_address = false;
-        for other in self.0.iter_mut().flatten() {
+        for other in self.similar.iter_mut().flatten() {
             let others = other.function.as_target();
             by_address |= means(&function, &others);
             other.by_address |= means(&others, &function);
@@ -60,7 +74,7 @@ impl Meant {
             by_address,
         });
         let mut moves = false;
-        for slot in &mut self.0 {
+        for slot in &mut self.similar {
             moves |= slot.as_ref().is_none_or(|old| rank < old.rank);
             if moves {
                 core::mem::swap(slot, &mut new);
@@ -69,11 +83,22 @@ impl Meant {
     }
 
     pub(crate) const fn first(&self) -> Option<&Similar> {
-        self.0[0].as_ref()
+        self.similar[0].as_ref()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Similar> {
-        self.0.iter().map_while(Option::as_ref)
+        self.similar.iter().map_while(Option::as_ref)
+    }
+
+    /// Returns the system call that a target may have meant, if a similar function is its entry
+    /// point.
+    pub(crate) fn call<'s>(&self, similar: &'s Similar, target: &Target<'s>) -> Option<&'s str> {
+        let function = similar.function.as_target().function()?;
+        let is_outside = self.has_prefixes && !EntryName::of(function.as_bytes())?.has_prefix();
+        if similar.has_name() || is_outside {
+            return None;
+        }
+        meant_call(target, function).map(|(call, _)| call)
     }
 }
 
@@ -85,6 +110,9 @@ fn means(name: &Target<'_>, function: &Target<'_>) -> bool {
         && (module.is_none() || module == function.module_bytes())
 }
 
+/// More than the longest name.
+const FAR: u32 = 1000;
+
 /// Returns how unlikely it is that a target means a function: 0 if the function has the name.
 /// Returns [`None`] if the names are not similar.
 ///
@@ -92,9 +120,13 @@ fn means(name: &Target<'_>, function: &Target<'_>) -> bool {
 /// (`foo.isra.0`), a longer name (`foo_noprof`), or a name with typing errors. Functions of the
 /// requested module come first.
 fn rank(target: &Target<'_>, symbol: &Symbol<'_>) -> Option<u32> {
-    /// More than the longest name.
-    const FAR: u32 = 1000;
     let wanted = target.function()?;
+    // A weak symbol stands for a call that the kernel was built without.
+    let call = meant_call(target, symbol.name).filter(|_| matches!(symbol.kind, b't' | b'T'));
+    let of_call = call.map(|(_, slips)| 1 + slips * FAR);
+    if target.is_syscall() {
+        return of_call;
+    }
     let rank = match symbol.name.as_bytes().strip_prefix(wanted.as_bytes()) {
         Some([]) => return Some(0),
         // The compiler moves the rarely run part of a function to a `.cold` symbol. It is not the
@@ -102,15 +134,10 @@ fn rank(target: &Target<'_>, symbol: &Symbol<'_>) -> Option<u32> {
         Some(suffix @ [b'.', ..]) if contains(suffix, b".cold") => return None,
         Some([b'.', ..]) => 2,
         Some(suffix @ [b'_', ..]) => 2 + u32::try_from(suffix.len()).ok()?,
-        _ if is_syscall(symbol.name, wanted) => 1,
-        _ => {
-            let slips = slips(wanted.as_bytes(), symbol.name.as_bytes())?;
-            let limit = if wanted.len() < 5 { 1 } else { 2 };
-            if slips > limit {
-                return None;
-            }
-            slips * FAR
-        }
+        _ => match of_call {
+            Some(rank) => rank,
+            None => few_slips(wanted.as_bytes(), symbol.name.as_bytes())? * FAR,
+        },
     };
     let is_elsewhere = match target.module_bytes() {
         None => false,
@@ -120,35 +147,28 @@ fn rank(target: &Target<'_>, symbol: &Symbol<'_>) -> Option<u32> {
     Some(if is_elsewhere { rank + 4 * FAR } else { rank })
 }
 
-/// Returns whether a function is the entry of a system call on this machine: `SYSCALL_DEFINE` in
-/// `arch/*/include/asm/syscall_wrapper.h`. The call is wanted by its own name, or by that of an
-/// entry in any kernel: `sys_`, `SyS_`, `__x64_sys_`.
-fn is_syscall(function: &str, wanted: &str) -> bool {
-    const PREFIX: &str = if cfg!(target_arch = "x86_64") {
-        "__x64_sys_"
-    } else if cfg!(target_arch = "x86") {
-        "__ia32_sys_"
-    } else if cfg!(target_arch = "aarch64") {
-        "__arm64_sys_"
-    } else if cfg!(target_arch = "riscv64") {
-        "__riscv_sys_"
-    } else if cfg!(target_arch = "s390x") {
-        "__s390x_sys_"
-    } else {
-        "sys_"
-    };
-    let Some(call) = function.strip_prefix(PREFIX) else {
-        return false;
-    };
-    match wanted.strip_suffix(call) {
-        _ if call.is_empty() => false,
-        Some("") => true,
-        Some(prefix) => prefix
-            .as_bytes()
-            .last_chunk()
-            .is_some_and(|end: &[u8; 4]| end.eq_ignore_ascii_case(b"sys_")),
-        None => false,
+/// Returns the system call that a target may have meant, if a function is one of its entry points,
+/// and the number of typing errors.
+///
+/// A plain name means a call by its own name, or by that of a function of any kernel. Typing errors
+/// count only if the target says that it is a call.
+fn meant_call<'a>(target: &Target<'a>, function: &'a str) -> Option<(&'a str, u32)> {
+    let wanted = target.function()?;
+    let call = call_of(wanted.as_bytes());
+    let entry = EntryName::of(function.as_bytes()).filter(EntryName::is_of_native_callers)?;
+    if entry.is_plain_entry_of(call) {
+        return Some((utf8(call)?, 0));
     }
+    if !target.is_syscall() && call.len() == wanted.len() {
+        return None;
+    }
+    Some((utf8(entry.rest())?, few_slips(call, entry.rest())?))
+}
+
+/// Counts the typing errors. Returns [`None`] if there are too many for a name of this length.
+fn few_slips(wanted: &[u8], name: &[u8]) -> Option<u32> {
+    let most = if wanted.len() < 5 { 1 } else { 2 };
+    slips(wanted, name).filter(|slips| *slips <= most)
 }
 
 /// The length of the longest name that is compared.
@@ -257,7 +277,6 @@ mod tests {
         assert_eq!(suggested("mutex_lock", &lines), expected);
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[test]
     fn a_system_call_is_found_by_any_name_that_its_entry_ever_had() {
         let lines = [
@@ -277,6 +296,55 @@ mod tests {
         for wanted in ["fsync", "async", "my_sync"] {
             let first = suggested(wanted, &lines[..1]);
             assert_eq!(first, [""; 0], "{wanted}");
+        }
+    }
+
+    #[test]
+    fn a_system_call_is_meant_once_and_by_its_own_name() {
+        let lines = [
+            "1 t do_sys_open",
+            "2 T __x64_sys_open",
+            "3 T __ia32_sys_open",
+            "4 T __ia32_compat_sys_open",
+            "5 T __x64_sys_newuname",
+            "6 W __x64_sys_swapon",
+            "7 T __ia32_sys_getppid",
+            "7 T __x64_sys_getppid",
+            "8 t my_openat",
+            "9 T sys_info",
+            "a T __x64_sys_ni_syscall",
+        ];
+        let calls = |text: &str| {
+            let target = crate::request::Probe::parse(text).unwrap().target;
+            let mut meant = Meant::default();
+            for line in lines {
+                meant.see(&target, &Symbol::parse(line.as_bytes()).unwrap());
+            }
+            let calls = meant
+                .iter()
+                .filter_map(|similar| meant.call(similar, &target));
+            calls.collect::<Vec<_>>().join(" ")
+        };
+        for (text, expected) in [
+            ("open", "open"),
+            ("do_sys_open", "open"),
+            ("SyS_open", "open"),
+            ("compat_sys_open", "open"),
+            ("sys_opne", "open"),
+            ("ksyscall/opne", "open"),
+            ("sys_uname", "uname"),
+            ("ksyscall/umane", ""),
+            ("ksyscall/newunmae", "newuname"),
+            ("sys_getppid", "getppid"),
+            ("sys_swapon", ""),
+            ("ksyscall/swapon", ""),
+            ("opne", ""),
+            ("my_open", ""),
+            ("info", ""),
+            ("sys_inof", ""),
+            ("ni_syscall", ""),
+        ] {
+            assert_eq!(calls(text), expected, "{text}");
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Choice<'f> {
     pub(crate) of: u32,
     /// Whether the compiler made it as a copy of the function that was asked for.
     pub(crate) is_copy: bool,
+    /// Whether it is an entry point of the system call that was asked for.
+    is_entry: bool,
 }
 
 /// Holds the functions that were looked for. It takes no memory if the kernel looks for all itself.
@@ -275,6 +277,7 @@ fn known<'f>(
             address,
             of: found.functions(),
             is_copy: found.is_copy(&function),
+            is_entry: found.request().is_syscall(),
         }),
     }
 }
@@ -308,24 +311,20 @@ fn short(args: &Args<'_>, out: &mut Output, errno: Errno) {
     args.report.run(out, errno, "no memory for so many probes");
 }
 
-/// Warns that the function is a copy, if it is.
+/// Says which function it is, if its name is not in the text. It is then a copy, or the entry point
+/// of a system call.
 fn warn(args: &Args<'_>, known: Result<Known<'_>, Error>) {
     let Ok(Known { text, choice, .. }) = known else {
         return;
     };
-    if let (
-        false,
-        Some(Choice {
-            function,
-            is_copy: true,
-            ..
-        }),
-    ) = (args.has(Opt::Quiet), choice)
-    {
-        notice(format_args!(
-            "{}: the function is {function}, a copy that the compiler made: its arguments may \
-             differ",
-            Shown(Lossy(text))
-        ));
-    }
+    let Some(choice) = choice.filter(|_| !args.has(Opt::Quiet)) else {
+        return;
+    };
+    let why = match (choice.is_copy, choice.is_entry && !args.report.json) {
+        (true, _) => ", a copy that the compiler made: its arguments may differ",
+        (false, true) => "",
+        (false, false) => return,
+    };
+    let (text, function) = (Shown(Lossy(text)), choice.function);
+    notice(format_args!("{text}: the function is {function}{why}"));
 }

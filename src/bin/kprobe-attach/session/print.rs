@@ -118,6 +118,7 @@ pub(crate) fn probe_fields(
         address,
         of,
         is_copy,
+        ..
     }) = choice
     else {
         return Ok(());
