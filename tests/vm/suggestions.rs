@@ -113,15 +113,46 @@ fn a_function_that_lives_on_under_a_longer_name_comes_before_look_alikes() {
             assert_eq!(suggestions(&explanation)[0], "kmem_cache_alloc_noprof");
         }
     }
-    for name in ["SyS_unlink", "sys_unlink", "__se_sys_unlink"] {
-        if !cfg!(target_arch = "x86_64") || functions.contains_key(name) {
-            continue;
+}
+
+#[test]
+fn a_name_that_a_system_call_had_on_some_kernel_is_that_call() {
+    let texts = |name: &str, opts: &KprobeOpts| {
+        let explanation = Kernel::new().explain(symbol(name), opts);
+        let texts = suggestions(&explanation).into_iter().map(str::to_owned);
+        texts.collect::<Vec<_>>()
+    };
+    let functions = functions();
+    let old = [
+        "sys_openat",
+        "SyS_openat",
+        "__arm64_sys_openat",
+        "sys_opneat",
+    ];
+    for name in old
+        .into_iter()
+        .filter(|name| !functions.contains_key(*name))
+    {
+        let entry = texts(name, &ENTRY);
+        assert_eq!(entry.first().map(String::as_str), Some("ksyscall/openat"));
+        let others: BTreeSet<_> = entry.iter().collect();
+        assert_eq!(others.len(), entry.len(), "{entry:?}");
+    }
+    let ret = texts("sys_opneat", &ENTRY.retprobe(true));
+    assert_eq!(ret[0], "kretsyscall/openat");
+    // A function of this name can be there, and calls need not go through it.
+    if cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
+        for explanation in explained(symbol("do_sys_open"), ENTRY) {
+            assert_eq!(suggestions(&explanation)[0], "ksyscall/open");
         }
-        for explanation in explained(symbol(name), ENTRY) {
-            let suggestions = suggestions(&explanation);
-            assert_eq!(suggestions[0], "__x64_sys_unlink");
-            assert!(!suggestions.iter().any(|text| text.contains("syscall/")));
-        }
+    }
+    // A call that the kernel was built without, and what is none.
+    for name in ["sys_s390_ipc", "sys_ni_syscall", "info"] {
+        let texts = texts(name, &ENTRY);
+        assert!(
+            !texts.iter().any(|text| text.contains("syscall/")),
+            "{texts:?}"
+        );
     }
 }
 

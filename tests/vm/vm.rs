@@ -41,6 +41,8 @@ mod reloaded;
 mod stopping;
 mod suggestions;
 mod sweep;
+#[cfg(target_arch = "x86_64")] // its callers are
+mod syscalls;
 mod terminal;
 mod thorough;
 mod truth;
