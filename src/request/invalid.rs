@@ -54,6 +54,8 @@ pub enum Invalid {
     BaseWithoutFunction,
     /// The target must be [resolved](crate::symbols::resolve()) before it can be planned.
     Unresolved,
+    /// A pattern means any number of functions, and this takes one.
+    Pattern,
     /// The word before the `/` is not a kind of probe.
     UnknownKind,
     /// The kind of probe exists in libbpf, and this crate does not attach it.
@@ -132,6 +134,7 @@ impl Invalid {
             UnknownPick => "this does not choose among functions",
             BaseWithoutFunction => "only a function has a base name",
             Unresolved => "the target has not been resolved",
+            Pattern => "a pattern means several functions",
             UnknownKind => "unknown kind of probe",
             KindNotServed => "this kind of probe is not supported yet",
             AutoloadMark => "`?` keeps a program from being loaded",
@@ -178,6 +181,7 @@ impl Invalid {
             UnknownPick => "@N from 1, @first, @all or @unique",
             BaseWithoutFunction => "base with the name of a function",
             Unresolved => "what symbols::resolve has found, or Kernel::attach_kprobe",
+            Pattern => "one of the functions that symbols::Functions lists",
             UnknownKind | KindNotServed | AutoloadMark =>
                 "kprobe/, kretprobe/, ksyscall/ or kretsyscall/",
             EmptyNumber | NotADigit | BinaryNumber =>

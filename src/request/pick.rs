@@ -28,6 +28,8 @@ pub(crate) enum Names {
     Base,
     /// The entry points of that system call.
     Syscall,
+    /// The names that match it as a pattern.
+    Glob,
 }
 
 /// Says which of several functions is meant.

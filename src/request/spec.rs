@@ -16,6 +16,7 @@ use crate::text::{line_of, split};
 ///
 /// ```text
 /// [kprobe/|kretprobe/][module:]function[@choice][+offset][,key=value]...
+/// [kprobe/|kretprobe/][module:]pattern[+offset][,key=value]...
 /// [kprobe/|kretprobe/]0xADDRESS[,key=value]...
 /// [ksyscall/|kretsyscall/]syscall[@choice][,key=value]...
 /// ```
@@ -26,6 +27,7 @@ use crate::text::{line_of, split};
 /// | `ksyscall/`, `kretsyscall/` | [`Target::syscall`], the native entry point |
 /// | `module:` | letters, digits and `_`; `vmlinux` is the kernel itself |
 /// | `function` | letters, digits, `_`, `.` and `$`, not beginning with a digit |
+/// | `pattern` | [`Target::parse`]: `*`, `?`, `[a-z]`, `[!a-z]`; each function that it matches |
 /// | `@unique` | [`Target::unique`]: refused if several functions have the name |
 /// | `@first`, `@N` | [`Target::nth`]: the one with this number, from 1 |
 /// | `@all` | [`Target::all`]: each function of the name |
@@ -51,7 +53,8 @@ use crate::text::{line_of, split};
 /// | `kprobe/mod:foo` | probes `mod` | probes `foo` of module `mod` |
 /// | `kprobe/foo$x` | probes `foo` | probes `foo$x`: mangled names contain a `$` |
 /// | `kprobe/foo,cookie=7` | probes `foo` | sets the option |
-/// | `kprobe/foo-5`, `foo*`, `foo/x` | probes `foo` | refused |
+/// | `kprobe/foo*` | probes `foo` | each function that it matches |
+/// | `kprobe/foo-5`, `foo/x` | probes `foo` | refused |
 /// | `kprobe/foo%return` | probes `foo` | refused |
 ///
 /// Numbers:
@@ -160,7 +163,7 @@ impl<'a> Probe<'a> {
                 let (key, value) = Key::split(option).map_err(|error| error.from(at))?;
                 given.once(key, at)?;
                 if key == Key::Base {
-                    if is_syscall || target.as_address().is_some() {
+                    if target.base() == target {
                         return Err(ParseError::new(at, Invalid::BaseWithoutFunction));
                     }
                     target = target.base();
@@ -467,7 +470,13 @@ mod tests {
             (" foo", 0, I::FunctionByte),
             ("foo ", 3, I::FunctionByte),
             ("foo-5", 3, I::FunctionByte),
-            ("foo*", 3, I::FunctionByte),
+            ("foo*@2", 4, I::FunctionByte),
+            ("foo*#", 4, I::FunctionByte),
+            ("m-n:foo*", 1, I::ModuleByte),
+            (":foo*", 0, I::EmptyModule),
+            ("m:n:foo*", 3, I::FunctionByte),
+            ("foo*,base", 5, I::BaseWithoutFunction),
+            ("ksyscall/open*", 13, I::FunctionByte),
             ("foo%return", 3, I::FunctionByte),
             ("foo#", 3, I::FunctionByte),
             ("foo\n-:a/b", 3, I::ModuleByte),
@@ -541,12 +550,35 @@ mod tests {
             let text = [b'f', byte, b'g'];
             let symbol = byte.is_ascii_alphanumeric() || b"_.$".contains(&byte);
             let grammar = b":+/,".contains(&byte);
+            let pattern = b"*?[".contains(&byte);
             let parsed = Target::from_bytes(&text);
-            assert_eq!(parsed.is_ok(), symbol || byte == b':', "{byte:#x}");
+            let taken = symbol || pattern || byte == b':';
+            assert_eq!(parsed.is_ok(), taken, "{byte:#x}");
             if !grammar {
-                assert_eq!(Probe::from_bytes(&text).is_ok(), symbol, "{byte:#x}");
+                let parsed = Probe::from_bytes(&text);
+                assert_eq!(parsed.is_ok(), symbol || pattern, "{byte:#x}");
             }
         }
+    }
+
+    #[test]
+    fn a_pattern_is_a_target_that_means_all_that_it_matches() {
+        for text in [
+            "kprobe/tcp_*",
+            "kretprobe/nf_tables:nft_*,cookie=0x7",
+            "kprobe/vmlinux:*",
+            "kprobe/[_a-z]*[!0-9]",
+            "kprobe/*.isra.?+0x4",
+        ] {
+            let probe = Probe::parse(text).unwrap();
+            let target = probe.target;
+            assert!(!target.is_resolved(), "{text}");
+            assert_eq!(target.all(), target, "{text}");
+            assert_eq!((target.nth(2), target.base()), (target, target), "{text}");
+            assert_eq!(probe.to_string(), text);
+        }
+        assert!(Target::symbol("tcp_*").is_err());
+        assert!(Target::in_module("m", "tcp_*").is_err());
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub const MAX_SYMBOL_LEN: usize = 511;
 /// | [`all`](Self::all) | `function@all` | each of them |
 /// | [`in_module`](Self::in_module) | `vmlinux:function` | the kernel's own, and of no module |
 /// | [`base`](Self::base) | option `base` | also the copy that the compiler made of it |
+/// | [`parse`](Self::parse) | `tcp_*` | each that matches the pattern |
 /// | [`syscall`](Self::syscall) | `ksyscall/openat` | the entry point of a system call |
 ///
 /// Such a target must be [resolved](Self::is_resolved) before it is planned: one reading of
@@ -105,7 +106,7 @@ impl<'a> Target<'a> {
     ///
     /// Returns the errors of [`symbol`](Self::symbol). The byte is that of `module:function`.
     pub fn in_module(module: &'a str, function: &'a str) -> Result<Self, ParseError> {
-        Self::join(Some(module.as_bytes()), function.as_bytes())
+        Self::join(Some(module.as_bytes()), function.as_bytes(), check_function)
     }
 
     /// Names an address in the kernel, as `/proc/kallsyms` shows it.
@@ -128,7 +129,7 @@ impl<'a> Target<'a> {
     /// Reads the name of a system call, and `@` with a choice if there is one.
     pub(super) fn syscall_from_bytes(text: &'a [u8]) -> Result<Self, ParseError> {
         Self::with_pick(text, |name| {
-            let target = Self::join(None, name)?;
+            let target = Self::join(None, name, check_function)?;
             Ok(target.searched(|_, pick| (Names::Syscall, pick)))
         })
     }
@@ -138,9 +139,16 @@ impl<'a> Target<'a> {
     /// After the function there may be one of `@unique`, `@first`, `@all`, and `@` with a number
     /// from 1.
     ///
+    /// Instead of a function there may be a pattern, as a shell has it: `*` stands for any letters,
+    /// `?` for one, `[a-cx]` for one of these, and `[!a-cx]` for one that is none of these. It
+    /// means every function whose whole name it matches. [`symbols::Functions`] lists them, and
+    /// says which of them can be probed.
+    ///
     /// # Errors
     ///
     /// Returns the errors of [`symbol`](Self::symbol), or the byte that is not a digit.
+    ///
+    /// [`symbols::Functions`]: crate::symbols::Functions
     pub fn parse(text: &'a str) -> Result<Self, ParseError> {
         Self::from_bytes(text.as_bytes())
     }
@@ -152,6 +160,7 @@ impl<'a> Target<'a> {
             [b'0', b'x' | b'X', ..] if split(text, b':').is_none() => {
                 number(text).map(Self::address)
             }
+            _ if is_glob(text) => Self::from_glob(text),
             _ => Self::with_pick(text, Self::from_name),
         }
     }
@@ -172,6 +181,12 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Reads `[module:]pattern`.
+    fn from_glob(text: &'a [u8]) -> Result<Self, ParseError> {
+        let target = Self::split(text, check_glob)?;
+        Ok(target.searched(|_, _| (Names::Glob, Pick::All)))
+    }
+
     #[inline(never)]
     fn from_name(name: &'a [u8]) -> Result<Self, ParseError> {
         if is_function(name) {
@@ -181,13 +196,21 @@ impl<'a> Target<'a> {
                 lookup: Lookup::Kernel,
             }));
         }
-        match split(name, b':') {
-            None => Self::join(None, name),
-            Some((module, function)) => Self::join(Some(module), function),
+        Self::split(name, check_function)
+    }
+
+    fn split(text: &'a [u8], check: Check) -> Result<Self, ParseError> {
+        match split(text, b':') {
+            None => Self::join(None, text, check),
+            Some((module, function)) => Self::join(Some(module), function, check),
         }
     }
 
-    fn join(module: Option<&'a [u8]>, function: &'a [u8]) -> Result<Self, ParseError> {
+    fn join(
+        module: Option<&'a [u8]>,
+        function: &'a [u8],
+        check: Check,
+    ) -> Result<Self, ParseError> {
         let start = match module {
             None => 0,
             Some(module) => {
@@ -195,7 +218,7 @@ impl<'a> Target<'a> {
                 module.len() + 1
             }
         };
-        check_function(function).map_err(|error| error.from(start))?;
+        check(function).map_err(|error| error.from(start))?;
         if start + function.len() > MAX_SYMBOL_LEN {
             return Err(ParseError::new(MAX_SYMBOL_LEN, Invalid::NameTooLong));
         }
@@ -221,7 +244,7 @@ impl<'a> Target<'a> {
 
     /// Chooses the first function of this name, as `/proc/kallsyms` lists them.
     ///
-    /// An address stays as it is.
+    /// An address and a pattern stay as they are.
     #[must_use]
     pub fn first(self) -> Self {
         self.picked(Pick::Nth(1))
@@ -229,7 +252,7 @@ impl<'a> Target<'a> {
 
     /// Chooses one of the functions of this name, counted from 1 as `/proc/kallsyms` lists them.
     ///
-    /// An address stays as it is.
+    /// An address and a pattern stay as they are.
     #[must_use]
     pub fn nth(self, nth: u32) -> Self {
         self.picked(Pick::Nth(nth))
@@ -237,7 +260,7 @@ impl<'a> Target<'a> {
 
     /// Chooses all the functions of this name.
     ///
-    /// An address stays as it is.
+    /// An address and a pattern stay as they are.
     #[must_use]
     pub fn all(self) -> Self {
         self.picked(Pick::All)
@@ -253,11 +276,11 @@ impl<'a> Target<'a> {
     /// Together with [`first`](Self::first), [`nth`](Self::nth) or [`all`](Self::all), the choice
     /// is among the functions of the very name and all the copies.
     ///
-    /// An address and a system call stay as they are.
+    /// An address, a system call and a pattern stay as they are.
     #[must_use]
     pub fn base(self) -> Self {
         self.searched(|names, pick| match names {
-            Names::Syscall => (names, pick),
+            Names::Syscall | Names::Glob => (names, pick),
             _ => (Names::Base, pick),
         })
     }
@@ -270,8 +293,17 @@ impl<'a> Target<'a> {
         self.search().is_none()
     }
 
+    /// Returns whether the target is a pattern of names.
+    #[must_use]
+    pub const fn is_pattern(&self) -> bool {
+        matches!(self.search(), Some((Names::Glob, _)))
+    }
+
     fn picked(self, pick: Pick) -> Self {
-        self.searched(|names, _| (names, pick))
+        self.searched(|names, old| match names {
+            Names::Glob => (names, old),
+            _ => (names, pick),
+        })
     }
 
     /// Makes a target that is looked for in `/proc/kallsyms`.
@@ -412,7 +444,7 @@ impl fmt::Display for Target<'_> {
         match self.search() {
             Some((_, Pick::Unique)) if self.module_bytes() == Some(VMLINUX) => Ok(()),
             // The rest of the text says that it is one of these.
-            Some((Names::Base | Names::Syscall, Pick::Unique)) | None => Ok(()),
+            Some((Names::Base | Names::Syscall, Pick::Unique) | (Names::Glob, _)) | None => Ok(()),
             Some((_, pick)) => {
                 f.write_str("@")?;
                 pick.fmt(f)
@@ -504,6 +536,11 @@ impl fmt::Debug for TargetBuf {
     }
 }
 
+/// Returns whether a text is a pattern of names, and no name.
+fn is_glob(text: &[u8]) -> bool {
+    text.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['))
+}
+
 /// Returns whether a name keeps all the rules below. `check_function` then finds the one it breaks.
 fn is_function(name: &[u8]) -> bool {
     let starts_well = name.first().is_some_and(|byte| !byte.is_ascii_digit());
@@ -545,6 +582,18 @@ fn check_module(name: &[u8]) -> Result<(), ParseError> {
     }
 }
 
+/// Checks the name of a function, or a pattern.
+type Check = fn(&[u8]) -> Result<(), ParseError>;
+
+/// Checks a pattern: bytes of names, and those that make it a pattern.
+fn check_glob(glob: &[u8]) -> Result<(), ParseError> {
+    let is_wrong = |byte: &u8| !is_symbol_byte(*byte) && !b"*?[]!^-".contains(byte);
+    match glob.iter().position(is_wrong) {
+        Some(at) => Err(ParseError::new(at, Invalid::FunctionByte)),
+        None => Ok(()),
+    }
+}
+
 /// Checks a function's name, byte by byte.
 ///
 /// Any other byte has a meaning of its own on a line of `kprobe_events`. White space separates
@@ -578,6 +627,8 @@ mod tests {
             "vmlinux:cleanup",
             "vmlinux:cleanup@1",
             "cleanup@unique",
+            "tcp_*",
+            "nf_tables:nft_[!a-c]?",
         ] {
             let target = Target::parse(text).unwrap();
             let owned = TargetBuf::from(target);

@@ -13,7 +13,7 @@ use crate::diagnose::out_of;
 use crate::error::{Cause, Error, Step};
 use crate::mount::{MASKED, open_read};
 use crate::request::{KprobeOpts, Target, VMLINUX};
-use crate::text::{LINE_LEN, for_each_line, hexadecimal, utf8, words};
+use crate::text::{LINE_LEN, contains, for_each_line, hexadecimal, utf8, words};
 
 pub(crate) const KALLSYMS: &CStr = c"/proc/kallsyms";
 
@@ -180,6 +180,11 @@ fn find_addresses(target: &Target<'_>, each: &mut dyn FnMut(u64)) -> Result<(), 
         (false, false, None) => Err(failed(Errno::NOENT, Cause::NoSuchFunction)),
         (false, false, Some(_)) => Err(failed(Errno::NOENT, Cause::ModuleNotLoaded)),
     }
+}
+
+/// Returns whether a symbol of code is no function: padding before one, or a part of one.
+pub(super) fn is_no_function(name: &[u8]) -> bool {
+    name.starts_with(b"__pfx_") || name.starts_with(b"__cfi_") || contains(name, b".cold")
 }
 
 /// Holds `/proc/kallsyms`, open for one reading.

@@ -43,19 +43,37 @@ pub(crate) fn for_each_traceable(
     each: &mut Each<'_>,
 ) -> Result<()> {
     for_each_entry(tracefs?, FILTER, TRACEFS_MAGIC, &mut |line| {
-        // A line is `function`, or `function [module]`.
-        let mut words = words(line);
-        let function = words.next();
-        let module = words
-            .next()
-            .and_then(|word| word.strip_prefix(b"[")?.strip_suffix(b"]"));
-        function.map(|function| each(function, module)).is_some()
+        let entry = filter_line(line);
+        entry.map(|(function, module)| each(function, module)).is_some()
     })
+}
+
+/// Splits `function`, or `function [module]`.
+pub fn filter_line(line: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let mut words = words(line);
+    let function = words.next()?;
+    let module = match words.next() {
+        None => None,
+        Some(word) => Some(word.strip_prefix(b"[")?.strip_suffix(b"]")?),
+    };
+    words.next().is_none().then_some((function, module))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_the_filter_is_a_function_and_its_module() {
+        let function = filter_line(b"vfs_read");
+        assert_eq!(function, Some((&b"vfs_read"[..], None)));
+        let in_module = filter_line(b"nft_do_chain [nf_tables]");
+        let expected = (&b"nft_do_chain"[..], Some(&b"nf_tables"[..]));
+        assert_eq!(in_module, Some(expected));
+        for line in ["", " ", "f m", "f [m", "f m]", "f [m] x"] {
+            assert_eq!(filter_line(line.as_bytes()), None, "{line}");
+        }
+    }
 
     #[test]
     fn a_line_of_the_blacklist_is_a_range_and_a_name() {

@@ -1,17 +1,23 @@
 //! The kernel's symbols: the addresses that a name has, similar names, and the functions that can
 //! be probed.
 
+mod functions;
+mod glob;
 mod kallsyms;
 mod lists;
 mod names;
 mod place;
+mod records;
 mod resolve;
 mod similar;
 mod syscalls;
 
+pub use functions::{Function, Functions, Refusal};
+#[cfg(fuzzing)]
+pub use glob::glob_matches;
 pub use kallsyms::{Symbol, for_each_address};
 #[cfg(fuzzing)]
-pub use lists::blacklist_line;
+pub use lists::{blacklist_line, filter_line};
 pub use resolve::{Resolution, for_each_function, resolve};
 
 pub(crate) use kallsyms::KALLSYMS;

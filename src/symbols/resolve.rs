@@ -11,7 +11,7 @@ use super::syscalls::{Entries, EntryName};
 use crate::diagnose::out_of;
 use crate::error::{Cause, Error, Step};
 use crate::mount::for_each_entry;
-use crate::request::{KprobeOpts, Names, Pick, Target, TargetBuf, VMLINUX};
+use crate::request::{Invalid, KprobeOpts, Names, Pick, Target, TargetBuf, VMLINUX};
 use crate::text::{line_of, split};
 
 /// Holds a target, and the function that [`resolve`] finds for it.
@@ -91,10 +91,15 @@ impl<'t> Resolution<'t> {
     ///   [`Error::addresses`] has the first addresses.
     /// * `EPERM` if only the address would single out the function, and the kernel hides addresses
     ///   from this process (`kernel.kptr_restrict`).
+    /// * `EINVAL` if the target is a pattern. [`Functions`](super::Functions) lists its functions.
     pub fn target(&self) -> Result<Target<'_>, Error> {
         let Some((_, pick)) = self.request.search() else {
             return Ok(self.request);
         };
+        if self.request.is_pattern() {
+            let error = Error::invalid(Invalid::Pattern).at(Step::ResolveSymbol);
+            return Err(error.about(&self.request, &KprobeOpts::new()));
+        }
         let (errno, cause) = match (&self.chosen, pick) {
             (Some((_, 0)), Pick::All) if self.functions > 1 => (Errno::PERM, Cause::NoPermission),
             (_, Pick::Unique | Pick::All) if self.functions > 1 => {
@@ -238,6 +243,7 @@ fn rank(names: Names, wanted: &[u8], name: &[u8]) -> Option<u8> {
         },
         // What the name says is seen with all the others.
         Names::Syscall => Some(0),
+        Names::Glob => None,
     }
 }
 
@@ -312,6 +318,11 @@ impl<'s, 't> Search<'s, 't> {
             targets,
             image: Image::default(),
         }
+    }
+
+    /// Returns the part of the kernel's image that the last line is of.
+    pub(super) const fn image(&self) -> &Image {
+        &self.image
     }
 
     /// Takes a line into account. Calls `each` as [`resolve`] does.
@@ -402,12 +413,13 @@ impl Index {
             let first = match names {
                 Names::Exact | Names::Base => {
                     index.add_beginning(name);
-                    index.keyed.get_mut(key(name))
+                    index.keyed.get_mut(hash(name) % KEYS)
                 }
                 Names::Syscall => {
                     index.beginnings = None;
                     Some(&mut index.syscalls)
                 }
+                Names::Glob => None,
             };
             if let Some(first) = first {
                 target.next = core::mem::replace(first, at);
@@ -444,20 +456,23 @@ impl Index {
     }
 
     fn first_of(&self, name: &[u8]) -> u32 {
-        self.keyed.get(key(name)).copied().unwrap_or_default()
+        self.keyed
+            .get(hash(name) % KEYS)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
-/// Returns a key of a name that its copies share: of the bytes before the first `.`.
-fn key(name: &[u8]) -> usize {
-    let mut key = 0_usize;
+/// Returns a number made of a name, which its copies share: of the bytes before the first `.`.
+pub(super) fn hash(name: &[u8]) -> usize {
+    let mut hash = 0_usize;
     for byte in name {
         if *byte == b'.' {
             break;
         }
-        key = key.wrapping_mul(31) ^ usize::from(*byte);
+        hash = hash.wrapping_mul(31) ^ usize::from(*byte);
     }
-    key % KEYS
+    hash
 }
 
 /// Returns the place of a bit for the first four bytes of a name.
@@ -504,6 +519,11 @@ impl Image {
 
     pub(super) const fn is_code(&self) -> bool {
         !self.is_init && !self.is_past_code
+    }
+
+    /// Returns whether the symbols are those of the code of the boot.
+    pub(super) const fn is_init(&self) -> bool {
+        self.is_init
     }
 }
 
