@@ -202,7 +202,7 @@ pub mod fuzz {
     pub use crate::explain::{is_confidential, number};
     pub use crate::kernel::parse_pmu_type;
     pub use crate::mount::mount_point;
-    pub use crate::symbols::blacklist_line;
+    pub use crate::symbols::{blacklist_line, filter_line, glob_matches};
     pub use crate::text::for_each_line;
     pub use crate::tracefs::{ErrorLogLine, error_log_errno, error_log_line, profile_missed};
 }
