@@ -37,7 +37,7 @@ pub(crate) fn run(
     })?;
     kernel.ask_perf_link(&program);
     // One program serves all probes.
-    let found = Found::of(args, out)?;
+    let found = Found::of(args, kernel, out)?;
     session::plan(args, kernel, out, &found, 0)?;
     let mut given = |_: &CStr, _: &Probe<'_>| Ok(Source::Given(&program));
     let mut session = Session::attach(args, kernel, out, &found, &mut given)?;

@@ -39,7 +39,7 @@ pub(crate) fn run(
 ) -> Result<u8, ()> {
     let mut hold = Hold::new(start, args, out)?;
     let pid = process(args, out, &hold)?;
-    let found = Found::of(args, out)?;
+    let found = Found::of(args, kernel, out)?;
     session::plan(args, kernel, out, &found, OF_COUNTER)?;
     let array: MakeArray = match args.value(Opt::Pin) {
         Some(_) => labelled_counter,

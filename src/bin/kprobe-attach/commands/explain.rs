@@ -3,9 +3,9 @@
 use core::ffi::CStr;
 use core::fmt::{self, Display, Write};
 
-use kprobe_attach::error::ErrnoName;
+use kprobe_attach::error::{Cause, ErrnoName, Step};
 use kprobe_attach::explain::{Case, Explanation};
-use kprobe_attach::{AttachMode, Error, Kernel};
+use kprobe_attach::{AttachMode, Errno, Error, Kernel};
 
 use crate::cli::{Args, FAILURE};
 use crate::out::{Json, Lossy, OrNull, Output, Shown, message};
@@ -23,7 +23,8 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
     })?;
     for text in args.probes() {
         // All probes have been read before.
-        if let Ok(probe) = args.read(text) {
+        let Ok(probe) = args.read(text) else { continue };
+        if !probe.target.is_pattern() {
             cases.push(Case::new(probe.target, &probe.opts));
         }
     }
@@ -40,6 +41,18 @@ fn print_all(
     let mut status = 0;
     let mut explanations = kernel.explain_all(cases);
     for text in args.probes() {
+        let Ok(probe) = args.read(text) else { continue };
+        if probe.target.is_pattern() {
+            let kind = (Step::Request, Errno::INVAL, Cause::InvalidRequest);
+            let pattern = Lossy(text);
+            let why = format_args!(
+                "{pattern}: only one function can be explained: \
+                 'kprobe-attach functions --all' shows each of a pattern"
+            );
+            args.report.other(out, Some(text), kind, why);
+            status = FAILURE;
+            continue;
+        }
         // The trial attaches a probe for a moment. A signal must not end the program meanwhile.
         let mask = hold_signals();
         let explanation = explanations.next();

@@ -17,7 +17,7 @@ use crate::session::{Found, Known, for_all, print_choice, probe_fields};
 /// One or more probes have no plan, and each has been reported. Or the output cannot be written.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     let mut printed = Ok(());
-    let found = Found::of(args, out)?;
+    let found = Found::of(args, kernel, out)?;
     let planned = for_all(args, out, &found, &mut |out, known| {
         let plan = kernel.plan(known.probe.target, &known.probe.opts)?;
         printed = printed.and_then(|()| print(out, args.report.json, known, &plan));

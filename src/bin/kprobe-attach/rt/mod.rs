@@ -19,6 +19,7 @@ mod ends;
 mod entry;
 mod fds;
 mod functions;
+mod memory;
 mod process;
 mod signals;
 mod slots;
@@ -27,6 +28,7 @@ mod start;
 pub(crate) use clock::{NEVER, now};
 pub(crate) use ends::Ends;
 pub(crate) use fds::standard_fd;
+pub(crate) use memory::Memory;
 pub(crate) use process::{exit, fork_command, is_process};
 pub(crate) use signals::{
     TICK, forget_broken_pipe, hold_signals, is_end_asked, is_ignored, restore_signals,

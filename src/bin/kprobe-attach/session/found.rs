@@ -4,16 +4,18 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-use kprobe_attach::error::{Cause, Step};
-use kprobe_attach::request::Probe;
-use kprobe_attach::symbols::{Resolution, resolve};
-use kprobe_attach::{Errno, Error, Target, TargetBuf};
+use kprobe_attach::error::{Cause, ErrnoName, Step};
+use kprobe_attach::request::{MAX_SYMBOL_LEN, Probe};
+use kprobe_attach::symbols::{self, Functions, Resolution, Symbol, resolve};
+use kprobe_attach::{Errno, Error, Kernel, Target, TargetBuf};
 
+use super::functions::{function_memory, read_functions};
 use crate::cli::{Args, Opt, Probes};
 use crate::out::{Decimal, Lossy, Output, Shown, notice};
 use crate::rt::Slots;
 
-/// The largest number of functions that the probes of a command line may mean by `@all`.
+/// The largest number of functions that the probes of a command line may mean by `@all` and by
+/// patterns.
 const MOST: usize = 4096;
 
 /// A probe whose function is known.
@@ -70,14 +72,14 @@ impl<'a> Found<'a> {
     ///
     /// The list of functions cannot be read, or too many functions are meant, and it has been
     /// reported.
-    pub(crate) fn of(args: &Args<'a>, out: &mut Output) -> Result<Self, ()> {
+    pub(crate) fn of(args: &Args<'a>, kernel: &Kernel, out: &mut Output) -> Result<Self, ()> {
         let mut found = Self::map(args).map_err(|errno| short(args, out, errno))?;
         if found.targets.as_slice().is_empty() {
             return Ok(found);
         }
-        let functions = &mut found.functions;
         let mut meant = 0;
-        let read = resolve(found.targets.as_mut_slice(), |of, symbol| {
+        let functions = &mut found.functions;
+        let mut each = |of, symbol: &Symbol<'_>| {
             meant += 1;
             if let Some(target) = symbol.found() {
                 functions.push(Function {
@@ -86,26 +88,31 @@ impl<'a> Found<'a> {
                     text: 0,
                 });
             }
-        });
-        if let Err(error) = read {
+        };
+        let targets = found.targets.as_mut_slice();
+        let mut memory;
+        let read = if targets.iter().any(|target| target.request().is_pattern()) {
+            memory = function_memory().map_err(|errno| short(args, out, errno))?;
+            read_functions(args, kernel, targets, &mut memory, &mut each).map(Some)
+        } else {
+            resolve(targets, each).map(|()| None)
+        };
+        let all = read.map_err(|error| {
             for (text, _) in searched(args) {
                 args.report.error(out, Some(text), &error);
             }
-            return Err(());
+        })?;
+        if let Some(all) = all {
+            meant += found.take_matching(args, out, &all)?;
         }
         if meant > MOST {
             let (meant, most) = (Decimal(meant as u64), Decimal(MOST as u64));
             let kind = (Step::ResolveSymbol, Errno::TOOBIG, Cause::InvalidRequest);
-            args.report.other(
-                out,
-                None,
-                kind,
-                format_args!("{meant} functions are meant, and {most} are the most"),
-            );
+            let text = format_args!("{meant} functions are meant; at most {most} are taken");
+            args.report.other(out, None, kind, text);
             return Err(());
         }
-        let numbered = found.number(args);
-        numbered.map_err(|errno| short(args, out, errno))?;
+        found.number(args);
         let mut count = 0;
         for (_, known) in found.iter(args) {
             count += 1;
@@ -125,21 +132,80 @@ impl<'a> Found<'a> {
             }
             targets.push(Resolution::new(target));
         }
+        let longest = args.probes().map(CStr::count_bytes).max();
+        // In place of a pattern comes a name with its module and a number, and a NUL follows.
+        let text = longest.unwrap_or_default() + MAX_SYMBOL_LEN + 16;
         Ok(Self {
             targets,
             functions: Slots::map(functions)?,
-            texts: Slots::map(0)?,
+            texts: Slots::map(functions * text)?,
             count: args.probe_count,
         })
     }
 
+    /// Takes the functions that match a pattern and can be probed. Returns their number.
+    ///
+    /// # Errors
+    ///
+    /// A pattern matches none that is known to be probeable, and it has been reported.
+    // In a frame of its own: a plain name takes no memory for it.
+    #[inline(never)]
+    fn take_matching(
+        &mut self,
+        args: &Args<'a>,
+        out: &mut Output,
+        all: &Functions<'_>,
+    ) -> Result<usize, ()> {
+        let mut taken = Ok(0);
+        for (of, (text, target)) in searched(args).enumerate() {
+            if !target.is_pattern() {
+                continue;
+            }
+            let (mut matching, mut count) = (0, 0);
+            for function in all.iter().filter(|function| function.is(&target)) {
+                matching += 1;
+                let is_taken = all.filter().is_ok() && function.refusal().is_none();
+                let target = function.target().filter(|_| is_taken);
+                let Some(target) = target else { continue };
+                count += 1;
+                self.functions.push(Function {
+                    of,
+                    target: target.into(),
+                    text: self.texts.as_slice().len(),
+                });
+                put_function(&mut self.texts, text.to_bytes(), &function);
+            }
+            taken = taken.map(|taken| taken + count);
+            if count == 0 {
+                let (errno, cause) = match (matching, all.filter()) {
+                    (0, _) => (Errno::NOENT, Cause::NoSuchFunction),
+                    (_, Err(errno)) => (errno, Cause::Unknown),
+                    _ => (Errno::INVAL, Cause::NotProbeable),
+                };
+                let (pattern, matching) = (Lossy(text), Decimal(matching));
+                args.report.other(
+                    out,
+                    Some(text),
+                    (Step::ResolveSymbol, errno, cause),
+                    format_args!(
+                        "{pattern}: {}: {matching} functions match, and none can be probed as far \
+                         as is known",
+                        ErrnoName(errno)
+                    ),
+                );
+                taken = Err(());
+            }
+        }
+        taken
+    }
+
     /// Gives every function of a probe that means several a text of its own: `function@2`.
-    fn number(&mut self, args: &Args<'_>) -> Result<(), Errno> {
-        let longest = args.probes().map(CStr::count_bytes).max();
-        // A number is at most one byte longer than `all`, and a NUL follows.
-        let room = longest.unwrap_or_default() + 2;
-        self.texts = Slots::map(self.functions.as_slice().len() * room)?;
-        for (at, (text, _)) in searched(args).enumerate() {
+    fn number(&mut self, args: &Args<'_>) {
+        for (at, (text, target)) in searched(args).enumerate() {
+            // The functions of a pattern have their texts.
+            if target.is_pattern() {
+                continue;
+            }
             let functions = self.functions.as_mut_slice().iter_mut();
             let of_probe = functions.filter(|function| function.of == at);
             for (number, function) in (1..).zip(of_probe) {
@@ -147,7 +213,6 @@ impl<'a> Found<'a> {
                 put_number(&mut self.texts, text.to_bytes_with_nul(), number);
             }
         }
-        Ok(())
     }
 
     /// Returns the probes, each of one function. A probe whose function was not found, or may not
@@ -222,6 +287,16 @@ impl<'f, 'a: 'f> Iter<'f, 'a> {
         let text = self.found.texts.as_slice().get(function.text..)?;
         let text = CStr::from_bytes_until_nul(text).ok()?;
         let function = function.target.as_target();
+        if probe.target.is_pattern() {
+            return Some(Known {
+                text,
+                probe: Probe {
+                    target: function,
+                    opts: probe.opts,
+                },
+                choice: None,
+            });
+        }
         let address = function.known_address();
         Some(known(text, &probe, function, (target, function, address)))
     }
@@ -244,6 +319,11 @@ impl<'f, 'a: 'f> Iter<'f, 'a> {
             return Ok(None);
         };
         match target.target() {
+            _ if request.is_pattern() => {
+                let several = Several { probe, target, at };
+                self.several = Some((several, self.found.functions.as_slice()));
+                Ok(None)
+            }
             Ok(planned) => {
                 let function = target.function().unwrap_or(planned);
                 let chosen = (target, function, target.address());
@@ -279,6 +359,25 @@ fn known<'f>(
             is_copy: found.is_copy(&function),
             is_entry: found.request().is_syscall(),
         }),
+    }
+}
+
+/// Writes a text with a function in place of its pattern, and a NUL.
+fn put_function(texts: &mut Slots<u8>, text: &[u8], function: &symbols::Function<'_>) {
+    let before = text.iter().position(|byte| *byte == b'/');
+    let (kind, rest) = text.split_at(before.map_or(0, |at| at + 1));
+    let options = rest.iter().position(|byte| matches!(byte, b'+' | b','));
+    let options = options.and_then(|at| rest.get(at..)).unwrap_or_default();
+    put(texts, kind);
+    // If there is no room for it, too many functions are meant, which is an error.
+    let _ = write!(Text(texts), "{function}");
+    put(texts, options);
+    texts.push(0);
+}
+
+fn put(texts: &mut Slots<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        texts.push(*byte);
     }
 }
 

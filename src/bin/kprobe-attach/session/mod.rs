@@ -4,6 +4,7 @@
 mod attached;
 mod descriptors;
 mod found;
+mod functions;
 mod hold;
 mod pin;
 mod pin_names;
@@ -12,6 +13,7 @@ mod probes;
 
 pub(crate) use attached::{Attached, Counts, Session, Source};
 pub(crate) use found::{Found, Known};
+pub(crate) use functions::{function_memory, read_functions};
 pub(crate) use hold::Hold;
 pub(crate) use pin::{for_each_counter, labelled_counter, pin_all, report_dir};
 pub(crate) use pin_names::label;

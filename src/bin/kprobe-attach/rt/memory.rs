@@ -1,0 +1,45 @@
+//! Memory for lists whose length nobody knows before.
+
+use core::ptr::{self, NonNull};
+use core::slice;
+
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// Holds bytes, which are 0 at first. A page takes memory when it is first written.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Memory {
+    /// Maps so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if this process may not have so many addresses.
+    pub(crate) fn map(len: usize) -> Result<Self, Errno> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: no address is asked for, so no memory is replaced.
+        let start = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, protection, flags) };
+        let start = NonNull::new(start?.cast()).ok_or(Errno::NOMEM)?;
+        Ok(Self { start, len })
+    }
+
+    /// Returns the bytes.
+    pub(crate) const fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: the memory was mapped with this length, and nobody else has it while this is
+        // borrowed.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the memory was mapped with this length, and nobody borrows it any more.
+        let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
