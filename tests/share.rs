@@ -236,10 +236,10 @@ fn zsh() -> String {
         }
         let words = match entry.words {
             Words::Nothing => "",
-            Words::Probes => "            '*:PROBE: '\n",
             Words::ProbesAndCommand => {
                 "            '*:PROBE: '\n            '*--[command]:COMMAND:_normal'\n"
             }
+            _ => "            '*:PROBE: '\n",
         };
         write!(
             script,

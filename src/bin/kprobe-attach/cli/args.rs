@@ -172,7 +172,7 @@ impl<'a> Args<'a> {
         }
         // Without a probe, it reads the pins.
         let reads_pins = pins && entry.command == Command::Count;
-        if self.probe_count == 0 && entry.words != Words::Nothing && !reads_pins {
+        if self.probe_count == 0 && entry.words.needs_probe() && !reads_pins {
             return Err(Usage::NoProbe);
         }
         if entry.command == Command::Attach && !self.has(Opt::Program) {

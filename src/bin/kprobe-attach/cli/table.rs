@@ -297,6 +297,11 @@ impl Words {
             Self::ProbesAndCommand => " PROBE... [-- COMMAND...]",
         }
     }
+
+    /// Returns whether at least one probe must be given.
+    pub(crate) const fn needs_probe(self) -> bool {
+        matches!(self, Self::Probes | Self::ProbesAndCommand)
+    }
 }
 
 impl CommandEntry {
