@@ -25,6 +25,7 @@ mod errors;
 mod explaining;
 mod features;
 mod filter;
+mod functions;
 mod hostile;
 mod link;
 mod locks;

@@ -57,9 +57,10 @@ fn run(start: &Start, out: &mut Output) -> u8 {
         Command::Count if args.probe_count == 0 => commands::pinned::run,
         Command::Count => commands::count::run,
         Command::Explain if cfg!(feature = "explain") => commands::explain::run,
+        Command::Functions if cfg!(feature = "files") => commands::functions::run,
         Command::Sweep if cfg!(feature = "files") => commands::sweep::run,
         // `Args` has refused it.
-        Command::Explain | Command::Sweep => return USAGE,
+        Command::Explain | Command::Functions | Command::Sweep => return USAGE,
     };
     // A file system that is not mounted is used as a detached mount.
     let kernel = Kernel::with_detached_mounts();

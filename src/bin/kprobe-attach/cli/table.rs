@@ -11,6 +11,7 @@ pub(crate) enum Command {
     Attach,
     Count,
     Explain,
+    Functions,
     Sweep,
 }
 
@@ -19,6 +20,8 @@ pub(crate) enum Command {
 pub(crate) enum Words {
     Nothing,
     Probes,
+    /// Probes, or none.
+    OptionalProbes,
     /// Probes, and after `--` a command to run while they are attached.
     ProbesAndCommand,
 }
@@ -36,7 +39,7 @@ pub(crate) struct CommandEntry {
 }
 
 /// The commands, in the order in which `--help` lists them.
-pub(crate) const COMMANDS: [CommandEntry; 6] = [
+pub(crate) const COMMANDS: [CommandEntry; 7] = [
     CommandEntry {
         command: Command::Features,
         name: "features",
@@ -73,6 +76,13 @@ pub(crate) const COMMANDS: [CommandEntry; 6] = [
         is_built: cfg!(feature = "explain"),
     },
     CommandEntry {
+        command: Command::Functions,
+        name: "functions",
+        words: Words::OptionalProbes,
+        about: "List what can be probed, and why not for what cannot",
+        is_built: cfg!(feature = "files"),
+    },
+    CommandEntry {
         command: Command::Sweep,
         name: "sweep",
         words: Words::Nothing,
@@ -93,6 +103,7 @@ pub(crate) enum Opt {
     Pin,
     For,
     Interval,
+    All,
     Json,
     Quiet,
     DryRun,
@@ -164,11 +175,12 @@ const ALL: Commands = Commands::of(&[
     Command::Attach,
     Command::Count,
     Command::Explain,
+    Command::Functions,
     Command::Sweep,
 ]);
 
 /// The options, in the order in which `--help` lists them.
-pub(crate) const OPTIONS: [OptionEntry; 12] = [
+pub(crate) const OPTIONS: [OptionEntry; 13] = [
     OptionEntry {
         option: Opt::Mode,
         name: "mode",
@@ -242,6 +254,14 @@ pub(crate) const OPTIONS: [OptionEntry; 12] = [
         commands: Commands::of(&[Command::Count]),
     },
     OptionEntry {
+        option: Opt::All,
+        name: "all",
+        value: Value::None,
+        word: "",
+        about: "also list what cannot be probed, and why; with addresses",
+        commands: Commands::of(&[Command::Functions]),
+    },
+    OptionEntry {
         option: Opt::Json,
         name: "json",
         value: Value::None,
@@ -255,7 +275,12 @@ pub(crate) const OPTIONS: [OptionEntry; 12] = [
         value: Value::None,
         word: "",
         about: "print no messages but errors",
-        commands: Commands::of(&[Command::Attach, Command::Count, Command::Sweep]),
+        commands: Commands::of(&[
+            Command::Attach,
+            Command::Count,
+            Command::Functions,
+            Command::Sweep,
+        ]),
     },
     OptionEntry {
         option: Opt::DryRun,
@@ -294,6 +319,7 @@ impl Words {
         match self {
             Self::Nothing => "",
             Self::Probes => " PROBE...",
+            Self::OptionalProbes => " [PROBE...]",
             Self::ProbesAndCommand => " PROBE... [-- COMMAND...]",
         }
     }

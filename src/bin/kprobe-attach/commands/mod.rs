@@ -4,6 +4,7 @@ pub(crate) mod attach;
 pub(crate) mod count;
 pub(crate) mod explain;
 pub(crate) mod features;
+pub(crate) mod functions;
 pub(crate) mod pinned;
 pub(crate) mod plan;
 pub(crate) mod sweep;
