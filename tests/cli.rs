@@ -31,7 +31,15 @@ fn help_fits_a_screen() {
             help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 80),
             "{help}"
         );
-        for command in ["features", "plan", "attach", "count", "explain", "sweep"] {
+        for command in [
+            "features",
+            "plan",
+            "attach",
+            "count",
+            "explain",
+            "functions",
+            "sweep",
+        ] {
             assert!(help.contains(command), "{command}");
         }
         assert!(output.stderr.is_empty(), "{args:?}");
@@ -65,6 +73,8 @@ fn an_option_is_one_of_the_commands() {
     refused(&["attach", "--interval", "1", "vfs_read"], "interval");
     refused(&["count", "--program", "id:1", "vfs_read"], "program");
     refused(&["count", "--dry-run", "vfs_read"], "dry-run");
+    refused(&["count", "--all", "vfs_*"], "all");
+    refused(&["functions", "--mode", "link"], "mode");
     refused(&["explain", "--pin", "/sys/fs/bpf/a", "vfs_read"], "pin");
 }
 

@@ -44,7 +44,9 @@ pub(crate) fn for_each_traceable(
 ) -> Result<()> {
     for_each_entry(tracefs?, FILTER, TRACEFS_MAGIC, &mut |line| {
         let entry = filter_line(line);
-        entry.map(|(function, module)| each(function, module)).is_some()
+        entry
+            .map(|(function, module)| each(function, module))
+            .is_some()
     })
 }
 

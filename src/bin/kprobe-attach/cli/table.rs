@@ -301,7 +301,8 @@ pub(crate) const PROBE: &str = "\
 [prefix/][module:]function[@N][+offset][,key=value]... or 0xADDRESS. The prefix is kprobe, \
 kretprobe, ksyscall or kretsyscall, a key offset, cookie, mode or maxactive. The flags retprobe \
 and base have no value. Of several functions of a name, @N is the one with this number, @all is \
-each of them, and the module vmlinux is the kernel itself.";
+each of them, and the module vmlinux is the kernel itself. A pattern in quotes, such as 'tcp_*', \
+is each function that it matches and that can be probed.";
 
 /// How long probes stay attached.
 pub(crate) const HELD: &str = "\

@@ -6,6 +6,7 @@ complete -c kprobe-attach -n __fish_use_subcommand -a plan -d 'Show the system c
 complete -c kprobe-attach -n __fish_use_subcommand -a attach -d 'Attach a loaded program'
 complete -c kprobe-attach -n __fish_use_subcommand -a count -d 'Count hits and misses of each probe, system-wide'
 complete -c kprobe-attach -n __fish_use_subcommand -a explain -d 'Show whether a probe would attach, and why not'
+complete -c kprobe-attach -n __fish_use_subcommand -a functions -d 'List what can be probed, and why not for what cannot'
 complete -c kprobe-attach -n __fish_use_subcommand -a sweep -d 'Remove the trace events that killed processes left'
 complete -c kprobe-attach -n __fish_use_subcommand -a help -d 'Print help'
 complete -c kprobe-attach -l help -s h -d 'Print help'
@@ -64,6 +65,12 @@ complete -c kprobe-attach -n '__fish_seen_subcommand_from explain' -l maxactive 
     -d 'returns awaited at once, 1 to 4096, in the legacy modes'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from explain' -l json \
     -d 'print one JSON object a line'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from functions' -l all \
+    -d 'also list what cannot be probed, and why; with addresses'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from functions' -l json \
+    -d 'print one JSON object a line'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from functions' -l quiet \
+    -d 'print no messages but errors'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from sweep' -l json \
     -d 'print one JSON object a line'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from sweep' -l quiet \
