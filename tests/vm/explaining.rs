@@ -244,7 +244,7 @@ fn a_target_is_resolved_and_what_it_is_resolved_to_explained() {
         Some(("init_once".to_owned(), several[1]))
     );
     assert!(
-        !second.evidence().any(|found| found.is_catch()),
+        !second.evidence().any(|found| found.is_warning()),
         "{second:?}"
     );
     let own = explain(&format!("vmlinux:{FUNCTION}"));
@@ -289,7 +289,7 @@ fn what_may_only_attach_is_told_so() {
             assert!(
                 explanation
                     .evidence()
-                    .any(|found| catch(found) && found.is_catch())
+                    .any(|found| catch(found) && found.is_warning())
             );
         }
     });

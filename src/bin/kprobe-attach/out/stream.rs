@@ -231,7 +231,9 @@ impl Output {
 impl Write for Output {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
-            if self.filled == self.buffer.len() {
+            // A line that is written out in parts cannot be broken any more.
+            let line_ends = byte == b'\n' && self.width > 0 && self.filled > BUFFER_LEN / 2;
+            if self.filled == self.buffer.len() || line_ends {
                 self.flush()?;
             }
             if let Some(free) = self.buffer.get_mut(self.filled) {
