@@ -6,6 +6,7 @@
 mod c_struct;
 mod invalid;
 mod mode;
+mod names;
 mod number;
 mod opts;
 mod pick;
@@ -15,9 +16,10 @@ mod target;
 
 pub use invalid::{InText, Invalid, ParseError};
 pub use mode::{AttachMode, Need};
+pub use names::MAX_SYMBOL_LEN;
 pub use opts::{KprobeOpts, MAX_MAXACTIVE};
 pub use spec::Probe;
-pub use target::{MAX_SYMBOL_LEN, Target, TargetBuf};
+pub use target::{Target, TargetBuf};
 
 pub(crate) use pick::{Names, Pick};
 pub(crate) use rules::{check_mode, check_request};

@@ -3,16 +3,13 @@
 use core::fmt;
 
 use super::invalid::{Invalid, ParseError};
+use super::names::{
+    Check, MAX_SYMBOL_LEN, check_function, check_glob, check_module, is_function, is_glob,
+};
 use super::number::number;
 use super::pick::{Lookup, Names, Pick};
 use crate::numbers::Hex;
 use crate::text::{Buf, split, utf8};
-
-/// The length of the longest name that any kernel takes, with its module prefix.
-///
-/// It is `KSYM_NAME_LEN - 1` since Linux 6.1 (commit b8a94bfb3395). Earlier kernels take 127 bytes,
-/// and return `E2BIG` for a longer name.
-pub const MAX_SYMBOL_LEN: usize = 511;
 
 /// Names the place of a probe: a kernel function, alone or in a module, or an address in the
 /// kernel.
@@ -534,82 +531,6 @@ impl fmt::Debug for TargetBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_target().fmt(f)
     }
-}
-
-/// Returns whether a text is a pattern of names, and no name.
-fn is_glob(text: &[u8]) -> bool {
-    text.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['))
-}
-
-/// Returns whether a name keeps all the rules below. `check_function` then finds the one it breaks.
-fn is_function(name: &[u8]) -> bool {
-    let starts_well = name.first().is_some_and(|byte| !byte.is_ascii_digit());
-    starts_well && name.len() <= MAX_SYMBOL_LEN && name.iter().all(|byte| is_symbol_byte(*byte))
-}
-
-/// Returns whether a byte is a letter, a digit, `_`, `.` or `$`.
-fn is_symbol_byte(byte: u8) -> bool {
-    /// Holds a bit for each byte.
-    const SET: [u32; 8] = {
-        let mut set = [0; 8];
-        let mut byte = 0_u8;
-        while byte < 128 {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$') {
-                #[allow(clippy::indexing_slicing, reason = "at compile time")]
-                {
-                    set[byte as usize / 32] |= 1 << (byte % 32);
-                }
-            }
-            byte += 1;
-        }
-        set
-    };
-    let word = SET.get(usize::from(byte / 32)).copied().unwrap_or_default();
-    word >> (byte % 32) & 1 == 1
-}
-
-/// Checks a module's name: letters, digits and `_`. The kernel turns `-` into `_`.
-fn check_module(name: &[u8]) -> Result<(), ParseError> {
-    if name.is_empty() {
-        return Err(ParseError::new(0, Invalid::EmptyModule));
-    }
-    match name
-        .iter()
-        .position(|byte| !matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'_'))
-    {
-        Some(at) => Err(ParseError::new(at, Invalid::ModuleByte)),
-        None => Ok(()),
-    }
-}
-
-/// Checks the name of a function, or a pattern.
-type Check = fn(&[u8]) -> Result<(), ParseError>;
-
-/// Checks a pattern: bytes of names, and those that make it a pattern.
-fn check_glob(glob: &[u8]) -> Result<(), ParseError> {
-    let is_wrong = |byte: &u8| !is_symbol_byte(*byte) && !b"*?[]!^-".contains(byte);
-    match glob.iter().position(is_wrong) {
-        Some(at) => Err(ParseError::new(at, Invalid::FunctionByte)),
-        None => Ok(()),
-    }
-}
-
-/// Checks a function's name, byte by byte.
-///
-/// Any other byte has a meaning of its own on a line of `kprobe_events`. White space separates
-/// words, and a newline separates commands; to the kernel, 0xa0 is white space too. A `#` starts a
-/// comment, `%` a modifier, and `+` or `-` an offset. A `/` or `:` makes the line a uprobe, and a
-/// leading digit makes the name an address.
-fn check_function(name: &[u8]) -> Result<(), ParseError> {
-    let invalid = match name.first() {
-        None => Some((0, Invalid::EmptyFunction)),
-        Some(b'0'..=b'9') => Some((0, Invalid::LeadingDigit)),
-        Some(_) => name
-            .iter()
-            .position(|byte| !is_symbol_byte(*byte))
-            .map(|at| (at, Invalid::FunctionByte)),
-    };
-    invalid.map_or(Ok(()), |(at, invalid)| Err(ParseError::new(at, invalid)))
 }
 
 #[cfg(test)]
