@@ -316,7 +316,8 @@ cmd_fuzz() {
 }
 
 # build_vm_tests ARCH: the test binary for the machines, static, for they hold no libc that the
-# host's would match; and optimised, for they are slow. And the program.
+# host's would match; and optimised, for they are slow, the library as its users have it. And the
+# program.
 build_vm_tests() {
     local arch=$1 linker=cc target link=$vm_tests json path
     target=$(target_of "$arch")
@@ -333,6 +334,7 @@ build_vm_tests() {
         CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=line-tables-only \
         RUSTFLAGS="$(std_flags "$target") $(target_flags "$target") -C target-feature=+crt-static" \
         cargo test --locked --no-run -p kprobe-attach-vm --test vm --target "$target" \
+        --config 'profile.dev.package."kprobe-attach".opt-level=3' \
         --target-dir target/vm-tests --message-format=json-render-diagnostics)
     path=$(sed -n '/"name":"vm"/s/.*"executable":"\([^"]*\)".*/\1/p' <<<"$json")
     [[ -n $path ]] || die "cargo built no test binary vm"
