@@ -13,8 +13,8 @@ usage() {
     cat <<'EOF'
 usage: ci/run.sh COMMAND
   test                 what every change must pass: fmt, lint, unit, build, size, and vm on the
-                       amd64 kernels, but for the tests that take minutes, the tables of explain
-                       (why::place) and the boots that are locked down
+                       amd64 kernels, but for the tests that take minutes (thorough, why::place and
+                       a few more) and the boots that are locked down
   all                  every check below but deny, semver and soak: on each kernel of
                        ci/kernels.txt, every test of it
   fmt lint unit build  cargo fmt --check; clippy and doc without warnings; host tests; release build
@@ -456,7 +456,9 @@ stages() {
 }
 
 cmd_test() {
-    export KPROBE_ATTACH_FILTER="$quick_filter --skip why::place::"
+    # These attach to hundreds of functions, or in each mode by each choice.
+    export KPROBE_ATTACH_FILTER="$quick_filter --skip why::place:: --skip functions::what_can_be \
+        --skip explaining::each_file_is_read --skip duplicates::one_of_two"
     fetched_ahead=$(amd64_kernels) stages fmt lint unit build size vm
 }
 

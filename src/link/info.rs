@@ -140,7 +140,7 @@ const MOST_TO_ENTRY: u64 = if cfg!(any(target_arch = "x86_64", target_arch = "x8
 fn symbol_address(probe: u64, offset: u64) -> Option<u64> {
     match (probe, offset) {
         (0, _) => None,
-        (probe, 0) if MOST_TO_ENTRY > 0 => {
+        (probe, 0) if MOST_TO_ENTRY != 0 => {
             let symbol = symbol_before(probe, MOST_TO_ENTRY).ok()?;
             // No symbol is so near before an address within a function.
             Some(symbol.unwrap_or(probe))
