@@ -101,7 +101,9 @@ impl Kernel {
     }
 
     /// Resolves the target, and attaches.
+    // In a frame of its own: it holds names.
     #[cold]
+    #[inline(never)]
     fn attach_found(
         &self,
         prog: BorrowedFd<'_>,

@@ -114,10 +114,13 @@ impl<'a> Found<'a> {
         }
         found.number(args);
         let mut count = 0;
-        for (_, known) in found.iter(args) {
+        found.try_for_each(args, &mut |_, known| {
             count += 1;
-            warn(args, known);
-        }
+            if let Ok(known) = known {
+                warn(args, known);
+            }
+            Ok(())
+        })?;
         found.count = count;
         Ok(found)
     }
@@ -215,18 +218,79 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Returns the probes, each of one function. A probe whose function was not found, or may not
-    /// be known, is an error.
-    pub(crate) fn iter<'f>(&'f self, args: &'f Args<'a>) -> Iter<'f, 'a> {
-        Iter {
-            args,
-            found: self,
-            probes: args.probes(),
-            target: 0,
-            several: None,
+    /// Calls `each` with the text of every probe, and with the probe of one function. A probe whose
+    /// function was not found, or may not be known, is an error.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first error of `each`, which ends it.
+    pub(crate) fn try_for_each<'f>(
+        &'f self,
+        args: &'f Args<'a>,
+        each: &mut Each<'_, 'f>,
+    ) -> Result<(), ()> {
+        let mut targets = self.targets.as_slice().iter().enumerate();
+        for text in args.probes() {
+            // All probes have been read before.
+            let Ok(probe) = args.read(text) else { continue };
+            let request = probe.target;
+            let mut known = Known {
+                text,
+                probe,
+                choice: None,
+            };
+            if request.is_resolved() {
+                each(text, Ok(&known))?;
+                continue;
+            }
+            let Some((at, found)) = targets.next() else {
+                continue;
+            };
+            let mut choose = |text, planned, function: Target<'f>, address| {
+                known.text = text;
+                known.probe.target = planned;
+                if !request.is_pattern() {
+                    known.choice = Some(Choice {
+                        function,
+                        address,
+                        of: found.functions(),
+                        is_copy: found.is_copy(&function),
+                        is_entry: request.is_syscall(),
+                    });
+                }
+                each(text, Ok(&known))
+            };
+            match found.target() {
+                Ok(planned) => {
+                    let function = found.function().unwrap_or(planned);
+                    choose(text, planned, function, found.address())?;
+                }
+                Err(error)
+                    if request == request.all()
+                        && (request.is_pattern() || error.cause() == Cause::NotUnique) =>
+                {
+                    let functions = self.functions.as_slice().iter();
+                    for function in functions.filter(|function| function.of == at) {
+                        let text = self.texts.as_slice().get(function.text..);
+                        let text = CStr::from_bytes_until_nul(text.unwrap_or_default());
+                        let target = function.target.as_target();
+                        choose(
+                            text.unwrap_or_default(),
+                            target,
+                            target,
+                            target.known_address(),
+                        )?;
+                    }
+                }
+                Err(error) => each(text, Err(error))?,
+            }
         }
+        Ok(())
     }
 }
+
+/// Takes the text of a probe, and the probe with its function.
+type Each<'e, 'f> = dyn FnMut(&'f CStr, Result<&Known<'f>, Error>) -> Result<(), ()> + 'e;
 
 /// Returns the probes that the kernel does not look for itself, and their targets.
 fn searched<'a>(args: &Args<'a>) -> impl Iterator<Item = (&'a CStr, Target<'a>)> {
@@ -241,125 +305,6 @@ fn next_searched<'a>(args: &Args<'a>, probes: &mut Probes<'a>) -> Option<(&'a CS
         let target = args.read(text).ok()?.target;
         (!target.is_resolved()).then_some((text, target))
     })
-}
-
-/// Iterates over the probes, each with its function.
-pub(crate) struct Iter<'f, 'a> {
-    args: &'f Args<'a>,
-    found: &'f Found<'a>,
-    probes: Probes<'a>,
-    /// The index of the next target.
-    target: usize,
-    /// A probe that means several functions, and the functions that come after the previous one.
-    several: Option<(Several<'f, 'a>, &'f [Function])>,
-}
-
-/// A probe that means several functions.
-#[derive(Clone, Copy)]
-struct Several<'f, 'a> {
-    probe: Probe<'a>,
-    target: &'f Resolution<'a>,
-    /// The index of the target.
-    at: usize,
-}
-
-impl<'f, 'a: 'f> Iterator for Iter<'f, 'a> {
-    /// The text of a probe, and the probe with its function.
-    type Item = (&'f CStr, Result<Known<'f>, Error>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Some(known) = self.next_of_several() {
-            return Some((known.text, Ok(known)));
-        }
-        let text = self.probes.next()?;
-        let known = self.read(text).transpose();
-        known.map_or_else(|| self.next(), |known| Some((text, known)))
-    }
-}
-
-impl<'f, 'a: 'f> Iter<'f, 'a> {
-    /// Returns the next function of the probe that means several.
-    fn next_of_several(&mut self) -> Option<Known<'f>> {
-        let (Several { probe, target, at }, rest) = self.several.take()?;
-        let position = rest.iter().position(|function| function.of == at)?;
-        let (function, rest) = rest.get(position..)?.split_first()?;
-        self.several = Some((Several { probe, target, at }, rest));
-        let text = self.found.texts.as_slice().get(function.text..)?;
-        let text = CStr::from_bytes_until_nul(text).ok()?;
-        let function = function.target.as_target();
-        if probe.target.is_pattern() {
-            return Some(Known {
-                text,
-                probe: Probe {
-                    target: function,
-                    opts: probe.opts,
-                },
-                choice: None,
-            });
-        }
-        let address = function.known_address();
-        Some(known(text, &probe, function, (target, function, address)))
-    }
-
-    /// Returns a probe with its function, or [`None`] if it means several.
-    fn read(&mut self, text: &'a CStr) -> Result<Option<Known<'f>>, Error> {
-        let probe = self.args.read(text)?;
-        let request = probe.target;
-        if request.is_resolved() {
-            let choice = None;
-            return Ok(Some(Known {
-                text,
-                probe,
-                choice,
-            }));
-        }
-        let at = self.target;
-        self.target += 1;
-        let Some(target) = self.found.targets.as_slice().get(at) else {
-            return Ok(None);
-        };
-        match target.target() {
-            _ if request.is_pattern() => {
-                let several = Several { probe, target, at };
-                self.several = Some((several, self.found.functions.as_slice()));
-                Ok(None)
-            }
-            Ok(planned) => {
-                let function = target.function().unwrap_or(planned);
-                let chosen = (target, function, target.address());
-                Ok(Some(known(text, &probe, planned, chosen)))
-            }
-            Err(error) if error.cause() == Cause::NotUnique && request == request.all() => {
-                let several = Several { probe, target, at };
-                self.several = Some((several, self.found.functions.as_slice()));
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Puts together what is known of a probe.
-fn known<'f>(
-    text: &'f CStr,
-    probe: &Probe<'_>,
-    planned: Target<'f>,
-    (found, function, address): (&'f Resolution<'_>, Target<'f>, Option<u64>),
-) -> Known<'f> {
-    Known {
-        text,
-        probe: Probe {
-            target: planned,
-            opts: probe.opts,
-        },
-        choice: Some(Choice {
-            function,
-            address,
-            of: found.functions(),
-            is_copy: found.is_copy(&function),
-            is_entry: found.request().is_syscall(),
-        }),
-    }
 }
 
 /// Writes a text with a function in place of its pattern, and a NUL.
@@ -412,11 +357,8 @@ fn short(args: &Args<'_>, out: &mut Output, errno: Errno) {
 
 /// Says which function it is, if its name is not in the text. It is then a copy, or the entry point
 /// of a system call.
-fn warn(args: &Args<'_>, known: Result<Known<'_>, Error>) {
-    let Ok(Known { text, choice, .. }) = known else {
-        return;
-    };
-    let Some(choice) = choice.filter(|_| !args.has(Opt::Quiet)) else {
+fn warn(args: &Args<'_>, known: &Known<'_>) {
+    let Some(choice) = known.choice.filter(|_| !args.has(Opt::Quiet)) else {
         return;
     };
     let why = match (choice.is_copy, choice.is_entry && !args.report.json) {
@@ -424,6 +366,6 @@ fn warn(args: &Args<'_>, known: Result<Known<'_>, Error>) {
         (false, true) => "",
         (false, false) => return,
     };
-    let (text, function) = (Shown(Lossy(text)), choice.function);
+    let (text, function) = (Shown(Lossy(known.text)), choice.function);
     notice(format_args!("{text}: the function is {function}{why}"));
 }

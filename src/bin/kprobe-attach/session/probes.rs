@@ -62,16 +62,17 @@ pub(crate) fn for_all<'f, 'a: 'f>(
     attempt: &mut Attempt<'_, 'f>,
 ) -> Result<(), ()> {
     let mut all = Ok(());
-    for (text, known) in found.iter(args) {
+    found.try_for_each(args, &mut |text, known| {
         if is_end_asked() {
             args.report
                 .run(out, Errno::INTR, "interrupted while attaching");
             return Err(());
         }
-        if let Err(error) = known.and_then(|known| attempt(out, &known)) {
+        if let Err(error) = known.and_then(|known| attempt(out, known)) {
             args.report.error(out, Some(text), &error);
             all = Err(());
         }
-    }
+        Ok(())
+    })?;
     all
 }
