@@ -23,16 +23,17 @@ use crate::sys::{self, KprobeAt};
 ///
 /// It takes about 5 KiB.
 #[derive(Debug)]
+#[repr(C)] // The largest is the last: an offset below 128 takes 3 bytes less in each access.
 pub struct Case<'a> {
     func: Target<'a>,
     opts: KprobeOpts,
-    symbols: Symbols<'a>,
     /// Whether the symbols could be read.
     read: Result<(), Errno>,
-    trial: Trial,
     /// Whether the lists have the function, once they have been read.
     blacklisted: Result<bool, Errno>,
     traceable: Result<bool, Errno>,
+    trial: Trial,
+    symbols: Symbols<'a>,
 }
 
 /// Describes what came of a trial.
@@ -111,18 +112,7 @@ impl Iterator for All<'_, '_> {
         }
         if !self.has_symbols {
             self.has_symbols = true;
-            let cases = &mut self.cases;
-            for case in &mut **cases {
-                *case = Case::new(case.func, &case.opts);
-            }
-            let read = read_symbols(&mut |see| {
-                for case in &mut **cases {
-                    see(&mut case.symbols);
-                }
-            });
-            for case in &mut **cases {
-                case.read = read;
-            }
+            read_cases(self.cases);
         }
         let case = self.cases.get_mut(at)?;
         // `/proc/kallsyms` shows no module name for a built-in module.
@@ -133,6 +123,23 @@ impl Iterator for All<'_, '_> {
             read_lists(kernel, self.cases);
         }
         Some(self.cases.get(at)?.explanation(kernel))
+    }
+}
+
+/// Looks for the symbols of each case.
+// In a frame of its own: it has a new case.
+#[inline(never)]
+fn read_cases(cases: &mut [Case<'_>]) {
+    for case in &mut *cases {
+        *case = Case::new(case.func, &case.opts);
+    }
+    let read = read_symbols(&mut |see| {
+        for case in &mut *cases {
+            see(&mut case.symbols);
+        }
+    });
+    for case in cases {
+        case.read = read;
     }
 }
 
@@ -295,6 +302,7 @@ impl Case<'_> {
     }
 
     /// Returns what was found out, with what the state of the kernel and of this process adds.
+    #[inline(never)]
     fn explanation(&self, kernel: &Kernel) -> Explanation {
         let mut found = Explanation::new(self.trial.mode);
         found.refusal = self.trial.refusal;
@@ -355,6 +363,7 @@ impl Case<'_> {
     }
 
     /// Adds the place, unless it is the entry of the function.
+    #[inline(never)]
     fn tell_place(&self, found: &mut Explanation) {
         let is_address = self.func.as_address().is_some();
         let offset = self.opts.offset;
@@ -473,6 +482,7 @@ impl Case<'_> {
 
     /// Adds probes that may have been meant by a name that no function has, or several have. Adds
     /// the part of a function that would attach.
+    #[inline(never)]
     fn suggest(&self, kernel: &Kernel, found: &mut Explanation) {
         let Some(symbols) = self.named() else {
             return;

@@ -30,15 +30,16 @@ impl fmt::Display for Suggestion {
 /// Answers whether a probe would attach, and if not, why: see
 /// [`Kernel::explain`](crate::Kernel::explain).
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Explanation {
     pub(super) mode: Option<AttachMode>,
     pub(super) refusal: Option<Error>,
+    facts: List<Fact, 12>,
     /// The function of this name, the function at the place of the probe, and a function of this
     /// name in another place, or a part of the function.
     function: Option<TargetBuf>,
     place: Option<TargetBuf>,
     other: Option<TargetBuf>,
-    facts: List<Fact, 12>,
     suggestions: List<Suggestion, 6>,
 }
 

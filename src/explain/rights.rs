@@ -15,6 +15,7 @@ use crate::text::{contains, decimal, read_small};
 
 /// Adds the rights of this process to the explanation. Returns the cause: if the rights rule it
 /// out, another part of the kernel denied it, such as a Linux security module.
+#[inline(never)]
 pub(super) fn tell_rights(explanation: &mut Explanation, cause: Cause) -> Cause {
     let level = number_in(PARANOID, PROC_SUPER_MAGIC);
     let level = explanation.ask(Question::Paranoid, &level).copied();

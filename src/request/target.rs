@@ -458,10 +458,11 @@ impl fmt::Debug for Target<'_> {
 
 /// Owns the name of a [`Target`], and so outlives the text that it was read from.
 #[derive(Clone, PartialEq, Eq)]
+#[repr(C)]
 pub struct TargetBuf {
-    name: Buf<MAX_SYMBOL_LEN>,
     /// How the function is found. Without a name, it is the address that the target is.
     lookup: Lookup,
+    name: Buf<MAX_SYMBOL_LEN>,
 }
 
 impl TargetBuf {

@@ -12,30 +12,31 @@ use crate::request::{Invalid, KprobeOpts, Pick, Target, TargetBuf, VMLINUX};
 
 /// Holds what `/proc/kallsyms` shows of a probe: the symbols that have its name, and its place.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Symbols<'a> {
-    /// The target, and the function that is found for it if the kernel does not look for it.
-    found: Resolution<'a>,
     offset: u64,
     /// The number of functions that have the name.
     pub(crate) functions: usize,
-    /// The first of these functions, and its address. The address is 0 if the kernel hides
-    /// addresses.
-    pub(crate) function: Option<(TargetBuf, u64)>,
-    /// The type of that function.
+    /// The address of the probe: the one that was given, or that of the first function and the
+    /// offset.
+    address: Option<u64>,
+    /// The type of the first function.
     kind: u8,
     /// The type of a symbol that has this name and is not a function.
     pub(crate) data: Option<u8>,
-    /// The functions that may have been meant, and those that have the name.
-    pub(crate) meant: Meant,
     /// Whether the requested module is certainly loaded.
     pub(crate) has_module: bool,
     /// Whether the function belongs to boot code that has been freed.
     pub(crate) is_init: bool,
-    /// The address of the probe: the one that was given, or that of the first function and the
-    /// offset.
-    address: Option<u64>,
-    nearest: Nearest,
     code: Code,
+    /// The target, and the function that is found for it if the kernel does not look for it.
+    found: Resolution<'a>,
+    /// The first of these functions, and its address. The address is 0 if the kernel hides
+    /// addresses.
+    pub(crate) function: Option<(TargetBuf, u64)>,
+    nearest: Nearest,
+    /// The functions that may have been meant, and those that have the name.
+    pub(crate) meant: Meant,
 }
 
 impl<'a> Symbols<'a> {

@@ -57,14 +57,15 @@ const MODULE_LEN: usize = 64;
 
 /// Holds the symbol that is nearest below an address, among those that have been read.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Nearest {
     start: Option<u64>,
-    /// The symbol, if it is a function.
-    function: Option<TargetBuf>,
     /// The last module that has been read, if it has a symbol above the address.
     above: Buf<MODULE_LEN>,
     /// Whether the module of the function has a symbol above the address.
     has_end: bool,
+    /// The symbol, if it is a function.
+    function: Option<TargetBuf>,
 }
 
 impl Nearest {

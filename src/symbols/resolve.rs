@@ -36,6 +36,7 @@ use crate::text::{line_of, split};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Resolution<'t> {
     request: Target<'t>,
     /// The next one with the same key, as its index and 1; 0 ends the list.
@@ -185,11 +186,12 @@ impl<'t> Resolution<'t> {
             return false;
         }
         if pick == Pick::Unique && rank < self.rank {
-            *self = Self {
-                rank,
-                next: self.next,
-                ..Self::new(self.request)
-            };
+            // What fits less well does not count.
+            self.rank = rank;
+            self.functions = 0;
+            self.symbols = 0;
+            self.addresses = [0; Error::ADDRESSES];
+            self.chosen = None;
         }
         self.symbols += 1;
         let is_code = is_code || symbol.module.is_some();

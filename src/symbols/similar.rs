@@ -15,14 +15,15 @@ pub(crate) struct Meant {
 
 /// Represents a function that may have been meant.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Similar {
     /// The lower, the more likely: see [`rank`].
     rank: u32,
-    pub(crate) function: TargetBuf,
-    /// The address; 0 if the kernel hides addresses.
-    address: u64,
     /// Whether the name does not single out the function, so that only the address does.
     by_address: bool,
+    /// The address; 0 if the kernel hides addresses.
+    address: u64,
+    pub(crate) function: TargetBuf,
 }
 
 impl Similar {
