@@ -45,11 +45,15 @@ fn print_all(
         if probe.target.is_pattern() {
             let kind = (Step::Request, Errno::INVAL, Cause::InvalidRequest);
             let pattern = Lossy(text);
-            let why = format_args!(
-                "{pattern}: only one function can be explained: \
-                 'kprobe-attach functions --all' shows each of a pattern"
+            args.report.other(
+                out,
+                Some(text),
+                kind,
+                format_args!(
+                    "{pattern}: only one function can be explained: \
+                     'kprobe-attach functions --all' shows each of a pattern"
+                ),
             );
-            args.report.other(out, Some(text), kind, why);
             status = FAILURE;
             continue;
         }

@@ -108,8 +108,12 @@ impl<'a> Found<'a> {
         if meant > MOST {
             let (meant, most) = (Decimal(meant as u64), Decimal(MOST as u64));
             let kind = (Step::ResolveSymbol, Errno::TOOBIG, Cause::InvalidRequest);
-            let text = format_args!("{meant} functions are meant; at most {most} are taken");
-            args.report.other(out, None, kind, text);
+            args.report.other(
+                out,
+                None,
+                kind,
+                format_args!("{meant} functions are meant; at most {most} are taken"),
+            );
             return Err(());
         }
         found.number(args);
