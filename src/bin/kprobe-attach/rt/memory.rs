@@ -6,6 +6,28 @@ use core::slice;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
+/// The alignment of what is mapped: the smallest page of any kernel.
+pub(super) const PAGE: usize = 4096;
+
+/// Maps so many bytes, which are 0. It maps nothing for no bytes.
+///
+/// # Errors
+///
+/// The errno of the kernel.
+#[inline(never)]
+pub(super) fn map_pages(len: usize, flags: MapFlags) -> Result<NonNull<u8>, Errno> {
+    /// Has the alignment of a page.
+    #[repr(align(4096))]
+    struct Page;
+    if len == 0 {
+        return Ok(NonNull::<Page>::dangling().cast());
+    }
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: no address is asked for, so no memory is replaced.
+    let start = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, protection, flags) };
+    NonNull::new(start?.cast()).ok_or(Errno::NOMEM)
+}
+
 /// Holds bytes, which are 0 at first. A page takes memory when it is first written.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -20,11 +42,7 @@ impl Memory {
     ///
     /// `ENOMEM` if this process may not have so many addresses.
     pub(crate) fn map(len: usize) -> Result<Self, Errno> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: no address is asked for, so no memory is replaced.
-        let start = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, protection, flags) };
-        let start = NonNull::new(start?.cast()).ok_or(Errno::NOMEM)?;
+        let start = map_pages(len, MapFlags::PRIVATE | MapFlags::NORESERVE)?;
         Ok(Self { start, len })
     }
 

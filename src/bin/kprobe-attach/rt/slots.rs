@@ -2,10 +2,12 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::MapFlags;
+
+use super::memory::{PAGE, map_pages};
 
 /// Holds a list of items, in memory of its own, which is unmapped when the process ends. The number
 /// of items has a limit that is set at the start.
@@ -25,17 +27,9 @@ impl<T> Slots<T> {
     /// `ENOMEM` if there is not enough memory.
     pub(crate) fn map(capacity: usize) -> Result<Self, Errno> {
         // A page is aligned for any item.
-        const { assert!(align_of::<T>() <= 4096) };
+        const { assert!(align_of::<T>() <= PAGE) };
         let size = size_of::<T>().checked_mul(capacity).ok_or(Errno::NOMEM)?;
-        let memory = if size == 0 {
-            NonNull::dangling()
-        } else {
-            let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-            // SAFETY: no address is asked for, so no memory is replaced.
-            let memory =
-                unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), size, protection, flags) };
-            NonNull::new(memory?.cast()).ok_or(Errno::NOMEM)?
-        };
+        let memory = map_pages(size, MapFlags::PRIVATE)?.cast();
         Ok(Self {
             memory,
             capacity,
