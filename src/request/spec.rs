@@ -311,47 +311,36 @@ impl KprobeOpts {
     }
 }
 
-/// Holds the place in the text at which each option was given.
+/// Holds the place in the text at which each option was given, by its [`Key`].
 #[derive(Debug, Default)]
-struct Given {
-    offset: Option<usize>,
-    cookie: Option<usize>,
-    mode: Option<usize>,
-    maxactive: Option<usize>,
-    retprobe: Option<usize>,
-    base: Option<usize>,
-}
+struct Given([Option<usize>; 6]);
 
 impl Given {
     fn once(&mut self, key: Key, at: usize) -> Result<(), ParseError> {
-        let seen = match key {
-            Key::Offset => &mut self.offset,
-            Key::Cookie => &mut self.cookie,
-            Key::Mode => &mut self.mode,
-            Key::Maxactive => &mut self.maxactive,
-            Key::Retprobe => &mut self.retprobe,
-            Key::Base => &mut self.base,
-        };
-        match seen.replace(at) {
-            None => Ok(()),
-            Some(_) => Err(ParseError::new(at, Invalid::OptionTwice)),
-        }
+        let seen = self
+            .0
+            .get_mut(key as usize)
+            .and_then(|seen| seen.replace(at));
+        seen.map_or(Ok(()), |_| Err(ParseError::new(at, Invalid::OptionTwice)))
     }
 
     /// Returns the place of a broken rule between target and options. Of two options that exclude
     /// each other, it is the later one.
     fn at(&self, invalid: Invalid, place: usize) -> usize {
-        match invalid {
+        let (one, other) = match invalid {
             Invalid::OffsetOnAddress | Invalid::OffsetOnSyscall | Invalid::OffsetTooLarge => {
-                self.offset
+                (Key::Offset, Key::Offset)
             }
-            Invalid::OffsetOnRetprobe => self.offset.max(self.retprobe),
-            Invalid::MaxactiveTooLarge | Invalid::MaxactiveOnEntry => self.maxactive,
-            Invalid::MaxactiveOnPmu => self.maxactive.max(self.mode),
-            Invalid::CookieWithoutLink => self.cookie.max(self.mode),
-            _ => Some(place),
-        }
-        .unwrap_or(0)
+            Invalid::OffsetOnRetprobe => (Key::Offset, Key::Retprobe),
+            Invalid::MaxactiveTooLarge | Invalid::MaxactiveOnEntry => {
+                (Key::Maxactive, Key::Maxactive)
+            }
+            Invalid::MaxactiveOnPmu => (Key::Maxactive, Key::Mode),
+            Invalid::CookieWithoutLink => (Key::Cookie, Key::Mode),
+            _ => return place,
+        };
+        let at = |key: Key| self.0.get(key as usize).copied().flatten();
+        at(one).max(at(other)).unwrap_or(0)
     }
 }
 
