@@ -8,12 +8,11 @@ use rustix::fs::CWD;
 use rustix::io::{Errno, Result};
 
 use super::glob::glob_matches;
-use super::kallsyms::{KALLSYMS, Symbol, is_no_function};
+use super::kallsyms::{KALLSYMS, Symbol, is_no_function, not_read};
 use super::lists::{BLACKLIST, FILTER, blacklist_line, filter_line};
-use super::records::{BLACKLISTED, INIT, Record, Records, SHARED, TRACEABLE};
+use super::records::{BLACKLISTED, INIT, Records, SHARED, TRACEABLE};
 use super::resolve::{Image, Resolution, Search};
-use crate::diagnose::out_of;
-use crate::error::{Cause, Error, Step};
+use crate::error::Error;
 use crate::mount::for_each_entry;
 use crate::numbers::Decimal;
 use crate::request::{Target, VMLINUX};
@@ -106,10 +105,7 @@ impl<'m> Functions<'m> {
         mut each: impl FnMut(usize, &Symbol<'_>),
     ) -> core::result::Result<Self, Error> {
         let tracefs = tracefs.map(AsFd::as_fd);
-        Self::join(targets, tracefs, memory, &mut each).map_err(|errno| {
-            let cause = out_of(errno).unwrap_or(Cause::Unknown);
-            Error::new(Step::ResolveSymbol, errno, cause)
-        })
+        Self::join(targets, tracefs, memory, &mut each).map_err(not_read)
     }
 
     // In a frame of its own: it has buffers for lines.
@@ -176,15 +172,18 @@ impl<'m> Functions<'m> {
         }
         let module = symbol.module.unwrap_or_default().as_bytes();
         let mut tags = if is_init { INIT } else { 0 };
-        self.for_each_of(name, &mut |record, its_module| {
-            // Without a module, the kernel takes a name for any symbol that has it.
-            if its_module.is_empty() || its_module == module {
-                record.tags |= SHARED;
-            }
+        let mut next = self.records.first_of(name);
+        while let Some((index, mut record)) = self.records.next_of(name, &mut next) {
+            let its_module = self.records.module(&record);
             if its_module == module {
                 tags |= SHARED;
             }
-        });
+            // Without a module, the kernel takes a name for any symbol that has it.
+            if its_module.is_empty() || its_module == module {
+                record.tags |= SHARED;
+                self.records.put(index, &record);
+            }
+        }
         if is_code && symbol.is_function() {
             self.records.add(symbol.address, name, module, tags)
         } else {
@@ -201,12 +200,8 @@ impl<'m> Functions<'m> {
         let module = module.unwrap_or_default();
         let (mut count, mut first, mut following) = (0, None, None);
         let mut next = self.records.first_of(name);
-        while let Some((index, record)) = next {
-            next = self.records.indexed(record.next);
-            if self.records.name(&record) != name
-                || self.records.module(&record) != module
-                || record.has(INIT)
-            {
+        while let Some((index, record)) = self.records.next_of(name, &mut next) {
+            if self.records.module(&record) != module || record.has(INIT) {
                 continue;
             }
             count += 1;
@@ -232,8 +227,7 @@ impl<'m> Functions<'m> {
     /// The kernel also protects the copies and parts of such a function, as `f.part.0` of `f`.
     fn protect(&mut self, name: &[u8], is_there: &mut dyn FnMut(u64) -> bool) {
         let mut next = self.records.first_of(name);
-        while let Some((index, record)) = next {
-            next = self.records.indexed(record.next);
+        while let Some((index, record)) = self.records.next(&mut next) {
             let is_protected = match self.records.name(&record).strip_prefix(name) {
                 Some([]) => record.address == 0 || is_there(record.address),
                 Some([b'.', ..]) => true,
@@ -241,19 +235,6 @@ impl<'m> Functions<'m> {
             };
             if is_protected {
                 self.records.tag_all_at(index, BLACKLISTED);
-            }
-        }
-    }
-
-    /// Calls `each` with every function of a name, and with the name of its module.
-    fn for_each_of(&mut self, name: &[u8], each: &mut dyn FnMut(&mut Record, &[u8])) {
-        let mut next = self.records.first_of(name);
-        while let Some((index, record)) = next {
-            next = self.records.indexed(record.next);
-            if self.records.name(&record) == name {
-                let mut changed = record;
-                each(&mut changed, self.records.module(&record));
-                self.records.put(index, &changed);
             }
         }
     }
@@ -320,12 +301,8 @@ impl<'m> Functions<'m> {
     fn nth(&self, index: usize, name: &[u8], module: &[u8]) -> u32 {
         let (mut count, mut nth) = (0, 0);
         let mut next = self.records.first_of(name);
-        while let Some((other, record)) = next {
-            next = self.records.indexed(record.next);
-            if self.records.name(&record) == name
-                && self.records.module(&record) == module
-                && !record.has(INIT)
-            {
+        while let Some((other, record)) = self.records.next_of(name, &mut next) {
+            if self.records.module(&record) == module && !record.has(INIT) {
                 count += 1;
                 nth += u32::from(other <= index);
             }

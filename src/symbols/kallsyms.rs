@@ -173,7 +173,7 @@ fn find_addresses(target: &Target<'_>, each: &mut dyn FnMut(u64)) -> Result<(), 
     };
     Kallsyms::open()
         .and_then(|mut kallsyms| kallsyms.for_each(&mut see))
-        .map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))?;
+        .map_err(not_read)?;
     match (found, hidden, target.module()) {
         (_, true, _) => Err(failed(Errno::PERM, Cause::NoPermission)),
         (true, false, _) => Ok(()),
@@ -229,6 +229,12 @@ impl Kallsyms {
             }
         })
     }
+}
+
+/// Makes the error of symbols that cannot be read.
+#[inline(never)]
+pub(crate) fn not_read(errno: Errno) -> Error {
+    failed(errno, out_of(errno).unwrap_or(Cause::Unknown))
 }
 
 pub(super) fn failed(errno: Errno, cause: Cause) -> Error {

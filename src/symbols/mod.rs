@@ -20,9 +20,9 @@ pub use kallsyms::{Symbol, for_each_address};
 pub use lists::{blacklist_line, filter_line};
 pub use resolve::{Resolution, for_each_function, resolve};
 
-pub(crate) use kallsyms::KALLSYMS;
+pub(crate) use kallsyms::{KALLSYMS, not_read};
 pub(crate) use lists::{BLACKLIST, FILTER, for_each_blacklisted, for_each_traceable};
-pub(crate) use names::{Symbols, is_of_place, not_read, read_symbols};
+pub(crate) use names::{Symbols, is_of_place, read_symbols};
 pub(crate) use place::Place;
 pub(crate) use resolve::{count_functions, resolve_dyn, symbol_before};
 pub(crate) use similar::Similar;

@@ -6,7 +6,6 @@ use super::kallsyms::{Kallsyms, Symbol, failed};
 use super::place::{Code, Nearest, Place};
 use super::resolve::{Image, Resolution};
 use super::similar::Meant;
-use crate::diagnose::out_of;
 use crate::error::{Cause, Error, Step};
 use crate::request::{Invalid, KprobeOpts, Pick, Target, TargetBuf, VMLINUX};
 
@@ -256,11 +255,6 @@ pub(crate) const fn is_of_place(cause: Cause) -> bool {
             | Cause::NotFunctionEntry
             | Cause::BadAddress
     )
-}
-
-/// Makes the error of symbols that cannot be read.
-pub(crate) fn not_read(errno: Errno) -> Error {
-    failed(errno, out_of(errno).unwrap_or(Cause::Unknown))
 }
 
 #[cfg(test)]

@@ -164,14 +164,29 @@ impl<'m> Records<'m> {
         }
     }
 
-    pub(super) fn first_of(&self, name: &[u8]) -> Option<(usize, Record)> {
-        self.indexed(self.word(4 * (hash(name) % HEADS)))
+    /// Returns the first function with the hash of a name, as its index and 1.
+    pub(super) fn first_of(&self, name: &[u8]) -> u32 {
+        self.word(4 * (hash(name) % HEADS))
     }
 
-    /// Returns a record by its index and 1.
-    pub(super) fn indexed(&self, number: u32) -> Option<(usize, Record)> {
-        let index = usize::try_from(number).ok()?.checked_sub(1)?;
-        Some((index, self.record(index)?))
+    /// Returns a function of a list, and moves on to the next one.
+    #[inline(never)]
+    pub(super) fn next(&self, next: &mut u32) -> Option<(usize, Record)> {
+        let index = usize::try_from(*next).ok()?.checked_sub(1)?;
+        let record = self.record(index)?;
+        *next = record.next;
+        Some((index, record))
+    }
+
+    /// Returns a function of a name, and moves on in the list.
+    #[inline(never)]
+    pub(super) fn next_of(&self, name: &[u8], next: &mut u32) -> Option<(usize, Record)> {
+        loop {
+            let (index, record) = self.next(next)?;
+            if self.name(&record) == name {
+                return Some((index, record));
+            }
+        }
     }
 
     fn word(&self, at: usize) -> u32 {

@@ -6,9 +6,8 @@ use linux_raw_sys::general::PROC_SUPER_MAGIC;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 
-use super::kallsyms::{KALLSYMS, Symbol};
+use super::kallsyms::{KALLSYMS, Symbol, failed, not_read};
 use super::syscalls::{Entries, EntryName};
-use crate::diagnose::out_of;
 use crate::error::{Cause, Error, Step};
 use crate::mount::for_each_entry;
 use crate::request::{Invalid, KprobeOpts, Names, Pick, Target, TargetBuf, VMLINUX};
@@ -303,7 +302,7 @@ pub(crate) fn resolve_dyn(
         is_list
     });
     search.finish(each);
-    read.map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))
+    read.map_err(not_read)
 }
 
 /// Looks for the functions of targets, line by line.
@@ -572,10 +571,6 @@ pub(crate) fn symbol_before(address: u64, most: u64) -> Result<Option<u64>, Errn
         true
     })?;
     Ok(nearest)
-}
-
-fn failed(errno: Errno, cause: Cause) -> Error {
-    Error::new(Step::ResolveSymbol, errno, cause)
 }
 
 #[cfg(test)]
