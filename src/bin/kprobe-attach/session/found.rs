@@ -74,11 +74,18 @@ impl<'a> Found<'a> {
     /// reported.
     pub(crate) fn of(args: &Args<'a>, kernel: &Kernel, out: &mut Output) -> Result<Self, ()> {
         let mut found = Self::map(args).map_err(|errno| short(args, out, errno))?;
-        if found.targets.as_slice().is_empty() {
-            return Ok(found);
+        if !found.targets.as_slice().is_empty() {
+            found.look(args, kernel, out)?;
         }
+        Ok(found)
+    }
+
+    /// Looks for the functions.
+    // In a frame of its own: a plain name takes no memory for it.
+    #[inline(never)]
+    fn look(&mut self, args: &Args<'a>, kernel: &Kernel, out: &mut Output) -> Result<(), ()> {
         let mut meant = 0;
-        let functions = &mut found.functions;
+        let functions = &mut self.functions;
         let mut each = |of, symbol: &Symbol<'_>| {
             meant += 1;
             if let Some(target) = symbol.found() {
@@ -89,7 +96,7 @@ impl<'a> Found<'a> {
                 });
             }
         };
-        let targets = found.targets.as_mut_slice();
+        let targets = self.targets.as_mut_slice();
         let mut memory;
         let read = if targets.iter().any(|target| target.request().is_pattern()) {
             memory = function_memory().map_err(|errno| short(args, out, errno))?;
@@ -103,7 +110,7 @@ impl<'a> Found<'a> {
             }
         })?;
         if let Some(all) = all {
-            meant += found.take_matching(args, out, &all)?;
+            meant += self.take_matching(args, out, &all)?;
         }
         if meant > MOST {
             let (meant, most) = (Decimal(meant as u64), Decimal(MOST as u64));
@@ -116,17 +123,17 @@ impl<'a> Found<'a> {
             );
             return Err(());
         }
-        found.number(args);
+        self.number(args);
         let mut count = 0;
-        found.try_for_each(args, &mut |_, known| {
+        self.try_for_each(args, &mut |_, known| {
             count += 1;
             if let Ok(known) = known {
                 warn(args, known);
             }
             Ok(())
         })?;
-        found.count = count;
-        Ok(found)
+        self.count = count;
+        Ok(())
     }
 
     /// Maps the memory for what will be found.
@@ -155,7 +162,6 @@ impl<'a> Found<'a> {
     /// # Errors
     ///
     /// A pattern matches none that is known to be probeable, and it has been reported.
-    // In a frame of its own: a plain name takes no memory for it.
     #[inline(never)]
     fn take_matching(
         &mut self,
