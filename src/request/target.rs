@@ -512,7 +512,7 @@ impl From<Target<'_>> for TargetBuf {
             }
             Place::Address(address) => Lookup::At(address),
         };
-        Self { name, lookup }
+        Self { lookup, name }
     }
 }
 
