@@ -77,7 +77,9 @@ impl<'m> Functions<'m> {
     ///
     /// # Errors
     ///
-    /// Returns an error with the step [`Step::ResolveSymbol`] if `/proc/kallsyms` cannot be read:
+    /// Returns an error with the step
+    /// [`Step::ResolveSymbol`](crate::error::Step::ResolveSymbol) if `/proc/kallsyms` cannot be
+    /// read:
     ///
     /// * `ENOMEM` if the memory is too small.
     /// * `EXDEV` if another file is mounted over `/proc/kallsyms`, or if it has no symbol.
