@@ -7,7 +7,9 @@ fn main() {
     let target = variable("TARGET").to_uppercase().replace(['-', '.'], "_");
     println!("cargo::rerun-if-env-changed=CARGO_TARGET_{target}_LINKER");
     println!("cargo::rerun-if-changed=src/bin/kprobe-attach/build.rs");
-    println!("cargo::rerun-if-changed=src/bin/kprobe-attach/link.ld");
+    for script in ["link.ld", "rare.ld"] {
+        println!("cargo::rerun-if-changed=src/bin/kprobe-attach/{script}");
+    }
 
     let flags = variable("CARGO_ENCODED_RUSTFLAGS");
     // rustc is given `-C linker=NAME` of the flags behind the one of cargo, and takes the last.
@@ -24,7 +26,8 @@ fn main() {
         || ["ld", "mold", "wild"].contains(&name);
 
     // Drivers and bare linkers take these alike.
-    let script = variable("CARGO_MANIFEST_DIR") + "/src/bin/kprobe-attach/link.ld";
+    let dir = variable("CARGO_MANIFEST_DIR") + "/src/bin/kprobe-attach";
+    let [script, rare] = ["link.ld", "rare.ld"].map(|name| format!("{dir}/{name}"));
     let mut options = vec!["-static", "-no-pie", "-nostdlib"];
     let mut linker_options = vec![
         "-e,kprobe_attach_entry",
@@ -42,6 +45,10 @@ fn main() {
         .any(|other| linker.contains(other) || flags.contains(other))
     {
         options.extend(["-T", &script]);
+        // There lld finds no place for it.
+        if variable("CARGO_CFG_TARGET_ARCH") != "powerpc64" {
+            options.extend(["-T", &rare]);
+        }
         // GNU ld would fill the file up to a page, 7 KB in all, where the rights change.
         linker_options.extend(["-z,noseparate-code", "-z,common-page-size=64"]);
     }
