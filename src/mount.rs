@@ -10,7 +10,7 @@ use rustix::io::{Errno, Result};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::sys;
-use crate::text::{Buf, LINE_LEN, for_each_line, utf8, words};
+use crate::text::{Buf, LINE_LEN, for_each_line, for_lines_while, utf8, words};
 
 /// The longest mount point that can be remembered.
 const MAX_MOUNT_POINT_LEN: usize = 255;
@@ -373,7 +373,10 @@ pub(crate) fn for_each_entry(
 ) -> Result<()> {
     let file = open_read(dir, path, magic)?;
     let mut is_list = false;
-    for_each_line::<LINE_LEN>(&file, &mut |line| is_list |= each(line))?;
+    for_lines_while::<LINE_LEN>(&file, &mut |line| {
+        is_list |= each(line);
+        true
+    })?;
     is_list.then_some(()).ok_or(MASKED)
 }
 

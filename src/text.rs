@@ -304,6 +304,17 @@ pub(crate) use texts;
 /// Calls `each` with every line of a file, without its newline. It skips a line of `N` bytes or
 /// more.
 pub fn for_each_line<const N: usize>(file: &OwnedFd, each: &mut dyn FnMut(&[u8])) -> Result<()> {
+    for_lines_while::<N>(file, &mut |line| {
+        each(line);
+        true
+    })
+}
+
+/// Does the same as long as `each` returns true.
+pub fn for_lines_while<const N: usize>(
+    file: &OwnedFd,
+    each: &mut dyn FnMut(&[u8]) -> bool,
+) -> Result<()> {
     let mut buffer = [0; N];
     let mut filled = 0;
     let mut too_long = false;
@@ -316,8 +327,8 @@ pub fn for_each_line<const N: usize>(file: &OwnedFd, each: &mut dyn FnMut(&[u8])
         let end = N.min(filled + read);
         let mut rest = buffer.get(..end).unwrap_or_default();
         while let Some((line, after)) = split_line(rest) {
-            if !too_long {
-                each(line);
+            if !too_long && !each(line) {
+                return Ok(());
             }
             too_long = false;
             rest = after;

@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use super::kallsyms::{KALLSYMS, Symbol, failed, not_read};
 use super::syscalls::{Entries, EntryName};
 use crate::error::{Cause, Error, Step};
-use crate::mount::for_each_entry;
+use crate::mount::{MASKED, for_each_entry, open_read};
 use crate::request::{Invalid, KprobeOpts, Names, Pick, Target, TargetBuf, VMLINUX};
-use crate::text::{line_of, split};
+use crate::text::{LINE_LEN, for_lines_while, line_of, split};
 
 /// Holds a target, and the function that [`resolve`] finds for it.
 ///
@@ -559,18 +559,22 @@ pub(crate) fn count_functions(error: &mut Error, target: &Target<'_>) {
 #[inline(never)]
 pub(crate) fn symbol_before(address: u64, most: u64) -> Result<Option<u64>, Errno> {
     let range = address.saturating_sub(most)..=address;
-    let mut nearest = None;
-    for_each_entry(CWD, KALLSYMS, PROC_SUPER_MAGIC, &mut |line| {
+    let (mut nearest, mut is_list) = (None, false);
+    let file = open_read(CWD, KALLSYMS, PROC_SUPER_MAGIC)?;
+    for_lines_while::<LINE_LEN>(&file, &mut |line| {
         let Some(symbol) = Symbol::parse(line) else {
-            return false;
+            return true;
         };
+        is_list = true;
         let is_function = symbol.is_function() && !symbol.is_generated();
-        if is_function && range.contains(&symbol.address) {
+        let is_near = is_function && range.contains(&symbol.address);
+        if is_near {
             nearest = nearest.max(Some(symbol.address));
         }
-        true
+        // The symbols of the kernel itself are in the order of their addresses.
+        is_near || nearest.is_none() || symbol.module.is_some()
     })?;
-    Ok(nearest)
+    is_list.then_some(nearest).ok_or(MASKED)
 }
 
 #[cfg(test)]

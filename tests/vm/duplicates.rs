@@ -110,11 +110,25 @@ fn target(text: &str) -> Target<'_> {
     Probe::parse(text).unwrap().target
 }
 
-/// Attaches to a target in a mode, has it run, and answers the hits. Checks what the kernel tells.
-fn hits(mode: AttachMode, text: &str, address: u64, run: impl FnOnce()) -> u64 {
+/// Finds the functions of targets with one reading, which takes seconds in a machine.
+fn find<const N: usize>(texts: [&str; N]) -> [Resolution<'_>; N] {
+    let mut found = texts.map(|text| Resolution::new(target(text)));
+    resolve(&mut found, |_, _| {}).unwrap();
+    found
+}
+
+/// Attaches to what a probe was resolved to, in a mode, has it run, and answers the hits. Checks
+/// what the kernel tells.
+fn hits(
+    mode: AttachMode,
+    text: &str,
+    found: &Resolution<'_>,
+    address: u64,
+    run: impl FnOnce(),
+) -> u64 {
     let counter = Counter::new();
-    let opts = KprobeOpts::new().attach_mode(mode);
-    let link = counter.attach(&Kernel::new(), target(text), &opts);
+    let opts = Probe::parse(text).unwrap().opts.attach_mode(mode);
+    let link = counter.attach(&Kernel::new(), found.target().unwrap(), &opts);
     check_info(&link, address, text);
     run();
     counter.hits()
@@ -138,19 +152,25 @@ fn check_info(link: &KprobeLink, address: u64, text: &str) {
 fn one_of_two_static_functions_is_attached_by_its_number() {
     let found = functions(TWICE);
     assert_eq!(found.len(), 2, "{found:x?}");
+    let probes = [
+        ("seq_show@first", 0, 3),
+        ("seq_show@2", 1, 0),
+        ("vmlinux:seq_show@2", 1, 0),
+        ("kretprobe/seq_show@first", 0, 3),
+    ];
+    let resolved = find(probes.map(|(text, ..)| text));
     for mode in promised() {
         clean(|| {
-            for (text, at, expected) in [
-                ("seq_show@first", 0, 3),
-                ("seq_show@2", 1, 0),
-                ("vmlinux:seq_show@2", 1, 0),
-                ("kretprobe/seq_show@first", 0, 3),
-            ] {
-                let hits = hits(mode, text, found[at].0, || read_fdinfo(3));
-                assert_eq!(hits, expected, "{mode} {text}");
+            for ((text, at, expected), resolved) in probes.iter().zip(&resolved) {
+                let hits = hits(mode, text, resolved, found[*at].0, || read_fdinfo(3));
+                assert_eq!(hits, *expected, "{mode} {text}");
             }
         });
     }
+    // An attach resolves by itself.
+    let counter = Counter::new();
+    let link = counter.attach(&Kernel::new(), target("seq_show@2"), &KprobeOpts::new());
+    check_info(&link, found[1].0, "seq_show@2");
 }
 
 #[test]
@@ -158,31 +178,27 @@ fn a_name_that_is_not_unique_is_refused_with_what_has_it() {
     let found = functions(TWICE);
     let addresses: Vec<_> = found.iter().map(|(address, _)| *address).collect();
     let (counter, kernel) = (Counter::new(), asked());
+    let check = |error: Error, step: Option<Step>| {
+        assert_eq!(error.cause(), Cause::NotUnique, "{error}");
+        assert!(step.is_none_or(|step| step == error.step()), "{error}");
+        assert_eq!(error.functions(), Some(2), "{error}");
+        assert_eq!(error.addresses().collect::<Vec<_>>(), addresses, "{error}");
+        let shown = error.to_string();
+        assert!(shown.contains("2 functions: 0x"), "{shown}");
+    };
+    let not_unique = ["seq_show@unique", "vmlinux:seq_show", "seq_show,base"];
+    for resolved in find(not_unique) {
+        check(resolved.target().unwrap_err(), Some(Step::ResolveSymbol));
+    }
+    let error = find(["seq_show@3"])[0].target().unwrap_err();
+    assert_eq!((error.errno(), error.functions()), (Errno::NOENT, Some(2)));
     for mode in promised() {
         let opts = KprobeOpts::new().attach_mode(mode);
         let refused = |text| kernel.attach_kprobe(&counter.program, target(text), &opts);
-        let check = |error: Error, step: Option<Step>| {
-            assert_eq!(error.cause(), Cause::NotUnique, "{mode} {error}");
-            assert!(
-                step.is_none_or(|step| step == error.step()),
-                "{mode} {error}"
-            );
-            assert_eq!(error.functions(), Some(2), "{mode} {error}");
-            assert_eq!(error.addresses().collect::<Vec<_>>(), addresses, "{mode}");
-            let shown = error.to_string();
-            assert!(shown.contains("2 functions: 0x"), "{shown}");
-        };
         clean(|| {
-            for text in [
-                "seq_show@unique",
-                "seq_show@all",
-                "vmlinux:seq_show",
-                "seq_show,base",
-            ] {
-                check(refused(text).unwrap_err(), Some(Step::ResolveSymbol));
-            }
-            let error = refused("seq_show@3").unwrap_err();
-            assert_eq!((error.errno(), error.functions()), (Errno::NOENT, Some(2)));
+            // More than one is not for one link.
+            let error = refused("seq_show@all").unwrap_err();
+            check(error, Some(Step::ResolveSymbol));
             // Without a choice, the kernel decides. An older one takes the first.
             match refused("seq_show") {
                 Err(error) => check(error, None),
@@ -200,19 +216,21 @@ fn a_function_that_a_module_shadows_is_reached_both_ways() {
         matches!(&found[..], [(_, None), (_, Some(module))] if module == "[nlmon]"),
         "{found:x?}"
     );
+    let probes = [
+        ("vmlinux:always_on", 0, 2),
+        ("always_on@2", 1, 5),
+        ("nlmon:always_on", 1, 5),
+        ("nlmon:always_on@unique", 1, 5),
+    ];
+    let resolved = find(probes.map(|(text, ..)| text));
     for mode in promised() {
         clean(|| {
-            for (text, at, expected) in [
-                ("vmlinux:always_on", 0, 2),
-                ("always_on@2", 1, 5),
-                ("nlmon:always_on", 1, 5),
-                ("nlmon:always_on@unique", 1, 5),
-            ] {
-                let hits = hits(mode, text, found[at].0, || {
+            for ((text, at, expected), resolved) in probes.iter().zip(&resolved) {
+                let hits = hits(mode, text, resolved, found[*at].0, || {
                     get_link("lo", 2);
                     get_link("nlmon0", 5);
                 });
-                assert_eq!(hits, expected, "{mode} {text}");
+                assert_eq!(hits, *expected, "{mode} {text}");
             }
         });
     }
@@ -225,8 +243,8 @@ fn a_base_name_is_that_of_the_copy_that_the_compiler_made() {
         is_copy.then_some((name, address))
     });
     let (name, address) = name.unwrap();
-    let mut found = [Resolution::new(target("do_sysinfo,base"))];
-    resolve(&mut found, |_, _| {}).unwrap();
+    let exact = format!("{name},base");
+    let found = find(["do_sysinfo,base", &exact]);
     let function = found[0].function().unwrap();
     assert_eq!(function.function(), Some(&*name));
     assert!(found[0].is_copy(&function));
@@ -234,20 +252,17 @@ fn a_base_name_is_that_of_the_copy_that_the_compiler_made() {
         (found[0].address(), found[0].functions()),
         (Some(address), 1)
     );
+    let error = Kernel::new()
+        .attach_kprobe(&Counter::new().program, target(CHANGED), &KprobeOpts::new())
+        .unwrap_err();
+    assert_eq!(error.cause(), Cause::NoSuchFunction);
     for mode in promised() {
         clean(|| {
-            let error = Kernel::new()
-                .attach_kprobe(&Counter::new().program, target(CHANGED), &KprobeOpts::new())
-                .unwrap_err();
-            assert_eq!(error.cause(), Cause::NoSuchFunction);
-            assert_eq!(
-                hits(mode, "do_sysinfo,base", address, || sysinfo(4)),
-                4,
-                "{mode}"
-            );
             // An exact name is taken before its copies.
-            let exact = format!("{name},base");
-            assert_eq!(hits(mode, &exact, address, || sysinfo(4)), 4, "{mode}");
+            for (text, found) in ["do_sysinfo,base", &exact].into_iter().zip(&found) {
+                let hits = hits(mode, text, found, address, || sysinfo(4));
+                assert_eq!(hits, 4, "{mode} {text}");
+            }
         });
     }
 }
@@ -272,31 +287,33 @@ const RESTRICT: &str = "/proc/sys/kernel/kptr_restrict";
 #[test]
 fn hidden_addresses_are_no_missing_function() {
     let check = |why: &str| {
-        let found = |text| {
-            let mut found = [Resolution::new(target(text))];
-            resolve(&mut found, |_, _| {}).unwrap();
-            let found = found[0].target().map(|target| target.to_string());
-            found.map_err(|error| (error.step(), error.errno(), error.cause()))
-        };
         let hidden = (Step::ResolveSymbol, Errno::PERM, Cause::NoPermission);
-        for text in ["seq_show@first", "seq_show@2", "seq_show@all"] {
-            assert_eq!(found(text), Err(hidden), "{why} {text}");
+        let found = find([
+            "seq_show@first",
+            "seq_show@2",
+            "seq_show@all",
+            // A name that is enough needs no address.
+            "vmlinux:vfs_unlink",
+            "vfs_unlink@first",
+            "vfs_unlink,base",
+            "no_such_function@first",
+        ]);
+        for found in &found[..3] {
+            let error = found.target().unwrap_err();
+            let told = (error.step(), error.errno(), error.cause());
+            assert_eq!(told, hidden, "{why} {error}");
         }
-        // A name that is enough needs no address.
-        for (text, name) in [
-            ("vfs_unlink@first", "vfs_unlink"),
-            ("vmlinux:vfs_unlink", "vfs_unlink"),
-            ("vfs_unlink,base", "vfs_unlink"),
-        ] {
-            assert_eq!(found(text).as_deref(), Ok(name), "{why} {text}");
+        for found in &found[3..6] {
+            let target = found.target().unwrap().to_string();
+            assert_eq!(target, "vfs_unlink", "{why}");
         }
-        let error = found("no_such_function@first").unwrap_err();
-        assert_eq!(error.2, Cause::NoSuchFunction, "{why}");
+        let error = found[6].target().unwrap_err();
+        assert_eq!(error.cause(), Cause::NoSuchFunction, "{why}");
         for mode in promised() {
             clean(|| {
                 let counter = Counter::new();
                 let opts = KprobeOpts::new().attach_mode(mode);
-                let target = target("vmlinux:vfs_unlink");
+                let target = found[3].target().unwrap();
                 let link = counter.attach(&Kernel::new(), target, &opts);
                 super::machine::unlink(2);
                 assert_eq!(counter.hits(), 2, "{why} {mode}");
@@ -332,11 +349,17 @@ fn resolved(lines: &[Value]) -> Vec<(String, String, Value, u64)> {
     lines.iter().map(line).collect()
 }
 
+/// The modes at both ends: which function a name means does not depend on them.
+fn two_modes() -> [AttachMode; 2] {
+    let modes = promised();
+    [modes[0], *modes.last().unwrap()]
+}
+
 #[test]
 fn the_program_counts_each_function_of_a_name() {
     let _shadow = Shadow::load();
-    let found = functions(SHADOWED);
-    for mode in promised() {
+    let [found, twice] = [SHADOWED, TWICE].map(functions);
+    for mode in two_modes() {
         clean(|| {
             let output = run(&[
                 "count",
@@ -358,7 +381,7 @@ fn the_program_counts_each_function_of_a_name() {
             let name = |at: usize| (&*named[at].0, &*named[at].1, named[at].3);
             assert_eq!(name(0), ("always_on@1", SHADOWED, found[0].0));
             assert_eq!(name(1), ("always_on@2", SHADOWED, found[1].0));
-            assert_eq!(name(2), ("seq_show@2", TWICE, functions(TWICE)[1].0));
+            assert_eq!(name(2), ("seq_show@2", TWICE, twice[1].0));
             assert_eq!(
                 (&named[0].2, &named[1].2),
                 (&Value::Null, &Value::from("nlmon"))
@@ -380,7 +403,7 @@ fn the_program_counts_each_function_of_a_name() {
 fn the_program_lists_the_functions_that_a_name_may_mean() {
     let _shadow = Shadow::load();
     let found = functions(SHADOWED);
-    for mode in promised() {
+    for mode in two_modes() {
         clean(|| {
             let refused = ["count", "--mode", mode.name(), "always_on@unique"];
             let output = run(&refused);
