@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use kprobe_attach::error::{Cause, Step};
-use kprobe_attach::explain::{Evidence, Explanation, Suggestion};
+use kprobe_attach::explain::{Case, Evidence, Explanation, Suggestion};
 use kprobe_attach::request::Probe;
 use kprobe_attach::{AttachMode, Errno, Error, Kernel, KprobeOpts, Target};
 
@@ -16,19 +16,27 @@ fn suggestions(explanation: &Explanation) -> Vec<&str> {
     explanation.suggestions().map(Suggestion::as_str).collect()
 }
 
-/// Explains a probe in every mode, attaches what is suggested, and answers the explanations.
-fn explained(target: Target<'_>, opts: KprobeOpts) -> Vec<Explanation> {
-    let explain = |mode: AttachMode| {
-        let opts = opts.attach_mode(mode);
-        let explanation = clean(|| Kernel::new().explain(target, &opts));
-        let (kernel, counter) = (Kernel::new(), Counter::new());
-        for text in suggestions(&explanation) {
-            let probe = Probe::with_defaults(text.as_bytes(), &opts).expect(text);
+/// Explains probes in every mode, with one reading of the symbols, attaches what is suggested, and
+/// answers the explanations of each probe.
+fn explained(targets: &[Target<'_>], opts: KprobeOpts) -> Vec<Vec<Explanation>> {
+    let modes = promised();
+    let in_modes = targets
+        .iter()
+        .flat_map(|target| modes.iter().map(move |mode| (target, *mode)));
+    let opts_of = |mode| opts.attach_mode(mode);
+    let mut cases: Vec<_> = in_modes
+        .map(|(target, mode)| Case::new(*target, &opts_of(mode)))
+        .collect();
+    let explanations: Vec<_> = clean(|| Kernel::new().explain_all(&mut cases).collect());
+    let (kernel, counter) = (Kernel::new(), Counter::new());
+    for (explanation, mode) in explanations.iter().zip(modes.iter().cycle()) {
+        for text in suggestions(explanation) {
+            let probe = Probe::with_defaults(text.as_bytes(), &opts_of(*mode)).expect(text);
             counter.attach(&kernel, probe.target, &probe.opts);
         }
-        explanation
-    };
-    promised().into_iter().map(explain).collect()
+    }
+    let of_target = explanations.chunks(modes.len());
+    of_target.map(<[_]>::to_vec).collect()
 }
 
 fn symbol(name: &str) -> Target<'_> {
@@ -65,8 +73,11 @@ fn a_function_whose_head_is_inlined_is_a_warning_with_its_part_to_try() {
         .take(2)
         .collect();
     assert!(!parts.is_empty());
-    for (whole, part) in &parts {
-        for explanation in explained(symbol(whole), ENTRY) {
+    let wholes: Vec<_> = { parts.iter() }.map(|(whole, _)| symbol(whole)).collect();
+    let entries = explained(&wholes, ENTRY);
+    let returns = explained(&wholes, ENTRY.retprobe(true));
+    for (at, (whole, part)) in parts.iter().enumerate() {
+        for explanation in &entries[at] {
             assert!(explanation.refusal().is_none(), "{explanation:?}");
             let warning = Evidence::Part(symbol(part));
             assert!(
@@ -74,14 +85,14 @@ fn a_function_whose_head_is_inlined_is_a_warning_with_its_part_to_try() {
                 "{whole}"
             );
             assert!(warning.is_warning());
-            assert_eq!(suggestions(&explanation), [part.as_str()]);
+            assert_eq!(suggestions(explanation), [part.as_str()]);
         }
-        let retprobe = explained(symbol(whole), ENTRY.retprobe(true));
-        assert_eq!(suggestions(&retprobe[0]), [format!("kretprobe/{part}")]);
+        let retprobe = suggestions(&returns[at][0]);
+        assert_eq!(retprobe, [format!("kretprobe/{part}")]);
     }
-    for explanation in explained(function(), ENTRY) {
+    for explanation in &explained(&[function()], ENTRY)[0] {
         assert!(!explanation.evidence().any(|found| found.is_warning()));
-        assert_eq!(suggestions(&explanation), [""; 0]);
+        assert_eq!(suggestions(explanation), [""; 0]);
     }
 }
 
@@ -102,57 +113,57 @@ fn a_function_that_lives_on_under_a_longer_name_comes_before_look_alikes() {
         .take(3)
         .collect();
     assert_eq!(renamed.len(), 3);
-    for (name, longer) in renamed {
-        for explanation in explained(symbol(name), ENTRY) {
-            assert_eq!(suggestions(&explanation)[0], longer, "{name}");
-        }
-    }
+    let mut renamed: Vec<_> = { renamed.into_iter() }
+        .map(|(name, longer)| (name, &**longer))
+        .collect();
     // What Linux 6.10 renamed.
     if version() >= (6, 12) {
-        for explanation in explained(symbol("kmem_cache_alloc"), ENTRY) {
-            assert_eq!(suggestions(&explanation)[0], "kmem_cache_alloc_noprof");
+        renamed.push(("kmem_cache_alloc", "kmem_cache_alloc_noprof"));
+    }
+    let targets: Vec<_> = renamed.iter().map(|(name, _)| symbol(name)).collect();
+    for ((name, longer), explanations) in renamed.iter().zip(explained(&targets, ENTRY)) {
+        for explanation in &explanations {
+            assert_eq!(suggestions(explanation)[0], *longer, "{name}");
         }
     }
 }
 
 #[test]
 fn a_name_that_a_system_call_had_on_some_kernel_is_that_call() {
-    let texts = |name: &str, opts: &KprobeOpts| {
-        let explanation = Kernel::new().explain(symbol(name), opts);
-        let texts = suggestions(&explanation).into_iter().map(str::to_owned);
-        texts.collect::<Vec<_>>()
-    };
     let functions = functions();
-    let old = [
+    let mut old = vec![
         "sys_openat",
         "SyS_openat",
         "__arm64_sys_openat",
         "sys_opneat",
     ];
-    for name in old
-        .into_iter()
-        .filter(|name| !functions.contains_key(*name))
-    {
-        let entry = texts(name, &ENTRY);
-        assert_eq!(entry.first().map(String::as_str), Some("ksyscall/openat"));
+    old.retain(|name| !functions.contains_key(*name));
+    // A call that the kernel was built without, and what is none.
+    let none = ["sys_s390_ipc", "sys_ni_syscall", "info"];
+    let mut cases: Vec<_> = { old.iter().chain(&none) }
+        .map(|name| Case::new(symbol(name), &ENTRY))
+        .chain([Case::new(symbol("sys_opneat"), &ENTRY.retprobe(true))])
+        .collect();
+    let explanations: Vec<_> = Kernel::new().explain_all(&mut cases).collect();
+    let (entries, rest) = explanations.split_at(old.len());
+    for entry in entries.iter().map(suggestions) {
+        assert_eq!(entry.first(), Some(&"ksyscall/openat"));
         let others: BTreeSet<_> = entry.iter().collect();
         assert_eq!(others.len(), entry.len(), "{entry:?}");
     }
-    let ret = texts("sys_opneat", &ENTRY.retprobe(true));
-    assert_eq!(ret[0], "kretsyscall/openat");
-    // A function of this name can be there, and calls need not go through it.
-    if cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
-        for explanation in explained(symbol("do_sys_open"), ENTRY) {
-            assert_eq!(suggestions(&explanation)[0], "ksyscall/open");
-        }
-    }
-    // A call that the kernel was built without, and what is none.
-    for name in ["sys_s390_ipc", "sys_ni_syscall", "info"] {
-        let texts = texts(name, &ENTRY);
+    let (others, of_return) = rest.split_at(none.len());
+    for texts in others.iter().map(suggestions) {
         assert!(
             !texts.iter().any(|text| text.contains("syscall/")),
             "{texts:?}"
         );
+    }
+    assert_eq!(suggestions(&of_return[0])[0], "kretsyscall/openat");
+    // A function of this name can be there, and calls need not go through it.
+    if cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
+        for explanation in &explained(&[symbol("do_sys_open")], ENTRY)[0] {
+            assert_eq!(suggestions(explanation)[0], "ksyscall/open");
+        }
     }
 }
 
@@ -162,20 +173,19 @@ fn a_name_of_several_functions_is_never_suggested() {
     let name = "init_once";
     let functions = functions();
     assert!(functions[name] > 1);
-    for wrong in ["init_onec", "no_such_module:init_once"] {
-        let target = Target::parse(wrong).unwrap();
-        for explanation in explained(target, ENTRY) {
-            let suggestions = suggestions(&explanation);
-            assert!(!suggestions.contains(&name), "{suggestions:?}");
-            assert!(
-                suggestions.iter().any(|text| text.starts_with("0x")),
-                "{suggestions:?}"
-            );
-        }
+    let wrong = ["init_onec", "no_such_module:init_once"];
+    let wrong = wrong.map(|text| Target::parse(text).unwrap());
+    for explanation in explained(&wrong, ENTRY).iter().flatten() {
+        let suggestions = suggestions(explanation);
+        assert!(!suggestions.contains(&name), "{suggestions:?}");
+        assert!(
+            suggestions.iter().any(|text| text.starts_with("0x")),
+            "{suggestions:?}"
+        );
     }
     // Without its address none of them can be named.
     let _hidden = Switch::set("/proc/sys/kernel/kptr_restrict", "2").unwrap();
-    for explanation in explained(symbol(name), ENTRY) {
+    for explanation in &explained(&[symbol(name)], ENTRY)[0] {
         let texts: Vec<_> = explanation
             .evidence()
             .map(|found| found.to_string())
@@ -186,7 +196,7 @@ fn a_name_of_several_functions_is_never_suggested() {
                 .any(|text| text.contains("kernel.kptr_restrict")),
             "{texts:?}"
         );
-        let suggestions = suggestions(&explanation);
+        let suggestions = suggestions(explanation);
         assert!(
             !suggestions.iter().any(|text| text.starts_with("0x")),
             "{suggestions:?}"
@@ -220,14 +230,16 @@ fn a_function_of_a_module_is_found_in_it_first_and_waited_for_where_it_is_not_lo
     assert!(counter.hits() > 0);
     link.detach().unwrap();
     busybox("insmod /lib/modules/nlmon.ko");
-    for (asked, first) in [
+    let expected = [
         ("dummy:dummy_setu", "dummy:dummy_setup"),
         ("nlmon:dummy_setup", "dummy:dummy_setup"),
         ("dummy:nlmon_setup", "nlmon:nlmon_setup"),
         ("dummy_setu", "dummy:dummy_setup"),
-    ] {
-        for explanation in explained(Target::parse(asked).unwrap(), ENTRY) {
-            assert_eq!(suggestions(&explanation)[0], first, "{asked}");
+    ];
+    let asked = expected.map(|(asked, _)| Target::parse(asked).unwrap());
+    for ((asked, first), explanations) in expected.iter().zip(explained(&asked, ENTRY)) {
+        for explanation in &explanations {
+            assert_eq!(suggestions(explanation)[0], *first, "{asked}");
         }
     }
     busybox("rmmod nlmon");

@@ -9,7 +9,7 @@ use kprobe_attach::fd::OwnedFd;
 use kprobe_attach::{AttachMode, Errno, Error, Kernel};
 use rustix::thread::CapabilitySet;
 
-use super::{ENTRY, PROBES_BY_FTRACE, has, suggestions, symbol};
+use super::{ENTRY, PROBES_BY_FTRACE, has, in_modes, suggestions, symbol};
 use crate::machine::supervise::{Verdict, listen, supervise};
 use crate::machine::{
     Counter, FUNCTION, KPROBE_EVENTS, Switch, asked, clean, drop_capabilities, function, json,
@@ -18,8 +18,7 @@ use crate::machine::{
 
 /// Explains in every mode, where somebody denies, and checks the cause.
 fn denied(kernel: &Kernel, cause: Cause, proof: &[Evidence<'_>]) {
-    for mode in promised() {
-        let explanation = kernel.explain(function(), &ENTRY.attach_mode(mode));
+    for (mode, explanation) in in_modes(kernel, function(), ENTRY) {
         let error = explanation.refusal().unwrap();
         assert_eq!(
             (error.step(), error.cause()),
@@ -257,9 +256,7 @@ fn what_cannot_be_read_stays_open() {
 fn a_refused_event_is_logged_under_our_name_alone() {
     let log = "/sys/kernel/tracing/error_log";
     fs::write(log, "").unwrap();
-    for mode in promised() {
-        let _ = Kernel::new().explain(symbol("vfs_unlnik"), &ENTRY.attach_mode(mode));
-    }
+    in_modes(&Kernel::new(), symbol("vfs_unlnik"), ENTRY);
     let entries = fs::read_to_string(log).unwrap();
     let commands: Vec<_> = entries
         .lines()

@@ -7,8 +7,8 @@ mod place;
 use std::fs;
 
 use kprobe_attach::error::Cause;
-use kprobe_attach::explain::{Evidence, Explanation, Suggestion};
-use kprobe_attach::{AttachMode, KprobeOpts, Target};
+use kprobe_attach::explain::{Case, Evidence, Explanation, Suggestion};
+use kprobe_attach::{AttachMode, Kernel, KprobeOpts, Target};
 
 use crate::machine::{Counter, KPROBES, asked, clean, promised};
 
@@ -22,6 +22,20 @@ enum Outcome {
 
 use Outcome::{Attaches, Refused};
 
+/// Explains a probe in every promised mode, with one reading of the symbols.
+fn in_modes(
+    kernel: &Kernel,
+    target: Target<'_>,
+    opts: KprobeOpts,
+) -> Vec<(AttachMode, Explanation)> {
+    let modes = promised();
+    let mut cases: Vec<_> = { modes.iter() }
+        .map(|mode| Case::new(target, &opts.attach_mode(*mode)))
+        .collect();
+    let explanations = kernel.explain_all(&mut cases);
+    modes.into_iter().zip(explanations).collect()
+}
+
 /// Attaches in every promised mode, and explains it. Answers the explanations.
 fn row(
     target: Target<'_>,
@@ -30,21 +44,21 @@ fn row(
 ) -> Vec<(AttachMode, Explanation)> {
     let kernel = asked();
     let counter = Counter::new();
-    let in_mode = |mode: AttachMode| {
+    let attach = |mode: AttachMode| {
         let opts = opts.attach_mode(mode);
-        let what = format!("{target} {opts:?}");
-        let attached = clean(|| {
-            kernel
-                .attach_kprobe(&counter.program, target, &opts)
-                .map(drop)
-        });
-        let probes = fs::read_to_string(KPROBES).unwrap();
-        let explanation = clean(|| kernel.explain(target, &opts));
-        assert_eq!(fs::read_to_string(KPROBES).unwrap(), probes, "{what}");
+        let attach = || kernel.attach_kprobe(&counter.program, target, &opts);
+        clean(|| attach().map(drop))
+    };
+    let attached: Vec<_> = promised().into_iter().map(attach).collect();
+    let probes = fs::read_to_string(KPROBES).unwrap();
+    let explanations = clean(|| in_modes(&kernel, target, opts));
+    assert_eq!(fs::read_to_string(KPROBES).unwrap(), probes, "{target}");
+    for ((mode, explanation), attached) in explanations.iter().zip(attached) {
+        let what = format!("{target} {opts:?} {mode}");
         let told = explanation
             .refusal()
             .map(|error| (error.step(), error.cause()));
-        match (expected(mode), attached) {
+        match (expected(*mode), attached) {
             (Attaches, Ok(())) => assert_eq!(told, None, "{what}"),
             (Refused(cause), Err(error)) => {
                 assert_eq!(error.cause(), cause, "{what}: {error}");
@@ -52,9 +66,8 @@ fn row(
             }
             (expected, attached) => panic!("{what}: {attached:?}, not {expected:?}"),
         }
-        (mode, explanation)
-    };
-    promised().into_iter().map(in_mode).collect()
+    }
+    explanations
 }
 
 /// Whether an explanation has evidence of a kind.
