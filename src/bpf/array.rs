@@ -1,6 +1,6 @@
-//! Arrays of 64-bit numbers, the one kind of BPF map that a counting program needs.
+//! Maps of the kinds that a counting program needs: arrays of 64-bit numbers, and hash maps.
 
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -9,7 +9,7 @@ use super::pin::pin;
 use super::program::obj_get;
 use crate::diagnose::bpf_error;
 use crate::error::{Cause, Error, Step};
-use crate::sys::ArrayFd;
+use crate::sys::{ArrayFd, create_hash};
 
 /// Owns a map of type `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values, which are zero at first.
 #[derive(Debug)]
@@ -91,6 +91,38 @@ impl Array {
     pub fn open_pinned(path: impl Arg) -> Result<Self, Error> {
         let opened = path.into_with_c_str(|path| ArrayFd::of_map(obj_get(path)?));
         opened.map(Self).map_err(map_failed)
+    }
+}
+
+/// Owns a map of type `BPF_MAP_TYPE_HASH`, which programs fill.
+#[derive(Debug)]
+pub struct HashMap(OwnedFd);
+
+impl HashMap {
+    /// Makes an empty hash map for at most `entries` elements, whose sizes are in bytes. The kernel
+    /// allocates all of them at once.
+    ///
+    /// Before Linux 5.11 its memory counts against `RLIMIT_MEMLOCK`. If that limit is too low, it
+    /// is raised for the call, and then restored.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with the step [`Step::Map`]:
+    ///
+    /// * `EPERM` without `CAP_BPF`, or before Linux 5.8 without `CAP_SYS_ADMIN`.
+    /// * `ENOMEM` if the kernel does not have enough memory.
+    /// * `EINVAL` if a size or `entries` is 0.
+    /// * `E2BIG` if an element is too large.
+    pub fn create(key_size: u32, value_size: u32, entries: u32) -> Result<Self, Error> {
+        with_memlock(|| create_hash(key_size, value_size, entries))
+            .map(Self)
+            .map_err(|errno| memlock_error(Step::Map, errno, Cause::Unknown))
+    }
+}
+
+impl AsFd for HashMap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

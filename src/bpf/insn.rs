@@ -3,7 +3,6 @@
 
 use rustix::fd::{AsFd, AsRawFd};
 
-use super::array::Array;
 pub use crate::sys::Insn;
 
 /// Names a register of the BPF machine.
@@ -16,6 +15,12 @@ pub const R0: Reg = Reg(0);
 pub const R1: Reg = Reg(1);
 /// Holds the second argument of a helper.
 pub const R2: Reg = Reg(2);
+/// Holds the third argument of a helper.
+pub const R3: Reg = Reg(3);
+/// Holds the fourth argument of a helper.
+pub const R4: Reg = Reg(4);
+/// Keeps its value when a helper is called.
+pub const R6: Reg = Reg(6);
 /// Holds the end of the stack, which grows down.
 pub const R10: Reg = Reg(10);
 
@@ -64,6 +69,24 @@ pub const fn store_imm_u32(dst: Reg, off: i16, imm: i32) -> Insn<'static> {
     insn(0x62, dst, R0, off, imm)
 }
 
+/// Makes `dst = *(u32 *)(src + off)`.
+#[must_use]
+pub const fn load_u32(dst: Reg, src: Reg, off: i16) -> Insn<'static> {
+    insn(0x61, dst, src, off, 0)
+}
+
+/// Makes `dst = *(u64 *)(src + off)`.
+#[must_use]
+pub const fn load_u64(dst: Reg, src: Reg, off: i16) -> Insn<'static> {
+    insn(0x79, dst, src, off, 0)
+}
+
+/// Makes `*(u32 *)(dst + off) = src`.
+#[must_use]
+pub const fn store_u32(dst: Reg, off: i16, src: Reg) -> Insn<'static> {
+    insn(0x63, dst, src, off, 0)
+}
+
 /// Makes `*(u64 *)(dst + off) = src`.
 #[must_use]
 pub const fn store_u64(dst: Reg, off: i16, src: Reg) -> Insn<'static> {
@@ -80,6 +103,12 @@ pub const fn atomic_add_u64(dst: Reg, off: i16, src: Reg) -> Insn<'static> {
 #[must_use]
 pub const fn jump_if_eq_imm(dst: Reg, imm: i32, skip: i16) -> Insn<'static> {
     insn(0x15, dst, R0, skip, imm)
+}
+
+/// Makes `if dst != imm goto +skip`.
+#[must_use]
+pub const fn jump_if_ne_imm(dst: Reg, imm: i32, skip: i16) -> Insn<'static> {
+    insn(0x55, dst, R0, skip, imm)
 }
 
 /// Makes `r0 = helper(r1, ...)`, with the helper's number in `enum bpf_func_id`.
@@ -113,7 +142,7 @@ pub const fn call(helper: i32) -> Insn<'static> {
 /// # Ok::<(), kprobe_attach::Error>(())
 /// ```
 #[must_use]
-pub fn load_map(dst: Reg, map: &Array) -> [Insn<'_>; 2] {
+pub fn load_map(dst: Reg, map: &impl AsFd) -> [Insn<'_>; 2] {
     const PSEUDO_MAP_FD: Reg = Reg(1);
     let fd = map.as_fd().as_raw_fd();
     [insn(0x18, dst, PSEUDO_MAP_FD, 0, fd), Insn::new(0)]
@@ -149,6 +178,19 @@ mod tests {
             assert_eq!(
                 mov(R2, R10).raw().to_le_bytes(),
                 [0xbf, 0xa2, 0, 0, 0, 0, 0, 0]
+            );
+            // BPF_LDX_MEM(BPF_DW, BPF_REG_3, BPF_REG_6, 80), and BPF_W; BPF_STX_MEM(BPF_W, ...)
+            for (insn, code) in [(load_u64(R3, R6, 80), 0x79), (load_u32(R3, R6, 80), 0x61)] {
+                assert_eq!(insn.raw().to_le_bytes(), [code, 0x63, 80, 0, 0, 0, 0, 0]);
+            }
+            assert_eq!(
+                store_u32(R10, -8, R4).raw().to_le_bytes(),
+                [0x63, 0x4a, 0xf8, 0xff, 0, 0, 0, 0]
+            );
+            // BPF_JMP_IMM(BPF_JNE, BPF_REG_0, 0, 2)
+            assert_eq!(
+                jump_if_ne_imm(R0, 0, 2).raw().to_le_bytes(),
+                [0x55, 0, 2, 0, 0, 0, 0, 0]
             );
         }
         assert_eq!(exit().raw().to_ne_bytes(), [0x95, 0, 0, 0, 0, 0, 0, 0]);

@@ -1,7 +1,8 @@
 //! BPF programs, maps and pins, as far as this crate needs them.
 //!
 //! A [`Program`] is opened from a pin or by its id, or is loaded from instructions. An [`Array`] is
-//! a map that holds counters. Programs of any other loader can be attached too, if they are `AsFd`.
+//! a map that holds counters, and a [`HashMap`] one with keys. Programs of any other loader can be
+//! attached too, if they are `AsFd`.
 
 mod array;
 pub mod insn;
@@ -11,7 +12,7 @@ mod pin;
 mod program;
 mod version;
 
-pub use array::Array;
+pub use array::{Array, HashMap};
 pub use load::Load;
 pub use program::Program;
 pub use version::kern_version;

@@ -1,4 +1,4 @@
-//! Arrays of 64-bit numbers.
+//! BPF maps: arrays of 64-bit numbers, and hash maps.
 
 use core::mem::size_of_val;
 
@@ -8,8 +8,8 @@ use rustix::io::{Errno, Result};
 use super::call::{address, address_mut, bpf, bpf_fd, fd_u32};
 use super::object::obj_get_info;
 use super::uapi::{
-    BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_TYPE_ARRAY, BPF_MAP_UPDATE_ELEM, MapCreate,
-    MapElem, MapInfo,
+    BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH,
+    BPF_MAP_UPDATE_ELEM, MapCreate, MapElem, MapInfo,
 };
 
 /// Owns a `BPF_MAP_TYPE_ARRAY` with u32 keys and u64 values. The calls below rely on that, so
@@ -23,19 +23,28 @@ impl AsFd for ArrayFd {
     }
 }
 
+/// Makes a `BPF_MAP_TYPE_HASH` whose elements are allocated at once.
+pub(crate) fn create_hash(key_size: u32, value_size: u32, entries: u32) -> Result<OwnedFd> {
+    create(BPF_MAP_TYPE_HASH, key_size, value_size, entries)
+}
+
+/// Makes a map by `BPF_MAP_CREATE`.
+fn create(map_type: u32, key_size: u32, value_size: u32, max_entries: u32) -> Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type,
+        key_size,
+        value_size,
+        max_entries,
+        map_flags: 0,
+    };
+    // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
+    unsafe { bpf_fd(BPF_MAP_CREATE, &mut attr) }
+}
+
 impl ArrayFd {
     /// Makes an array of `entries` u64 by `BPF_MAP_CREATE`.
     pub(crate) fn create(entries: u32) -> Result<Self> {
-        let mut attr = MapCreate {
-            map_type: BPF_MAP_TYPE_ARRAY,
-            key_size: 4,
-            value_size: 8,
-            max_entries: entries,
-            map_flags: 0,
-        };
-        // SAFETY: the attribute of this command, which opens a file descriptor, with no address in
-        // it.
-        unsafe { bpf_fd(BPF_MAP_CREATE, &mut attr) }.map(Self)
+        create(BPF_MAP_TYPE_ARRAY, 4, 8, entries).map(Self)
     }
 
     /// Takes the file descriptor of such an array. Returns `EINVAL` for any other map. `fd` must be

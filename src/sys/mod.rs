@@ -42,7 +42,7 @@ pub(crate) use link::{
     link_info,
 };
 pub(crate) use lock::{is_byte_locked, lock_byte, unlock_byte};
-pub(crate) use map::ArrayFd;
+pub(crate) use map::{ArrayFd, create_hash};
 pub(crate) use object::{obj_get, obj_pin, obj_pin_at};
 pub(crate) use once::Once;
 pub(crate) use perf::{

@@ -40,6 +40,8 @@ pub(super) const BPF_F_PATH_FD: u32 = 1 << 14;
 
 pub(crate) const BPF_PROG_TYPE_KPROBE: u32 = 2;
 pub(super) const BPF_MAP_TYPE_ARRAY: u32 = 2;
+/// `enum bpf_map_type`
+pub(super) const BPF_MAP_TYPE_HASH: u32 = 1;
 /// `enum bpf_attach_type`: Linux 5.15 (commit b89fbfbb854c)
 pub(super) const BPF_PERF_EVENT: u32 = 41;
 /// `enum bpf_attach_type`: Linux 5.18 (commit 0dcac2725406)

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::machine::process::{Child, shared};
 use super::machine::{
-    FUNCTION, attached, clean, in_thread, interrupt, json, program, promised, run, unlink,
+    FUNCTION, attached, clean, in_thread, interrupt, json, program, promised, run, text, unlink,
     wait_until,
 };
 
@@ -73,6 +73,77 @@ fn a_command_is_counted_without_its_children_and_without_others() {
 }
 
 #[test]
+fn the_processes_that_a_command_starts_are_counted_if_asked() {
+    // One by the command, one by a child, two by children of children; and four by others.
+    const SCRIPT: &str = "cd /tmp; touch a b c d; rm a & wait; sh -c 'rm b & rm c & wait; true'
+        sleep 0.5; exec rm d";
+    for mode in promised() {
+        clean(|| {
+            let others = Child::fork(|| {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                unlink(4);
+            });
+            let output = run(&[
+                "count",
+                "--json",
+                "--mode",
+                mode.name(),
+                "--command-only",
+                "--children",
+                FUNCTION,
+                "--",
+                "sh",
+                "-c",
+                SCRIPT,
+            ]);
+            assert_eq!(others.wait().exit_status(), Some(0));
+            assert_eq!(hits(&output), 4, "{mode}");
+            assert!(!text(&output.stderr).contains("missed"), "{output:?}");
+        });
+    }
+}
+
+#[test]
+fn the_processes_that_a_process_starts_are_counted_from_then_on() {
+    let go = &shared::<2>();
+    let wait_for = |flag: usize| {
+        wait_until(|| go[flag].load(std::sync::atomic::Ordering::Relaxed) == 1);
+    };
+    let tell = |flag: usize| go[flag].store(1, std::sync::atomic::Ordering::Relaxed);
+    let before = Child::fork(|| {
+        wait_for(0);
+        unlink(16);
+    });
+    let pid = std::process::id().to_string();
+    clean(|| {
+        let args = ["count", "--json", "--pid", &pid, "--children", FUNCTION];
+        let child = attached(&args);
+        tell(0);
+        assert_eq!(before.wait().exit_status(), Some(0));
+        unlink(1);
+        unlink_elsewhere(2);
+        // A thread's child, whose parent ends first, and a child of that.
+        in_thread(|| {
+            let child = Child::fork(|| {
+                Child::fork(|| {
+                    unlink(4);
+                    tell(1);
+                });
+            });
+            assert_eq!(child.wait().exit_status(), Some(0));
+        });
+        wait_for(1);
+        // Each of them is forgotten again.
+        for _ in 0..100 {
+            unlink_elsewhere(1);
+        }
+        let output = interrupt(child, "TERM");
+        assert_eq!(hits(&output), 107);
+        assert!(!text(&output.stderr).contains("missed"), "{output:?}");
+    });
+}
+
+#[test]
 fn what_names_no_process_is_refused() {
     clean(|| {
         in_thread(|| {
@@ -95,6 +166,8 @@ fn what_names_no_process_is_refused() {
         });
         for wrong in [
             &["--command-only", FUNCTION][..],
+            &["--children", FUNCTION],
+            &["--children", FUNCTION, "--", "true"],
             &["--command-only", "--pid", "1", FUNCTION, "--", "true"],
             &["--pin", "/sys/fs/bpf/filter", "--pid", "1", FUNCTION],
             &["--pid", "1", "--pid", "1", FUNCTION],

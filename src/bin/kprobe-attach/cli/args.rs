@@ -170,6 +170,9 @@ impl<'a> Args<'a> {
                 return Err(Usage::Twice("pid"));
             }
         }
+        if self.has(Opt::Children) && !of_one && !self.has(Opt::CommandOnly) {
+            return Err(Usage::NoProcess);
+        }
         // Without a probe, it reads the pins.
         let reads_pins = pins && entry.command == Command::Count;
         if self.probe_count == 0 && entry.words.needs_probe() && !reads_pins {

@@ -100,6 +100,7 @@ pub(crate) enum Opt {
     Program,
     Pid,
     CommandOnly,
+    Children,
     Pin,
     For,
     Interval,
@@ -180,7 +181,7 @@ const ALL: Commands = Commands::of(&[
 ]);
 
 /// The options, in the order in which `--help` lists them.
-pub(crate) const OPTIONS: [OptionEntry; 13] = [
+pub(crate) const OPTIONS: [OptionEntry; 14] = [
     OptionEntry {
         option: Opt::Mode,
         name: "mode",
@@ -227,6 +228,14 @@ pub(crate) const OPTIONS: [OptionEntry; 13] = [
         value: Value::None,
         word: "",
         about: "count COMMAND alone, not its children",
+        commands: Commands::of(&[Command::Count]),
+    },
+    OptionEntry {
+        option: Opt::Children,
+        name: "children",
+        value: Value::None,
+        word: "",
+        about: "also count the processes that PID or COMMAND starts",
         commands: Commands::of(&[Command::Count]),
     },
     OptionEntry {

@@ -29,6 +29,8 @@ pub(crate) enum Usage<'a> {
     NoProbe,
     UnwantedProbe(&'a CStr),
     NoProgram,
+    /// No process is named whose children are meant.
+    NoProcess,
     RunsNothing,
     PinAndHold,
     EmptyRun,
@@ -60,6 +62,7 @@ impl fmt::Display for Usage<'_> {
             Self::UnwantedProbe(probe) => {
                 write!(f, "this command takes no '{}'", Shown(Lossy(probe)))
             }
+            Self::NoProcess => f.write_str("--children needs --pid PID or --command-only"),
             Self::NoProgram => f.write_str("--program PATH or --program id:N is missing"),
             Self::RunsNothing => f.write_str("this command runs no COMMAND"),
             Self::PinAndHold => {

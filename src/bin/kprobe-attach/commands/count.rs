@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-use kprobe_attach::bpf::{Array, kern_version};
+use kprobe_attach::bpf::Array;
 use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::explain::switched_off;
 use kprobe_attach::request::Probe;
@@ -13,10 +13,11 @@ use rustix::process::Pid;
 use super::table::{ROW, missed, print_counts, print_head};
 use crate::cli::{Args, Opt, decimal};
 use crate::out::{Decimal, Lossy, Output, Shown, notice};
-use crate::programs::Counter;
+use crate::programs::{Counter, Of, load};
 use crate::rt::{Start, is_process};
 use crate::session::{
-    self, Attached, Counts, Found, Hold, Session, Source, announce, labelled_counter, pin_all,
+    self, Attached, Counts, Followed, Found, Hold, Session, Source, announce, labelled_counter,
+    pin_all,
 };
 
 /// The number of file descriptors that a counter holds: the program and its array.
@@ -45,9 +46,19 @@ pub(crate) fn run(
         Some(_) => labelled_counter,
         None => |_, _| Array::create(1),
     };
+    let followed = match pid.filter(|_| args.has(Opt::Children)) {
+        Some(pid) => Some(Followed::begin(start, args, kernel, out, pid)?),
+        None => None,
+    };
+    let of = match (&followed, pid) {
+        (Some(followed), _) => Of::Children(&followed.children),
+        (None, Some(pid)) => Of::Process(pid),
+        (None, None) => Of::All,
+    };
     let mut session = Session::attach(args, kernel, out, &found, &mut |text, probe| {
-        let counter = load(start, array(text, probe)?, pid)?;
-        Ok(Source::BuiltIn(counter))
+        let hits = array(text, probe)?;
+        let program = load(start, &|version| Counter::load(&hits, of, version))?;
+        Ok(Source::BuiltIn(Counter { program, hits }))
     })?;
     if let Some(dir) = args.value(Opt::Pin) {
         return pin_all(args, out, dir, &session).map(|()| 0);
@@ -81,7 +92,10 @@ pub(crate) fn run(
     });
     // A link reports its misses only while it is attached.
     let read = read(args, out, kernel, &mut session);
-    let detached = session.detach(args, out);
+    let mut detached = session.detach(args, out);
+    if let Some(followed) = followed {
+        detached = followed.end(args, kernel, out).and(detached);
+    }
     let printed = read.and_then(|()| print(out, &session));
     for attached in session.iter().filter(|attached| attached.counts.is_gone) {
         notice(format_args!(
@@ -130,19 +144,6 @@ fn is_initial_pid_namespace() -> bool {
 
 /// Makes the array that a probe is counted in.
 type MakeArray = fn(&CStr, &Probe<'_>) -> Result<Array, Error>;
-
-/// Loads the program that counts into an array.
-fn load(start: &Start, hits: Array, pid: Option<Pid>) -> Result<Counter, Error> {
-    match Counter::load(&hits, pid, 0) {
-        // A kernel before Linux 5.0 wants its own version in the program.
-        Err(error) if error.errno() == Errno::INVAL => {
-            let version = start.vdso().and_then(kern_version).unwrap_or_default();
-            Counter::load(&hits, pid, version)
-        }
-        loaded => loaded,
-    }
-    .map(|program| Counter { program, hits })
-}
 
 /// Moves the cursor back to the start of the table, and clears the screen from there. The terminal
 /// may have echoed a key there.

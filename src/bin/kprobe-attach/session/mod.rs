@@ -2,6 +2,7 @@
 //! detached together.
 
 mod attached;
+mod children;
 mod descriptors;
 mod found;
 mod functions;
@@ -12,6 +13,7 @@ mod print;
 mod probes;
 
 pub(crate) use attached::{Attached, Counts, Session, Source};
+pub(crate) use children::Followed;
 pub(crate) use found::{Found, Known};
 pub(crate) use functions::{function_memory, read_functions};
 pub(crate) use hold::Hold;

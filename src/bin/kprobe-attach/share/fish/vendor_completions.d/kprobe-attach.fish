@@ -47,6 +47,8 @@ complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l pid -r -F \
     -d 'count this process alone'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l command-only \
     -d 'count COMMAND alone, not its children'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l children \
+    -d 'also count the processes that PID or COMMAND starts'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l pin -x -a '(__fish_complete_directories)' \
     -d 'pin in DIR and end; count without a PROBE reads the pins'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l for -x \
