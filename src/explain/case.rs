@@ -205,7 +205,7 @@ impl Case<'_> {
         self.func.as_address().or_else(of_name)
     }
 
-    /// Returns the target that can be planned, or why there is none.
+    /// Returns the target that can be planned, or the error that explains why there is none.
     fn target(&self) -> Result<Target<'_>, Error> {
         if self.func.is_resolved() {
             return Ok(self.func);

@@ -1,4 +1,4 @@
-//! What the refusal of an event means, on kernels whose errno can have several meanings.
+//! Finds out why an event was refused, on kernels whose errno can have several meanings.
 
 use rustix::io::Errno;
 

@@ -1,4 +1,4 @@
-//! Memory for lists whose length nobody knows before.
+//! Memory for lists whose length is not known in advance.
 
 use core::ptr::{self, NonNull};
 use core::slice;
