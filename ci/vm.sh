@@ -374,13 +374,13 @@ machine() {
     # thread=single: with a thread a CPU, code that one CPU patches (kprobes, jump labels) may run
     # stale on another (QEMU before 8.1), and the kernel dies of an int3 that it no longer knows. It
     # boots faster, too. -cx16: with it the emulated kmalloc double-faults now and then.
-    # no_timer_check: under load the emulated timer misses the kernel's deadline. nopti, kpti=off:
+    # no_timer_check: a loaded emulated timer misses its deadline. pti=off and kpti=off:
     # with page tables of its own for the kernel, a system call takes ten times as long, because
     # the emulated CPU forgets all translations when they are exchanged.
     case $arch in
         amd64)
             machine=(x86_64 -cpu 'max,-cx16,vendor=GenuineIntel' -smp 2
-                -append 'console=ttyS0 no_timer_check nopti')
+                -append 'console=ttyS0 no_timer_check pti=off')
             ;;
         arm64)
             machine=(aarch64 -M virt -cpu cortex-a57 -smp 2 -append 'console=ttyAMA0 kpti=off')
@@ -389,7 +389,7 @@ machine() {
         armhf) machine=(arm -M virt -cpu cortex-a15 -append 'console=ttyAMA0') ;;
         i386)
             machine=(i386 -cpu 'max,vendor=GenuineIntel' -smp 2
-                -append 'console=ttyS0 no_timer_check nopti')
+                -append 'console=ttyS0 no_timer_check pti=off')
             ;;
         ppc64el)
             machine=(ppc64 -cpu power9
