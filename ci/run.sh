@@ -424,32 +424,50 @@ cmd_demo() {
     fi
 }
 
-# stages STAGE...: each is a run of its own (`set -e` does not work inside a condition); a failed
-# one does not stop the others.
+# stage STAGE: a run of its own (`set -e` does not work inside a condition). Leaves its output and
+# its time in $out.
+stage() {
+    local words status=ok wall user sys TIMEFORMAT='%0R %0U %0S'
+    read -ra words <<<"$1" # a stage may have arguments
+    printf '\n=== %s\n' "$1"
+    { time ci/run.sh "${words[@]}" 2>&1 | tee "$out/$1" >&3; } 3>&1 2>"$out/.time-$1" ||
+        status=FAILED
+    read -r wall user sys <"$out/.time-$1"
+    printf '%-11s %-6s %4d s, %4d s of CPU\n' \
+        "$1" "$status" "$wall" $((user + sys)) >"$out/.time-$1"
+    # A stage that fails without a failed test counts as one.
+    if [[ $status = FAILED ]] && ! grep -qE '^[0-9]+ passed, [1-9][0-9]* failed$' "$out/$1"; then
+        echo '0 passed, 1 failed' >>"$out/$1"
+    fi
+}
+
+# stages STAGE...: one after the other; a failed one does not stop the others. One that is written
+# `STAGE &` occupies a CPU alone: it runs beside the next ones, up to `wait`, and is shown there.
 stages() {
-    local stage words status wall user sys times=() out=target/stages
+    local stage beside=() out=target/stages
     rm -rf "$out" "$holes"
     mkdir -p "$out"
     need gcc libc6-dev xz-utils # before anything else asks apt
     prefetch >target/prefetch.log 2>&1 & # what it cannot fetch, the stage that needs it tries again
     for stage; do
-        printf '\n=== %s\n' "$stage"
-        status=ok
-        TIMEFORMAT='%0R %0U %0S'
-        read -ra words <<<"$stage" # a stage may have arguments
-        { time ci/run.sh "${words[@]}" 2>&1 | tee "$out/$stage" >&3; } 3>&1 2>"$out/.time" ||
-            status=FAILED
-        read -r wall user sys <"$out/.time"
-        times+=("$(printf '%-11s %-6s %4d s, %4d s of CPU' \
-            "$stage" "$status" "$wall" $((user + sys)))")
-        # A stage that fails without a failed test counts as one.
-        if [[ $status = FAILED ]] &&
-            ! grep -qE '^[0-9]+ passed, [1-9][0-9]* failed$' "$out/$stage"; then
-            echo '0 passed, 1 failed' >>"$out/$stage"
-        fi
+        case $stage in
+            *' &')
+                stage "${stage% &}" >"$out/.shown-${stage% &}" &
+                beside+=("$!" "${stage% &}")
+                ;;
+            wait)
+                wait "${beside[0]}"
+                cat "$out/.shown-${beside[1]}"
+                beside=()
+                ;;
+            *) stage "$stage" ;;
+        esac
     done
     printf '\n=== all\n'
-    printf '%s\n' "${times[@]}"
+    for stage; do
+        stage=${stage% &}
+        [[ $stage = wait ]] || cat "$out/.time-$stage"
+    done
     echo "$SECONDS s"
     [[ ! -e $holes ]] ||
         echo "holes in the mirror: $(sort -u "$holes" | paste -sd ';' | sed 's/;/; /g')"
@@ -462,12 +480,13 @@ cmd_test() {
     # These two attach to hundreds of functions, or read the kernel's symbols dozens of times.
     export KPROBE_ATTACH_FILTER="$quick_filter --skip why::place:: --skip functions::what_can_be \
         --skip explaining::each_file_is_read"
-    fetched_ahead=$kernels stages fmt lint unit build size "vm $kernels"
+    fetched_ahead=$kernels stages fmt lint build 'size &' unit wait "vm $kernels"
 }
 
 cmd_all() {
     fetched_ahead="${arch_suites[*]} 6.1-ppc64el $(amd64_kernels)" \
-        stages fmt lint unit asan build nolibc size msrv package arch recipes fuzz initramfs vm
+        stages fmt lint unit asan build nolibc 'recipes &' size msrv package wait \
+        arch fuzz initramfs vm
 }
 
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
