@@ -4,7 +4,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bin=target/release/kprobe-attach
-quick_filter='--skip thorough:: --skip lockdown_' # no minutes, and one boot a kernel
+# The tests that take minutes, since they repeat, attach to hundreds of functions, or read the
+# kernel's symbols dozens of times.
+slow_tests='--skip thorough:: --skip why::place:: --skip functions::what_can_be
+    --skip explaining::each_file_is_read'
 size_limit=$((142 * 1024)) # the whole program
 embed_limit=9216           # the smallest program around the library, tests/embed
 memory_limit=128           # KiB of memory that `count vfs_read` takes at its peak (VmHWM)
@@ -15,8 +18,8 @@ usage: ci/run.sh COMMAND
   test                 what every change must pass: fmt, lint, unit, build, size, and vm on the
                        oldest and the newest amd64 kernel, but for the tests that take minutes
                        (thorough, why::place and two more) and the boots that are locked down
-  all                  every check below but deny, semver and soak: on each kernel of
-                       ci/kernels.txt, every test of it
+  all                  every check below but deny, semver and soak: on the oldest and the newest
+                       amd64 kernel every test, on those between none that takes minutes
   fmt lint unit build  cargo fmt --check; clippy and doc without warnings; host tests; release build
   asan                 the host tests with an address sanitizer
   nolibc               library and program need no libc, and the program nothing at all
@@ -26,13 +29,15 @@ usage: ci/run.sh COMMAND
   package              the package holds what it must and builds, and docs.rs can show it
   deny                 licences, sources and versions of the dependencies
   semver [TAG]         the public surface against the last release, or TAG
-  arch                 other targets build, and the tests run on their kernels
+  targets              the other targets build, without a C compiler
+  arch                 they do, and the tests run on their kernels
   recipes [TARGET...]  the guide's recipes build for every target, word for word
   fuzz [SECONDS | --runs N]
                        each fuzz target for SECONDS (5), or N times
   vm [KERNEL...]       the tests on real kernels in virtual machines: the amd64 ones of
                        ci/kernels.txt, or those named
-                       (KPROBE_ATTACH_FILTER='NAME...': only tests whose name contains NAME)
+                       (KPROBE_ATTACH_FILTER='NAME...': only tests whose name contains NAME;
+                       KPROBE_ATTACH_BRIEF='KERNEL...': there, none that takes minutes)
   initramfs [KERNEL...]
                        the program where nothing is mounted: as /init, beside an init, and across
                        switch_root
@@ -441,10 +446,10 @@ stage() {
     fi
 }
 
-# stages STAGE...: one after the other; a failed one does not stop the others. One that is written
-# `STAGE &` occupies a CPU alone: it runs beside the next ones, up to `wait`, and is shown there.
+# stages STAGE...: one after the other; a failed one does not stop the others. `STAGE... &` are of
+# those that occupy one CPU: they run beside the next ones, up to `wait`, and are shown there.
 stages() {
-    local stage beside=() out=target/stages
+    local stage one lane=() out=target/stages
     rm -rf "$out" "$holes"
     mkdir -p "$out"
     need gcc libc6-dev xz-utils # before anything else asks apt
@@ -452,22 +457,19 @@ stages() {
     for stage; do
         case $stage in
             *' &')
-                stage "${stage% &}" >"$out/.shown-${stage% &}" &
-                beside+=("$!" "${stage% &}")
+                read -ra lane <<<"${stage% &}"
+                for one in "${lane[@]}"; do stage "$one"; done >"$out/.lane" &
+                lane=("$!" "${lane[@]}")
                 ;;
             wait)
-                wait "${beside[0]}"
-                cat "$out/.shown-${beside[1]}"
-                beside=()
+                wait "${lane[0]}"
+                cat "$out/.lane"
                 ;;
             *) stage "$stage" ;;
         esac
     done
     printf '\n=== all\n'
-    for stage; do
-        stage=${stage% &}
-        [[ $stage = wait ]] || cat "$out/.time-$stage"
-    done
+    cat "$out"/.time-*
     echo "$SECONDS s"
     [[ ! -e $holes ]] ||
         echo "holes in the mirror: $(sort -u "$holes" | paste -sd ';' | sed 's/;/; /g')"
@@ -477,15 +479,15 @@ stages() {
 cmd_test() {
     local kernels
     kernels="$(amd64_kernels | tail -n 1) $(amd64_kernels | head -n 1)"
-    # These two attach to hundreds of functions, or read the kernel's symbols dozens of times.
-    export KPROBE_ATTACH_FILTER="$quick_filter --skip why::place:: --skip functions::what_can_be \
-        --skip explaining::each_file_is_read"
+    export KPROBE_ATTACH_FILTER="$slow_tests --skip lockdown_"
     fetched_ahead=$kernels stages fmt lint build 'size &' unit wait "vm $kernels"
 }
 
 cmd_all() {
+    KPROBE_ATTACH_BRIEF=$(amd64_kernels | sed '1d;$d' | paste -sd ' ')
+    export KPROBE_ATTACH_BRIEF
     fetched_ahead="${arch_suites[*]} 6.1-ppc64el $(amd64_kernels)" \
-        stages fmt lint unit asan build nolibc 'recipes &' size msrv package wait \
+        stages fmt lint build 'targets recipes &' unit asan nolibc size msrv package wait \
         arch fuzz initramfs vm
 }
 
@@ -494,7 +496,7 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 case ${1:-} in
     '' | -h | --help | help) usage ;;
     test | all | fmt | lint | unit | asan | build | nolibc | size | msrv | package | deny | \
-        semver | arch | recipes | fuzz | vm | initramfs | soak | vm-run | demo)
+        semver | targets | arch | recipes | fuzz | vm | initramfs | soak | vm-run | demo)
         command=cmd_$1
         shift
         "$command" "$@"

@@ -326,7 +326,7 @@ pack() {
 # initramfs OUTPUT [JOB]: JOB is a shell script to run in place of the tests. What is not built yet
 # is left out.
 initramfs() {
-    local output=$1 job=${2:-} root program lib
+    local output=$1 job=${2:-} root program lib brief
     root=$(new_root)
     mkdir -p "$root"/{bin,dev,etc,extra,lib/modules,proc,root,run,sys,tests,tmp}
     cp "$busybox" "$root/bin/busybox"
@@ -353,7 +353,8 @@ initramfs() {
     {
         echo "export KPROBE_ATTACH_KERNEL='$kernel' KPROBE_ATTACH_MODES='$modes'"
         echo "export KPROBE_ATTACH_BIN=/bin/kprobe-attach RUST_BACKTRACE=1"
-        echo "export KPROBE_ATTACH_FILTER='${KPROBE_ATTACH_FILTER:-}'"
+        [[ " ${KPROBE_ATTACH_BRIEF:-} " != *" $kernel "* ]] || brief=$slow_tests
+        echo "export KPROBE_ATTACH_FILTER='${KPROBE_ATTACH_FILTER:-} ${brief:-}'"
         echo "export KPROBE_ATTACH_SOAK='${KPROBE_ATTACH_SOAK:-}'"
         echo "export KPROBE_ATTACH_MODULES='$(cd "$root/lib/modules" && ls -m)'"
         # The two ports in machine(), after the machine's own.
