@@ -179,10 +179,11 @@ pub mod tracefs;
 
 pub use error::Error;
 pub use kernel::Kernel;
+pub use link::multi::{KprobeMultiInfo, KprobeMultiLink, attach_kprobe_multi};
 pub use link::{KprobeInfo, KprobeLink, attach_kprobe};
 pub use mount::Mount;
 pub use plan::Plan;
-pub use request::{AttachMode, KprobeOpts, Target, TargetBuf};
+pub use request::{AttachMode, KprobeMultiOpts, KprobeOpts, Target, TargetBuf};
 pub use rustix::{fd, io::Errno};
 
 static_assertions::assert_impl_all!(Error: Send, Sync);

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use kprobe_attach::error::{Cause, Step};
-use kprobe_attach::kernel::Features;
-use kprobe_attach::request::Probe;
-use kprobe_attach::{AttachMode, Errno, Kernel, KprobeOpts, Target};
+use kprobe_attach::kernel::{Features, Reason, Support};
+use kprobe_attach::request::{Functions, Invalid, MAX_FUNCTIONS, Probe, SymbolRef};
+use kprobe_attach::{AttachMode, Errno, Kernel, KprobeMultiOpts, KprobeOpts, Target};
 
 /// A kernel that has everything, a return probe's bit that is none of today's, and CPU 0 offline.
 fn kernel() -> Kernel {
@@ -159,4 +159,73 @@ fn a_plan_says_whether_its_link_can_be_pinned() {
         let expected = (mode != AttachMode::Link).then_some(Step::Pin);
         assert_eq!(refused, expected, "{mode}");
     }
+}
+
+#[test]
+fn many_functions_are_one_link_create() {
+    let kernel = kernel();
+    let symbols = [c"foo.isra.0", c"bar"].map(SymbolRef::new);
+    let addresses = [0xffff_ffff_8100_0000, 0xffff_ffff_8100_0040];
+    let plan = |functions: Functions<'_>, opts: KprobeMultiOpts| {
+        kernel.plan_multi(functions, &opts).unwrap().to_string()
+    };
+    let opts = KprobeMultiOpts::new();
+    assert_eq!(
+        plan(Functions::symbols(&symbols), opts.retprobe(true)),
+        "\
+bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=0, \
+    attach_type=BPF_TRACE_KPROBE_MULTI, flags=0, kprobe_multi={flags=1, cnt=2, \
+    syms=[\"foo.isra.0\", \"bar\"], addrs=NULL, cookies=NULL}}}, 48) = link_fd"
+    );
+    assert_eq!(
+        plan(
+            Functions::addresses(&addresses).cookies(&[7, 0]),
+            opts.session(true)
+        ),
+        "\
+bpf(BPF_LINK_CREATE, {link_create={prog_fd=prog_fd, target_fd=0, \
+    attach_type=BPF_TRACE_KPROBE_SESSION, flags=0, kprobe_multi={flags=0, cnt=2, \
+    syms=NULL, addrs=[0xffffffff81000000, 0xffffffff81000040], cookies=[7, 0]}}}, 48) = link_fd"
+    );
+}
+
+#[test]
+fn a_link_to_many_functions_that_is_refused_names_the_function() {
+    let kernel = kernel();
+    let symbols = [c"foo", c"m:bar"].map(SymbolRef::new);
+    let refused =
+        |functions, opts: KprobeMultiOpts| kernel.plan_multi(functions, &opts).unwrap_err();
+    let opts = KprobeMultiOpts::new();
+    let error = refused(Functions::symbols(&symbols), opts);
+    assert_eq!(error.rule(), Some(Invalid::ModuleInMulti));
+    assert_eq!(
+        (error.subject(), error.errno()),
+        (Some("m:bar"), Errno::OPNOTSUPP)
+    );
+    let error = refused(Functions::symbols(&symbols[..1]).cookies(&[1, 2]), opts);
+    assert_eq!(error.rule(), Some(Invalid::CookieCount));
+    let many = vec![0xffff_ffff_8100_0000; MAX_FUNCTIONS + 1];
+    let error = refused(Functions::addresses(&many), opts);
+    assert_eq!(
+        (error.step(), error.errno()),
+        (Step::Request, Errno::TOOBIG)
+    );
+    let user = [0xffff_ffff_8100_0000, 0x1000];
+    let error = refused(Functions::addresses(&user), opts);
+    assert_eq!(error.address(), Some(0x1000));
+    // And a kernel without such links.
+    let mut features = Features::everything();
+    let (errno, cause) = (Errno::INVAL, Cause::NoKprobeMulti);
+    features.kprobe_session = Support::No(Reason { errno, cause });
+    let kernel = Kernel::with_features(features);
+    let functions = Functions::symbols(&symbols[..1]);
+    let error = kernel
+        .plan_multi(functions, &opts.session(true))
+        .unwrap_err();
+    assert_eq!(error.step(), Step::ProbeKernel);
+    assert_eq!(
+        (error.errno(), error.cause()),
+        (Errno::OPNOTSUPP, Cause::NoKprobeMulti)
+    );
+    assert!(kernel.plan_multi(functions, &opts).is_ok());
 }

@@ -13,7 +13,7 @@ mod program;
 mod version;
 
 pub use array::{Array, HashMap};
-pub use load::Load;
+pub use load::{AttachType, Load};
 pub use program::Program;
 pub use version::kern_version;
 #[cfg(fuzzing)]

@@ -357,6 +357,12 @@ fn meaning(step: Step, errno: Errno, cause: Cause) -> &'static str {
         (Step::LoadProgram, _) if cause == Cause::WrongProgram => {
             "the kernel refuses the program; the verifier's log says why"
         }
+        (Step::LinkCreate, Errno::SRCH) if cause == Cause::Unknown => {
+            "a function does not exist, cannot be traced, or is named twice"
+        }
+        (Step::LinkCreate, _) if cause == Cause::NotFunctionEntry => {
+            "a kprobe.multi link is to the entries of functions"
+        }
         (Step::Pin, Errno::NOENT) => "the directory of the pin does not exist",
         (_, Errno::XDEV) => "another file is mounted over the kernel's",
         _ => cause.meaning(),

@@ -5,7 +5,7 @@ mod module;
 mod pmu;
 mod probes;
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
@@ -64,8 +64,8 @@ pub struct Kernel {
     perf_event: Once<Support>,
     perf_link: Once<Support>,
     kprobe_events: Once<Support>,
-    /// Whether `kprobe_events` is known to take a maxactive.
-    takes_maxactive: AtomicBool,
+    /// Answers that are known, a bit for each.
+    known: AtomicU8,
     tracefs: Once<Result<Mount, Errno>>,
     sysfs: Once<Result<Mount, Errno>>,
     /// The random part of the event group.
@@ -73,6 +73,12 @@ pub struct Kernel {
     /// The number of the next event name.
     next_event: AtomicU32,
 }
+
+/// The bits of [`Kernel::known`]: `kprobe_events` takes a maxactive, there are links to many
+/// functions, and those for sessions.
+const TAKES_MAXACTIVE: u8 = 1 << 0;
+const HAS_MULTI: u8 = 1 << 1;
+const HAS_SESSION: u8 = 1 << 2;
 
 static_assertions::assert_impl_all!(Kernel: Send, Sync);
 
@@ -95,7 +101,7 @@ impl Kernel {
             perf_event: Once::new(),
             perf_link: Once::new(),
             kprobe_events: Once::new(),
-            takes_maxactive: AtomicBool::new(false),
+            known: AtomicU8::new(0),
             tracefs: Once::new(),
             sysfs: Once::new(),
             group: Once::new(),
@@ -149,7 +155,7 @@ impl Kernel {
         kernel.tracefs = Once::with(Err(Errno::NOENT));
         kernel.sysfs = Once::with(Err(Errno::NOENT));
         kernel.group = Once::with(0);
-        kernel.takes_maxactive = AtomicBool::new(true);
+        kernel.known = AtomicU8::new(TAKES_MAXACTIVE);
         kernel
     }
 
@@ -172,8 +178,8 @@ impl Kernel {
                 perf_link: self.perf_link(None),
                 tracefs: self.tracefs_support(),
                 kprobe_events: self.kprobe_events(),
-                kprobe_multi: probes::multi(BPF_TRACE_KPROBE_MULTI),
-                kprobe_session: probes::multi(BPF_TRACE_KPROBE_SESSION),
+                kprobe_multi: self.multi(false, None),
+                kprobe_session: self.multi(true, None),
             }
         })
     }
@@ -351,6 +357,36 @@ impl Kernel {
         }
     }
 
+    /// Returns whether the kernel has links to many functions. If `prog` is given, the probe uses
+    /// it.
+    pub(crate) fn multi(&self, session: bool, prog: Option<BorrowedFd<'_>>) -> Support {
+        let (bit, attach_type) = if session {
+            (HAS_SESSION, BPF_TRACE_KPROBE_SESSION)
+        } else {
+            (HAS_MULTI, BPF_TRACE_KPROBE_MULTI)
+        };
+        if let Some(features) = self.features.get() {
+            return if session {
+                features.kprobe_session
+            } else {
+                features.kprobe_multi
+            };
+        }
+        if self.knows(bit) {
+            return Support::Yes;
+        }
+        let support = probes::multi(attach_type, prog);
+        if support.is_yes() {
+            self.known.fetch_or(bit, Ordering::Relaxed);
+        }
+        support
+    }
+
+    /// Returns whether an answer is known.
+    fn knows(&self, bit: u8) -> bool {
+        self.known.load(Ordering::Relaxed) & bit != 0
+    }
+
     fn tracefs_support(&self) -> Support {
         if !FILES {
             return Support::no(NO_FILES, Cause::NoTracefs);
@@ -396,7 +432,7 @@ impl Kernel {
     /// Checks that `kprobe_events` takes a maxactive. A tracefs mode is available.
     #[inline(never)]
     pub(crate) fn check_maxactive(&self) -> Result<(), Error> {
-        if self.takes_maxactive.load(Ordering::Relaxed) {
+        if self.knows(TAKES_MAXACTIVE) {
             return Ok(());
         }
         let takes = self
@@ -404,7 +440,7 @@ impl Kernel {
             .and_then(|tracefs| takes_maxactive(tracefs.as_fd()));
         let error = match takes {
             Ok(true) => {
-                self.takes_maxactive.store(true, Ordering::Relaxed);
+                self.known.fetch_or(TAKES_MAXACTIVE, Ordering::Relaxed);
                 return Ok(());
             }
             Ok(false) => Error::invalid(Invalid::MaxactiveOnKernel).at(Step::ProbeKernel),

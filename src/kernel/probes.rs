@@ -53,21 +53,25 @@ pub(super) fn perf_link(prog: Option<BorrowedFd<'_>>) -> Support {
     }
 }
 
-/// Asks for `kprobe.multi` or `kprobe.session` links. A kernel that has them goes on to read the
-/// symbols, whose address is invalid.
-pub(super) fn multi(attach_type: u32) -> Support {
-    let nop = match load_nop(attach_type) {
-        Ok(nop) => nop,
-        Err(error) if error.errno() == Errno::INVAL => {
-            return Support::no(Errno::INVAL, Cause::NoKprobeMulti);
-        }
-        Err(error) => return Support::unknown(error.errno(), error.cause()),
-    };
-    match sys::link_create_multi_bad_address(nop.as_fd(), attach_type).map(drop) {
+/// Asks for `kprobe.multi` or `kprobe.session` links. A kernel that has them, and a program that
+/// was loaded for them, goes on to read the symbols, whose address is invalid.
+pub(super) fn multi(attach_type: u32, prog: Option<BorrowedFd<'_>>) -> Support {
+    let answer = |prog| match sys::link_create_multi_bad_address(prog, attach_type).map(drop) {
         Err(Errno::FAULT) => Support::Yes,
         Err(errno @ (Errno::INVAL | Errno::OPNOTSUPP)) => Support::no(errno, Cause::NoKprobeMulti),
         Err(errno) => Support::unknown(errno, bpf_cause(errno, Cause::NoKprobeMulti)),
         Ok(()) => Support::unknown(Errno::INVAL, Cause::NoKprobeMulti),
+    };
+    if let Some(Support::Yes) = prog.map(answer) {
+        return Support::Yes;
+    }
+    // The caller's program may not be loaded for such links, so one that is asks again.
+    match load_nop(attach_type) {
+        Ok(nop) => answer(nop.as_fd()),
+        Err(error) if error.errno() == Errno::INVAL => {
+            Support::no(Errno::INVAL, Cause::NoKprobeMulti)
+        }
+        Err(error) => Support::unknown(error.errno(), error.cause()),
     }
 }
 

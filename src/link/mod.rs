@@ -1,6 +1,7 @@
 //! The plan carried out: a [`KprobeLink`] is an attached program, and detaches it when dropped.
 
 mod info;
+pub(crate) mod multi;
 mod refusal;
 
 use core::slice;

@@ -1,6 +1,7 @@
 //! The plan: a [`Plan`] is made from a request and a kernel's answers. It holds the arguments of
 //! every system call before the first one is made.
 
+mod multi;
 mod select;
 mod syscall;
 
@@ -15,6 +16,8 @@ use crate::request::{AttachMode, Invalid, KprobeOpts, Target};
 use crate::tracefs::{Definition, EventName};
 use select::select;
 
+pub use multi::MultiPlan;
+pub(crate) use multi::about;
 pub use syscall::Syscall;
 
 /// `PERF_TYPE_TRACEPOINT`

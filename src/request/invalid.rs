@@ -56,6 +56,21 @@ pub enum Invalid {
     Unresolved,
     /// A pattern means any number of functions, and this takes one.
     Pattern,
+    /// A link to many functions is given none.
+    NoFunctions,
+    /// A link is given more than
+    /// [`MAX_FUNCTIONS`](crate::request::MAX_FUNCTIONS) functions.
+    TooManyFunctions,
+    /// The number of cookies is not the number of functions.
+    CookieCount,
+    /// A link is to run its program at entry and return, and at return alone.
+    SessionRetprobe,
+    /// A [unique match](crate::KprobeMultiOpts::unique_match) is asked of several functions.
+    UniqueOfMany,
+    /// A function of one module is named in a `kprobe.multi` link.
+    ModuleInMulti,
+    /// A function is named twice in a `kprobe.multi` link.
+    FunctionTwice,
     /// The word before the `/` is not a kind of probe.
     UnknownKind,
     /// The kind of probe exists in libbpf, and this crate does not attach it.
@@ -105,9 +120,11 @@ impl Invalid {
             Self::CookieWithoutLink
             | Self::MaxactiveOnPmu
             | Self::MaxactiveOnKernel
+            | Self::ModuleInMulti
             | Self::KindNotServed
             | Self::AutoloadMark
             | Self::PinOfTraceEvent => Errno::OPNOTSUPP,
+            Self::TooManyFunctions => Errno::TOOBIG,
             _ => Errno::INVAL,
         }
     }
@@ -135,6 +152,13 @@ impl Invalid {
             BaseWithoutFunction => "only a function has a base name",
             Unresolved => "the target has not been resolved",
             Pattern => "a pattern means several functions",
+            NoFunctions => "there is no function to attach to",
+            TooManyFunctions => "these are too many functions for one link",
+            CookieCount => "there is not a cookie for each function",
+            SessionRetprobe => "a session has no return probe of its own",
+            UniqueOfMany => "a unique match is one function",
+            ModuleInMulti => "a kprobe.multi link takes no module",
+            FunctionTwice => "a kprobe.multi link takes each function once",
             UnknownKind => "unknown kind of probe",
             KindNotServed => "this kind of probe is not supported yet",
             AutoloadMark => "`?` keeps a program from being loaded",
@@ -184,6 +208,12 @@ impl Invalid {
             Pattern => "one of the functions that symbols::Functions lists",
             UnknownKind | KindNotServed | AutoloadMark =>
                 "kprobe/, kretprobe/, ksyscall/ or kretsyscall/",
+            NoFunctions | TooManyFunctions => "1 to 1048576 functions",
+            CookieCount => "as many cookies as functions, or none",
+            SessionRetprobe => "either a session or a return probe",
+            UniqueOfMany => "exactly one function",
+            ModuleInMulti => "the address of the function (/proc/kallsyms)",
+            FunctionTwice => "each function once",
             EmptyNumber | NotADigit | BinaryNumber =>
                 "a decimal number, hexadecimal after 0x, or octal after 0",
             NumberTooLarge => "a 64-bit number; maxactive up to 4096",

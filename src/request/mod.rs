@@ -6,6 +6,7 @@
 mod c_struct;
 mod invalid;
 mod mode;
+mod multi;
 mod names;
 mod number;
 mod opts;
@@ -16,11 +17,15 @@ mod target;
 
 pub use invalid::{InText, Invalid, ParseError};
 pub use mode::{AttachMode, Need};
+pub use multi::{Functions, KprobeMultiOpts, MAX_FUNCTIONS};
 pub use names::MAX_SYMBOL_LEN;
 pub use opts::{KprobeOpts, MAX_MAXACTIVE};
 pub use spec::Probe;
 pub use target::{Target, TargetBuf};
 
+pub use crate::sys::SymbolRef;
+
+pub(crate) use multi::check_multi;
 pub(crate) use pick::{Names, Pick};
 pub(crate) use rules::{check_mode, check_request};
 pub(crate) use target::VMLINUX;

@@ -30,19 +30,27 @@ const KERNEL_START: u64 = if cfg!(target_arch = "s390x") {
     1 << 63
 };
 
+/// The last address that can be one of the kernel's.
+///
+/// The kernel keeps its error pointers in the last page. Before Linux 5.18 it returned such an
+/// address as an errno.
+const LAST_ADDRESS: u64 = usize::MAX as u64 - 4096;
+
+/// Returns whether an address is in the kernel's part of the address space.
+pub(crate) const fn is_kernel_address(address: u64) -> bool {
+    address >= KERNEL_START && address <= LAST_ADDRESS
+}
+
 /// Checks the rules between target and options that hold in every mode.
 const fn check_place(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Invalid> {
     if let Some(address) = target.known_address() {
-        // The kernel keeps its error pointers in the last page. Before Linux 5.18 it returned such
-        // an address as an errno.
-        let last = usize::MAX as u64 - 4096;
-        if address < KERNEL_START || address > last {
+        if !is_kernel_address(address) {
             return Err(Invalid::NotKernelAddress);
         }
         if opts.offset != 0 && target.as_address().is_some() {
             return Err(Invalid::OffsetOnAddress);
         }
-        if cfg!(feature = "files") && opts.offset > last - address {
+        if cfg!(feature = "files") && opts.offset > LAST_ADDRESS - address {
             return Err(Invalid::OffsetBeyondFunction);
         }
     }

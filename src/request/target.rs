@@ -185,7 +185,7 @@ impl<'a> Target<'a> {
     }
 
     #[inline(never)]
-    fn from_name(name: &'a [u8]) -> Result<Self, ParseError> {
+    pub(super) fn from_name(name: &'a [u8]) -> Result<Self, ParseError> {
         if is_function(name) {
             return Ok(Self(Place::Function {
                 module: None,

@@ -8,8 +8,8 @@ use rustix::io::{Errno, Result};
 use super::call::{address_mut, bpf, bpf_fd, fd_u32, len_u32};
 use super::object::obj_get_info;
 use super::uapi::{
-    self, BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_PERF_EVENT, LinkCreateKprobeMulti,
-    LinkCreatePerfEvent, LinkInfoPerfKprobe, LinkUpdate,
+    self, BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_PERF_EVENT, LinkCreatePerfEvent,
+    LinkInfoPerfKprobe, LinkUpdate,
 };
 
 /// Makes a link to a perf event by `BPF_LINK_CREATE`. Without an event, target -1 asks whether the
@@ -42,24 +42,6 @@ pub(crate) fn link_create_nothing() -> Result<OwnedFd> {
         ..LinkCreatePerfEvent::default()
     };
     // SAFETY: the attribute of this command, which opens a file descriptor, with no address in it.
-    unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
-}
-
-/// Calls `BPF_LINK_CREATE` for a `kprobe.multi` or `kprobe.session` link to one symbol at an
-/// invalid address. Returns EFAULT if the kernel has such links.
-pub(crate) fn link_create_multi_bad_address(
-    prog: BorrowedFd<'_>,
-    attach_type: u32,
-) -> Result<OwnedFd> {
-    let mut attr = LinkCreateKprobeMulti {
-        prog_fd: fd_u32(prog),
-        attach_type,
-        cnt: 1,
-        syms: 1,
-        ..LinkCreateKprobeMulti::default()
-    };
-    // SAFETY: the attribute of this command, which opens a file descriptor. Its one address is only
-    // read, by copy_from_user(), which refuses it.
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
 

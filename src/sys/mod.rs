@@ -29,6 +29,7 @@ mod cpu;
 mod link;
 mod lock;
 mod map;
+mod multi;
 mod object;
 mod once;
 mod perf;
@@ -37,12 +38,13 @@ mod prog;
 pub(crate) mod uapi;
 
 pub(crate) use cpu::first_allowed_cpu;
-pub(crate) use link::{
-    LinkInfo, is_link, link_create_multi_bad_address, link_create_nothing, link_create_perf_event,
-    link_info,
-};
+pub(crate) use link::{LinkInfo, is_link, link_create_nothing, link_create_perf_event, link_info};
 pub(crate) use lock::{is_byte_locked, lock_byte, unlock_byte};
 pub(crate) use map::{ArrayFd, create_hash};
+pub use multi::SymbolRef;
+pub(crate) use multi::{
+    Places, link_create_kprobe_multi, link_create_multi_bad_address, multi_link_info,
+};
 pub(crate) use object::{obj_get, obj_pin, obj_pin_at};
 pub(crate) use once::Once;
 pub(crate) use perf::{

@@ -50,6 +50,9 @@ pub(crate) const BPF_TRACE_KPROBE_MULTI: u32 = 42;
 pub(crate) const BPF_TRACE_KPROBE_SESSION: u32 = 56;
 /// `enum bpf_link_type`
 pub(crate) const BPF_LINK_TYPE_PERF_EVENT: u32 = 7;
+pub(crate) const BPF_LINK_TYPE_KPROBE_MULTI: u32 = 8;
+/// The flag of a link that runs its program on return
+pub(crate) const BPF_F_KPROBE_MULTI_RETURN: u32 = 1 << 0;
 /// `enum bpf_perf_event_type`: zero before Linux 6.6 (commit 1b715e1b0ec5)
 pub(crate) const BPF_PERF_EVENT_KPROBE: u32 = 3;
 pub(crate) const BPF_PERF_EVENT_KRETPROBE: u32 = 4;
@@ -287,6 +290,25 @@ pub(super) struct LinkInfoPerfKprobe {
 layout!(LinkInfoPerfKprobe: 64 {
     r#type @ 0, id @ 4, prog_id @ 8, pad @ 12, perf_event_type @ 16, pad2 @ 20, func_name @ 24,
     name_len @ 32, offset @ 36, addr @ 40, missed @ 48, cookie @ 56,
+});
+
+/// `struct bpf_link_info`, arm `kprobe_multi`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LinkInfoKprobeMulti {
+    pub(super) r#type: u32,
+    pub(super) id: u32,
+    pub(super) prog_id: u32,
+    pub(super) pad: u32,
+    pub(super) addrs: u64,
+    pub(super) count: u32,
+    pub(super) flags: u32,
+    pub(super) missed: u64,
+    pub(super) cookies: u64,
+}
+layout!(LinkInfoKprobeMulti: 48 {
+    r#type @ 0, id @ 4, prog_id @ 8, pad @ 12, addrs @ 16, count @ 24, flags @ 28, missed @ 32,
+    cookies @ 40,
 });
 
 /// `BPF_TASK_FD_QUERY`

@@ -32,6 +32,7 @@ mod locks;
 mod lookup;
 mod machine;
 mod mounts;
+mod multi;
 mod names;
 mod pins;
 mod pressure;

@@ -1,17 +1,23 @@
 //! BPF programs that count, and pins.
 
 use kprobe_attach::bpf::insn::Insn;
-use kprobe_attach::bpf::{Array, Load, Program, insn};
+use kprobe_attach::bpf::{Array, AttachType, Load, Program, insn};
 use kprobe_attach::fd::{AsFd, AsRawFd, OwnedFd};
 use kprobe_attach::{Kernel, KprobeLink, KprobeOpts, Target};
 
 /// Loads `counters[index] += 1`.
 pub(crate) fn counting(counters: &Array, index: i32) -> Program {
-    counting_at(counters, &[insn::store_imm_u32(insn::R10, -8, index)], -8)
+    let key = [insn::store_imm_u32(insn::R10, -8, index)];
+    counting_at(counters, &key, -8, AttachType::Kprobe)
 }
 
 /// Loads `counters[cookie] += 1`.
 pub(crate) fn counting_by_cookie(counters: &Array) -> Program {
+    counting_by_cookie_for(counters, AttachType::Kprobe)
+}
+
+/// Loads `counters[cookie] += 1` for links of one kind.
+pub(crate) fn counting_by_cookie_for(counters: &Array, attach_type: AttachType) -> Program {
     const GET_ATTACH_COOKIE: i32 = 174;
     // The key is the low half of the cookie.
     let low_half = if cfg!(target_endian = "little") {
@@ -23,12 +29,12 @@ pub(crate) fn counting_by_cookie(counters: &Array) -> Program {
         insn::call(GET_ATTACH_COOKIE),
         insn::store_u64(insn::R10, -8, insn::R0),
     ];
-    counting_at(counters, &key, low_half)
+    counting_at(counters, &key, low_half, attach_type)
 }
 
 /// Loads `counters[key] += 1`, where `key` is instructions that put the u32 on the stack, at this
 /// place.
-fn counting_at(counters: &Array, key: &[Insn<'_>], at: i32) -> Program {
+fn counting_at(counters: &Array, key: &[Insn<'_>], at: i32, attach_type: AttachType) -> Program {
     const MAP_LOOKUP_ELEM: i32 = 1;
     let [map, map_end] = insn::load_map(insn::R1, counters);
     let count = [
@@ -43,13 +49,13 @@ fn counting_at(counters: &Array, key: &[Insn<'_>], at: i32) -> Program {
         insn::mov_imm(insn::R0, 0),
         insn::exit(),
     ];
-    load(&[key, &count].concat())
+    load(&[key, &count].concat(), attach_type)
 }
 
-fn load(insns: &[Insn<'_>]) -> Program {
+fn load(insns: &[Insn<'_>], attach_type: AttachType) -> Program {
     let mut log = vec![0; 1 << 16];
     let named = Load::new(insns, c"GPL").name("vm_test").unwrap();
-    let loaded = named.log(&mut log).load();
+    let loaded = named.attach_type(attach_type).log(&mut log).load();
     loaded.unwrap_or_else(|error| panic!("{error}\n{}", String::from_utf8_lossy(&log)))
 }
 

@@ -2,6 +2,7 @@
 
 mod counter;
 mod end;
+mod functions;
 mod kernel;
 mod mounts;
 mod probed;
@@ -12,8 +13,11 @@ mod strace;
 pub(crate) mod supervise;
 mod trace;
 
-pub(crate) use counter::{Counter, counting, counting_by_cookie, load_as, pin};
+pub(crate) use counter::{
+    Counter, counting, counting_by_cookie, counting_by_cookie_for, load_as, pin,
+};
 pub(crate) use end::{at_once, ends_soon, send, shell};
+pub(crate) use functions::{has_multi, probeable};
 pub(crate) use kernel::{
     LOCAL_ENTRY, PARANOID, Switch, address_of, asked, kallsyms, kernel_name, link_modes, promised,
     tells_place, version,
