@@ -64,8 +64,9 @@
 //!
 //! The [guide] has the long tables and the recipes: [privileges](guide::privileges),
 //! [system calls](guide::syscalls), [causes](guide::causes), [containers](guide::containers),
-//! [initramfs](guide::initramfs), [JSON](guide::json), [building](guide::building),
-//! [sizes](guide::sizes), [limits](guide::limits) and [testing](guide::testing).
+//! [initramfs](guide::initramfs), [many functions](guide::many), [JSON](guide::json),
+//! [building](guide::building), [sizes](guide::sizes), [limits](guide::limits) and
+//! [testing](guide::testing).
 //!
 //! # Words
 //!
@@ -179,10 +180,12 @@ pub mod tracefs;
 
 pub use error::Error;
 pub use kernel::Kernel;
+pub use link::group::{GroupMemory, GroupSlot, KprobeGroup, detach_by_children};
 pub use link::multi::{KprobeMultiInfo, KprobeMultiLink, attach_kprobe_multi};
 pub use link::{KprobeInfo, KprobeLink, attach_kprobe};
 pub use mount::Mount;
 pub use plan::Plan;
+pub use plan::group::{GroupPlan, GroupWay};
 pub use request::{AttachMode, KprobeMultiOpts, KprobeOpts, Target, TargetBuf};
 pub use rustix::{fd, io::Errno};
 

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::ffi::CString;
+
+use kprobe_attach::bpf::AttachType;
 use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::kernel::{Features, Reason, Support};
-use kprobe_attach::request::{Functions, Invalid, MAX_FUNCTIONS, Probe, SymbolRef};
-use kprobe_attach::{AttachMode, Errno, Kernel, KprobeMultiOpts, KprobeOpts, Target};
+use kprobe_attach::request::{Functions, GroupOpts, Invalid, MAX_FUNCTIONS, Probe, SymbolRef};
+use kprobe_attach::{AttachMode, Errno, GroupWay, Kernel, KprobeMultiOpts, KprobeOpts, Target};
 
 /// A kernel that has everything, a return probe's bit that is none of today's, and CPU 0 offline.
 fn kernel() -> Kernel {
@@ -228,4 +231,57 @@ fn a_link_to_many_functions_that_is_refused_names_the_function() {
         (Errno::OPNOTSUPP, Cause::NoKprobeMulti)
     );
     assert!(kernel.plan_multi(functions, &opts).is_ok());
+}
+
+#[test]
+fn a_group_takes_what_the_program_is_loaded_for() {
+    let kernel = kernel();
+    let names: Vec<_> = (0..40)
+        .map(|at| CString::new(format!("f{at}")).unwrap())
+        .collect();
+    let symbols: Vec<_> = names.iter().map(|name| SymbolRef::new(name)).collect();
+    let functions = Functions::symbols(&symbols);
+    let addresses = [0xffff_ffff_8100_0000; 3];
+    let addresses = Functions::addresses(&addresses);
+    let opts = GroupOpts::new();
+    for (functions, opts, loaded_for, way, text) in [
+        (
+            functions,
+            opts,
+            AttachType::KprobeMulti,
+            GroupWay::Multi,
+            "one link to 40 functions",
+        ),
+        (
+            functions,
+            opts,
+            AttachType::Kprobe,
+            GroupWay::Each(AttachMode::Link),
+            "40 links, mode link, by name",
+        ),
+        (
+            addresses,
+            opts.attach_mode(AttachMode::Legacy),
+            AttachType::Kprobe,
+            GroupWay::Each(AttachMode::Legacy),
+            "3 links, mode legacy, by address",
+        ),
+        (
+            functions,
+            opts.session(true),
+            AttachType::Kprobe,
+            GroupWay::Multi,
+            "one link to 40 functions",
+        ),
+    ] {
+        let plan = kernel.plan_group(functions, &opts, loaded_for).unwrap();
+        assert_eq!((plan.way(), plan.to_string().as_str()), (way, text));
+    }
+    // A cookie takes a link.
+    let with_cookies = addresses.cookies(&[1, 2, 3]);
+    let perf = opts.attach_mode(AttachMode::Perf);
+    let error = kernel
+        .plan_group(with_cookies, &perf, AttachType::Kprobe)
+        .unwrap_err();
+    assert_eq!(error.rule(), Some(Invalid::CookieWithoutLink));
 }

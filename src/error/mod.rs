@@ -32,6 +32,9 @@ enum Detail {
     Unmet(AttachMode, Need),
     /// A mode needs a feature whose probe had no answer.
     Unknown(AttachMode, Need),
+    /// The links to many functions take more file descriptors than are left. The upper half of the
+    /// error's `number` is how many functions there are, and the lower half is how many fit.
+    Capacity,
 }
 
 /// Represents a failure: its [step](Self::step), its [errno](Self::errno) and its
@@ -49,7 +52,8 @@ pub struct Error {
     errno: Errno,
     /// A function or an event. It is empty for an address, and for an error that is about neither.
     subject: Buf<SUBJECT_LEN>,
-    /// An address, or the offset in bytes from the start of a function.
+    /// An address, or the offset in bytes from the start of a function. [`Detail::Capacity`] has
+    /// another meaning for it.
     number: u64,
     is_address: bool,
     /// The number of functions that have the name, and the addresses of the first ones. Without
@@ -113,6 +117,16 @@ impl Error {
         } else {
             Detail::Unknown(mode, need)
         };
+        error
+    }
+
+    /// Makes the error of links that take more file descriptors than are left.
+    #[cold]
+    pub(crate) fn capacity_of(asked: usize, fit: usize) -> Self {
+        let number = |number| u64::from(u32::try_from(number).unwrap_or(u32::MAX));
+        let mut error = Self::new(Step::Request, Errno::MFILE, Cause::OutOfFds);
+        error.detail = Detail::Capacity;
+        error.number = number(asked) << 32 | number(fit);
         error
     }
 
@@ -230,7 +244,11 @@ impl Error {
     /// Returns the offset of the probe, in bytes from the start of the function.
     #[must_use]
     pub const fn offset(&self) -> u64 {
-        if self.is_address { 0 } else { self.number }
+        match self.detail {
+            Detail::Capacity => 0,
+            _ if self.is_address => 0,
+            _ => self.number,
+        }
     }
 
     /// Returns the number of functions that have the name, if it was counted.
@@ -254,6 +272,17 @@ impl Error {
     pub const fn rule(&self) -> Option<Invalid> {
         match self.detail {
             Detail::Invalid(invalid) => Some(invalid),
+            _ => None,
+        }
+    }
+
+    /// Returns how many functions a group asks for, and for how many of them there are file
+    /// descriptors left, if these are too few.
+    #[must_use]
+    pub const fn capacity(&self) -> Option<(u32, u32)> {
+        match self.detail {
+            #[allow(clippy::cast_possible_truncation, reason = "the lower half")]
+            Detail::Capacity => Some(((self.number >> 32) as u32, self.number as u32)),
             _ => None,
         }
     }
@@ -286,13 +315,14 @@ impl fmt::Display for Error {
             cause,
             errno,
             subject: _,
-            number,
+            number: _,
             is_address,
             several: _,
         } = *self;
         let functions = self.functions().unwrap_or_default();
         let subject = self.subject();
         f.write_str(subject.unwrap_or_default())?;
+        let number = self.address().unwrap_or(self.offset());
         if is_address || number != 0 {
             f.write_str(if is_address { "" } else { "+" })?;
             Hex(number).fmt(f)?;
@@ -310,6 +340,14 @@ impl fmt::Display for Error {
                 f.write_str("the running kernel does not have this system call")?;
             }
             Detail::Invalid(invalid) => invalid.fmt(f)?,
+            Detail::Capacity => {
+                let (asked, fit) = self.capacity().unwrap_or_default();
+                let (asked, fit) = (Decimal(asked.into()), Decimal(fit.into()));
+                write!(
+                    f,
+                    "there are file descriptors left for {fit} of {asked} functions (RLIMIT_NOFILE)"
+                )?;
+            }
             Detail::Unmet(mode, need) | Detail::Unknown(mode, need) => {
                 write!(f, "mode {mode} needs {need}")?;
                 if matches!(detail, Detail::Unknown(..)) {
@@ -414,6 +452,19 @@ mod tests {
                 Cause::NoSuchFunction.meaning()
             )
         );
+    }
+
+    #[test]
+    fn too_few_descriptors_are_two_numbers() {
+        let error = Error::capacity_of(1000, 7);
+        assert_eq!(error.capacity(), Some((1000, 7)));
+        assert_eq!((error.offset(), error.address()), (0, None));
+        assert_eq!(
+            error.to_string(),
+            "request: EMFILE: there are file descriptors left for 7 of 1000 functions \
+             (RLIMIT_NOFILE)"
+        );
+        assert_eq!(about("vfs_read").capacity(), None);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub enum Step {
     ReadEventId,
     /// Writes the line to `kprobe_events` that removes an event, or looks for events to sweep.
     RemoveEvent,
+    /// Closes a link in a child process.
+    CloseLink,
     /// Pins an object by `BPF_OBJ_PIN`, or prepares its path.
     Pin,
     /// Reads what the kernel reports of a link, by `BPF_OBJ_GET_INFO_BY_FD`, `BPF_TASK_FD_QUERY` or
@@ -68,6 +70,7 @@ impl Step {
             CreateEvent => "create-event",
             ReadEventId => "read-event-id",
             RemoveEvent => "remove-event",
+            CloseLink => "close-link",
             Pin => "pin",
             LinkInfo => "link-info",
             Map => "map",

@@ -7,6 +7,7 @@
 //! | [`causes`] | why an attach fails, and how to find out |
 //! | [`containers`] | what a container must be given |
 //! | [`initramfs`] | early boot, where nothing is mounted |
+//! | [`many`] | many functions at once, and what detaching takes |
 //! | [`json`] | the output of the program for scripts |
 //! | [`building`] | the program for this machine, for musl, and for other architectures |
 //! | [`sizes`] | bytes, memory, system calls and file descriptors |
@@ -32,6 +33,9 @@ pub mod containers {}
 
 #[doc = include_str!("initramfs.md")]
 pub mod initramfs {}
+
+#[doc = include_str!("many.md")]
+pub mod many {}
 
 #[doc = include_str!("json.md")]
 pub mod json {}

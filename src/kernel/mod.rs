@@ -15,7 +15,7 @@ use crate::error::{Cause, Error, Step};
 use crate::mount::{FILES, Mount, NO_FILES};
 use crate::request::{AttachMode, Invalid, Need};
 use crate::sys::uapi::{BPF_TRACE_KPROBE_MULTI, BPF_TRACE_KPROBE_SESSION};
-use crate::sys::{Once, first_allowed_cpu, lock_byte};
+use crate::sys::{Once, first_allowed_cpu, link_create_multi_bad_address, lock_byte};
 use crate::tracefs::{
     EventLine, EventName, Swept, no_tracefs, open_kprobe_events, removed_only, sweep_in,
     takes_maxactive,
@@ -75,10 +75,12 @@ pub struct Kernel {
 }
 
 /// The bits of [`Kernel::known`]: `kprobe_events` takes a maxactive, there are links to many
-/// functions, and those for sessions.
+/// functions and those for sessions, and the kernel was asked how it looks up names, which is slow.
 const TAKES_MAXACTIVE: u8 = 1 << 0;
 const HAS_MULTI: u8 = 1 << 1;
 const HAS_SESSION: u8 = 1 << 2;
+const LOOKUP_ASKED: u8 = 1 << 3;
+const LOOKUP_SLOW: u8 = 1 << 4;
 
 static_assertions::assert_impl_all!(Kernel: Send, Sync);
 
@@ -155,7 +157,7 @@ impl Kernel {
         kernel.tracefs = Once::with(Err(Errno::NOENT));
         kernel.sysfs = Once::with(Err(Errno::NOENT));
         kernel.group = Once::with(0);
-        kernel.known = AtomicU8::new(TAKES_MAXACTIVE);
+        kernel.known = AtomicU8::new(TAKES_MAXACTIVE | LOOKUP_ASKED);
         kernel
     }
 
@@ -380,6 +382,30 @@ impl Kernel {
             self.known.fetch_or(bit, Ordering::Relaxed);
         }
         support
+    }
+
+    /// Returns whether the kernel has links to many functions that take this program.
+    pub(crate) fn takes_multi(session: bool, prog: BorrowedFd<'_>) -> bool {
+        let attach_type = if session {
+            BPF_TRACE_KPROBE_SESSION
+        } else {
+            BPF_TRACE_KPROBE_MULTI
+        };
+        let answer = link_create_multi_bad_address(prog, attach_type).map(drop);
+        answer == Err(Errno::FAULT)
+    }
+
+    /// Returns whether the kernel compares a name with each of its symbols to find it.
+    pub(crate) fn looks_up_slowly(&self) -> bool {
+        if self.knows(LOOKUP_ASKED) {
+            return self.knows(LOOKUP_SLOW);
+        }
+        let pmu = self.pmu();
+        let is_slow = pmu.support.is_yes() && probes::slow_lookup(pmu.r#type, self.cpu());
+        let answer = if is_slow { LOOKUP_SLOW } else { 0 };
+        self.known
+            .fetch_or(LOOKUP_ASKED | answer, Ordering::Relaxed);
+        is_slow
     }
 
     /// Returns whether an answer is known.

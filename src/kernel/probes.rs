@@ -75,6 +75,21 @@ pub(super) fn multi(attach_type: u32, prog: Option<BorrowedFd<'_>>) -> Support {
     }
 }
 
+/// Asks whether the kernel compares a name with each of its symbols to find it, as it did until
+/// Linux 6.2 (commit 60443c88f3a8).
+///
+/// The answer is that to a related question: until Linux 6.1 (commit b8a94bfb3395), no name was
+/// longer than 127 bytes. The kernel refuses a longer one before it looks for it. Linux 6.1 has
+/// long names, and got the fast search by an update.
+pub(super) fn slow_lookup(pmu_type: u32, cpu: u32) -> bool {
+    let long = sys::KprobeAt::Symbol {
+        module: None,
+        function: &[b'z'; 200],
+        offset: 0,
+    };
+    sys::perf_event_open_kprobe(pmu_type, 0, long, cpu).err() == Some(Errno::TOOBIG)
+}
+
 /// Returns a number that no other `Kernel` has. It is from the kernel's random source.
 ///
 /// If that is not ready yet, early in boot, it is made from the inode number of a new pipe, which

@@ -1,5 +1,6 @@
 //! The plan carried out: a [`KprobeLink`] is an attached program, and detaches it when dropped.
 
+pub(crate) mod group;
 mod info;
 pub(crate) mod multi;
 mod refusal;

@@ -133,7 +133,7 @@ impl MultiPlan<'_> {
     }
 
     /// Makes the link.
-    fn create(&self, prog: BorrowedFd<'_>) -> Result<KprobeMultiLink, Errno> {
+    pub(super) fn create(&self, prog: BorrowedFd<'_>) -> Result<KprobeMultiLink, Errno> {
         let link = create(prog, self.attach_type(), self.flags(), &self.functions);
         link.map(|fd| KprobeMultiLink { fd })
     }
@@ -158,7 +158,7 @@ impl MultiPlan<'_> {
     /// Makes the error of a link that the kernel refuses with this errno. Returns it with the index
     /// of the function that the kernel refuses, if it is one.
     #[cold]
-    fn refused(&self, errno: Errno) -> (Option<usize>, Error) {
+    pub(super) fn refused(&self, errno: Errno) -> (Option<usize>, Error) {
         let index = if is_of_function(errno) {
             self.first_refused()
         } else {

@@ -1,6 +1,7 @@
 //! The plan: a [`Plan`] is made from a request and a kernel's answers. It holds the arguments of
 //! every system call before the first one is made.
 
+pub(crate) mod group;
 mod multi;
 mod select;
 mod syscall;

@@ -138,7 +138,7 @@ impl fmt::Display for MultiPlan<'_> {
 }
 
 /// Checks that the kernel has links to many functions.
-fn check_support(
+pub(super) fn check_support(
     kernel: &Kernel,
     opts: KprobeMultiOpts,
     prog: Option<BorrowedFd<'_>>,

@@ -71,6 +71,8 @@ pub enum Invalid {
     ModuleInMulti,
     /// A function is named twice in a `kprobe.multi` link.
     FunctionTwice,
+    /// A group has less memory than its functions take.
+    GroupMemory,
     /// The word before the `/` is not a kind of probe.
     UnknownKind,
     /// The kind of probe exists in libbpf, and this crate does not attach it.
@@ -159,6 +161,7 @@ impl Invalid {
             UniqueOfMany => "a unique match is one function",
             ModuleInMulti => "a kprobe.multi link takes no module",
             FunctionTwice => "a kprobe.multi link takes each function once",
+            GroupMemory => "the group has too little memory",
             UnknownKind => "unknown kind of probe",
             KindNotServed => "this kind of probe is not supported yet",
             AutoloadMark => "`?` keeps a program from being loaded",
@@ -214,6 +217,7 @@ impl Invalid {
             UniqueOfMany => "exactly one function",
             ModuleInMulti => "the address of the function (/proc/kallsyms)",
             FunctionTwice => "each function once",
+            GroupMemory => "a slot for each function",
             EmptyNumber | NotADigit | BinaryNumber =>
                 "a decimal number, hexadecimal after 0x, or octal after 0",
             NumberTooLarge => "a 64-bit number; maxactive up to 4096",

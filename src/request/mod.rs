@@ -17,7 +17,7 @@ mod target;
 
 pub use invalid::{InText, Invalid, ParseError};
 pub use mode::{AttachMode, Need};
-pub use multi::{Functions, KprobeMultiOpts, MAX_FUNCTIONS};
+pub use multi::{Functions, GroupOpts, KprobeMultiOpts, MAX_FUNCTIONS, Policy};
 pub use names::MAX_SYMBOL_LEN;
 pub use opts::{KprobeOpts, MAX_MAXACTIVE};
 pub use spec::Probe;
@@ -25,7 +25,7 @@ pub use target::{Target, TargetBuf};
 
 pub use crate::sys::SymbolRef;
 
-pub(crate) use multi::check_multi;
+pub(crate) use multi::{check_functions, check_multi};
 pub(crate) use pick::{Names, Pick};
 pub(crate) use rules::{check_mode, check_request};
 pub(crate) use target::VMLINUX;

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use super::invalid::{Invalid, ParseError};
+use super::mode::AttachMode;
 use super::rules::is_kernel_address;
 use super::target::Target;
 use crate::sys::{Places, SymbolRef};
@@ -193,6 +194,86 @@ impl KprobeMultiOpts {
     }
 }
 
+/// Selects what happens if a function of a group cannot be attached to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Policy {
+    /// Detaches from all functions, and returns the error.
+    #[default]
+    AllOrNothing,
+    /// Attaches to the others.
+    BestEffort,
+    /// Attaches to the first function that it can, and to no other: for a function that has another
+    /// name in another kernel.
+    AnyOf,
+}
+
+/// Holds the options of a group of functions.
+///
+/// ```
+/// use kprobe_attach::request::{GroupOpts, Policy};
+///
+/// let opts = GroupOpts::new().retprobe(true).policy(Policy::BestEffort);
+/// assert!(opts.retprobe);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupOpts {
+    /// What happens if a function cannot be attached to.
+    pub policy: Policy,
+    /// Whether the program runs when a function returns, rather than when it is entered.
+    pub retprobe: bool,
+    /// Whether the program runs both when a function is entered and when it returns: see
+    /// [`KprobeMultiOpts::session`].
+    pub session: bool,
+    /// The mode of links to one function each. [`None`] chooses it, as
+    /// [`KprobeOpts::attach_mode`](crate::KprobeOpts::attach_mode) does.
+    ///
+    /// It does not matter for a program that was loaded for links to many functions.
+    pub attach_mode: Option<AttachMode>,
+}
+
+impl GroupOpts {
+    /// Makes the options of a group that is attached to the entries of all functions, or to none.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            policy: Policy::AllOrNothing,
+            retprobe: false,
+            session: false,
+            attach_mode: None,
+        }
+    }
+
+    /// Sets the [policy](Self#structfield.policy).
+    #[must_use]
+    pub const fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Makes the program run at the [return](Self#structfield.retprobe), or at the entry.
+    #[must_use]
+    pub const fn retprobe(mut self, retprobe: bool) -> Self {
+        self.retprobe = retprobe;
+        self
+    }
+
+    /// Makes the program run at [entry and return](Self#structfield.session).
+    #[must_use]
+    pub const fn session(mut self, session: bool) -> Self {
+        self.session = session;
+        self
+    }
+
+    /// Sets the [mode](Self#structfield.attach_mode) of links to one function each.
+    #[must_use]
+    pub const fn attach_mode(mut self, attach_mode: AttachMode) -> Self {
+        self.attach_mode = Some(attach_mode);
+        self
+    }
+}
+
 /// The rule that functions or options break, and the index of the function that breaks it.
 pub(crate) type Broken = (Option<usize>, Invalid);
 
@@ -226,7 +307,7 @@ pub(crate) fn check_multi(functions: &Functions<'_>, opts: KprobeMultiOpts) -> R
 }
 
 /// Checks the number of functions, and that of cookies.
-const fn check_functions(functions: &Functions<'_>) -> Result<(), Invalid> {
+pub(crate) const fn check_functions(functions: &Functions<'_>) -> Result<(), Invalid> {
     if functions.is_empty() {
         Err(Invalid::NoFunctions)
     } else if functions.len() > MAX_FUNCTIONS {

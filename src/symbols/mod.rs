@@ -1,6 +1,7 @@
 //! The kernel's symbols: the addresses that a name has, similar names, and the functions that can
 //! be probed.
 
+mod addresses;
 mod functions;
 mod glob;
 mod kallsyms;
@@ -20,6 +21,7 @@ pub use kallsyms::{Symbol, for_each_address};
 pub use lists::{blacklist_line, filter_line};
 pub use resolve::{Resolution, for_each_function, resolve};
 
+pub(crate) use addresses::addresses_of;
 pub(crate) use kallsyms::{KALLSYMS, not_read};
 pub(crate) use lists::{BLACKLIST, FILTER, for_each_blacklisted, for_each_traceable};
 pub(crate) use names::{Symbols, is_of_place, read_symbols};

@@ -1,8 +1,8 @@
 //! The library's only room with unsafe code.
 //!
 //! It makes the system calls that rustix does not have: `bpf(2)`, `perf_event_open(2)`, the `ioctl`
-//! that connects them, and the locks of `fcntl(2)` that belong to an open file. It also starts a
-//! child process that mounts a file system.
+//! that connects them, and the locks of `fcntl(2)` that belong to an open file. It also starts
+//! child processes: one that mounts a file system, and those that close file descriptors.
 //!
 //! Its functions are safe to call. File descriptors are borrowed or owned, strings are `&CStr`, and
 //! buffers are slices.
@@ -25,6 +25,7 @@
 
 mod arch;
 mod call;
+mod child;
 mod cpu;
 mod link;
 mod lock;
@@ -37,6 +38,7 @@ mod private_mount;
 mod prog;
 pub(crate) mod uapi;
 
+pub(crate) use child::{Part, share_among_children};
 pub(crate) use cpu::first_allowed_cpu;
 pub(crate) use link::{LinkInfo, is_link, link_create_nothing, link_create_perf_event, link_info};
 pub(crate) use lock::{is_byte_locked, lock_byte, unlock_byte};

@@ -26,6 +26,7 @@ mod explaining;
 mod features;
 mod filter;
 mod functions;
+mod groups;
 mod hostile;
 mod link;
 mod locks;

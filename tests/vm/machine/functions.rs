@@ -85,3 +85,14 @@ pub(crate) fn probeable(count: usize) -> Named {
     let chosen = quiet.iter().step_by(quiet.len() / count.max(1)).take(count);
     Named::of(chosen.map(|(name, address)| (name.as_str(), **address)))
 }
+
+/// Functions that can be probed, and at the end three: one that runs once for each call of
+/// [`unlink`](super::unlink), one that does not run, and one for [`mkdir`](super::mkdir).
+pub(crate) fn with_counted(count: usize) -> Named {
+    let mut named = probeable(count - 3);
+    let counted = ["vfs_unlink", "vfs_symlink", "vfs_mkdir"];
+    let counted = Named::of(counted.map(|name| (name, traceable()[name])).into_iter());
+    named.names.extend(counted.names);
+    named.addresses.extend(counted.addresses);
+    named
+}

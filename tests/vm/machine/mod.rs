@@ -17,7 +17,7 @@ pub(crate) use counter::{
     Counter, counting, counting_by_cookie, counting_by_cookie_for, load_as, pin,
 };
 pub(crate) use end::{at_once, ends_soon, send, shell};
-pub(crate) use functions::{has_multi, probeable};
+pub(crate) use functions::{has_multi, probeable, with_counted};
 pub(crate) use kernel::{
     LOCAL_ENTRY, PARANOID, Switch, address_of, asked, kallsyms, kernel_name, link_modes, promised,
     tells_place, version,

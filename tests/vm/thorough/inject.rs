@@ -121,14 +121,14 @@ impl State {
 
 /// What failed in a case, and which of the section's calls it was.
 #[derive(Clone, Copy)]
-struct Injected {
-    failure: Failure,
-    number: libc::c_long,
+pub(super) struct Injected {
+    pub(super) failure: Failure,
+    pub(super) number: libc::c_long,
 }
 
 impl Injected {
     /// Whether an error is the one injected.
-    fn is(&self, error: &Error, step: Step) -> bool {
+    pub(super) fn is(&self, error: &Error, step: Step) -> bool {
         (error.step(), error.errno()) == (step, self.failure.errno)
     }
 
@@ -141,16 +141,24 @@ impl Injected {
 }
 
 /// Runs sections with each of their system calls failing, and counts.
-struct Matrix<'a> {
+pub(super) struct Matrix<'a> {
     injector: &'a Injector,
-    cases: Cell<usize>,
-    refused: Cell<usize>,
+    pub(super) cases: Cell<usize>,
+    pub(super) refused: Cell<usize>,
 }
 
-impl Matrix<'_> {
+impl<'a> Matrix<'a> {
+    pub(super) fn new(injector: &'a Injector) -> Self {
+        Self {
+            injector,
+            cases: Cell::new(0),
+            refused: Cell::new(0),
+        }
+    }
+
     /// Of a section, every system call fails in turn: what `prepare` makes is handed to it, and
     /// what it answers is judged.
-    fn fail_each<P, R>(
+    pub(super) fn fail_each<P, R>(
         &self,
         name: &str,
         prepare: impl Fn() -> P,
@@ -452,11 +460,7 @@ fn asks(matrix: &Matrix<'_>, counter: &Counter) {
 #[test]
 fn whichever_system_call_fails_the_error_names_it_and_nothing_is_left() {
     let (cases, refused) = Injector::with(|injector| {
-        let matrix = Matrix {
-            injector,
-            cases: Cell::new(0),
-            refused: Cell::new(0),
-        };
+        let matrix = Matrix::new(injector);
         let counter = Counter::new();
         // While ftrace has a probe to keep, another one that comes and goes takes half the time.
         let mkdirs = Counter::new();

@@ -2,4 +2,5 @@
 
 mod inject;
 mod kill;
+mod many;
 mod soak;

@@ -17,24 +17,24 @@ use crate::machine::{
 };
 
 /// How many cycles of attaching and detaching a test makes.
-fn cycles() -> usize {
+pub(super) fn cycles() -> usize {
     let given = std::env::var("KPROBE_ATTACH_SOAK").unwrap_or_default();
     given.parse().unwrap_or(100)
 }
 
 /// What may not grow from cycle to cycle.
 #[derive(Debug)]
-struct Size {
-    fds: usize,
+pub(super) struct Size {
+    pub(super) fds: usize,
     /// Of this process, its own memory, in KiB.
-    process: u64,
+    pub(super) process: u64,
     /// Of the kernel, what it cannot give back: slabs, memory for each CPU, page tables and stacks,
     /// in KiB.
-    kernel: u64,
+    pub(super) kernel: u64,
 }
 
 impl Size {
-    fn now() -> Self {
+    pub(super) fn now() -> Self {
         // What the kernel can give back it does.
         fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
         std::thread::sleep(Duration::from_millis(200));
