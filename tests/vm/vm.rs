@@ -32,6 +32,7 @@ mod link;
 mod locks;
 mod lookup;
 mod machine;
+mod many_probes;
 mod mounts;
 mod multi;
 mod names;

@@ -64,7 +64,10 @@ fn run(start: &Start, out: &mut Output) -> u8 {
     };
     // A file system that is not mounted is used as a detached mount.
     let kernel = Kernel::with_detached_mounts();
-    run(start, &args, &kernel, out).unwrap_or(FAILURE)
+    run(start, &args, &kernel, out).unwrap_or_else(|()| {
+        let interrupted = rt::pending_end();
+        interrupted.map_or(FAILURE, |signal| 128 + signal)
+    })
 }
 
 /// Runs a command. Returns the exit status, or an error that it has reported.

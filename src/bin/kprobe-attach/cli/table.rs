@@ -105,6 +105,7 @@ pub(crate) enum Opt {
     For,
     Interval,
     All,
+    KeepGoing,
     Json,
     Quiet,
     DryRun,
@@ -181,7 +182,7 @@ const ALL: Commands = Commands::of(&[
 ]);
 
 /// The options, in the order in which `--help` lists them.
-pub(crate) const OPTIONS: [OptionEntry; 14] = [
+pub(crate) const OPTIONS: [OptionEntry; 15] = [
     OptionEntry {
         option: Opt::Mode,
         name: "mode",
@@ -271,6 +272,14 @@ pub(crate) const OPTIONS: [OptionEntry; 14] = [
         commands: Commands::of(&[Command::Functions]),
     },
     OptionEntry {
+        option: Opt::KeepGoing,
+        name: "keep-going",
+        value: Value::None,
+        word: "",
+        about: "attach the other probes if some cannot be attached",
+        commands: HOLDING,
+    },
+    OptionEntry {
         option: Opt::Json,
         name: "json",
         value: Value::None,
@@ -320,8 +329,8 @@ COMMAND that still runs is then sent SIGTERM and waited for.";
 
 /// The exit statuses.
 pub(crate) const STATUS: &str = "\
-that of the COMMAND after --, or 128+N if signal N ended it; else 0 for success, 1 for a failure, \
-2 for wrong usage.";
+that of the COMMAND after --; 128+N if signal N ended it, or came while attaching; else 0 for \
+success, 1 for a failure, 2 for wrong usage.";
 
 impl Words {
     /// Returns the words of a usage line, after the name of the command and its options.

@@ -48,7 +48,7 @@ pub(crate) fn run(
     hold.begin(args, out);
     let printed = print_all(args, out, &session);
     if printed.is_ok() {
-        announce(args, found.count);
+        announce(args, &session);
         hold.wait(out, None, &mut |_| true);
     }
     let detached = session.detach(args, out);

@@ -64,21 +64,22 @@ pub(crate) fn run(
         return pin_all(args, out, dir, &session).map(|()| 0);
     }
     hold.begin(args, out);
-    announce(args, found.count);
+    announce(args, &session);
     if let Some(switch) = switched_off() {
         notice(format_args!("{switch}"));
     }
 
     // The table would be drawn over a command's own output. A row that wraps or scrolls away cannot
     // be reached by moving the cursor up.
-    let rows = found.count + 2;
+    let probes = session.len();
+    let rows = probes + 2;
     let width = column(&session);
     let live = !args.report.json && args.run.is_none() && out.fits(start, rows, width + ROW);
     let interval = args.time(Opt::Interval).or(live.then_some(REFRESH));
     let mut drawn = false;
     let mut print = |out: &mut Output, session: &Session<'_>| {
         let between = match (drawn, args.report.json) {
-            (true, false) if live => up(out, found.count),
+            (true, false) if live => up(out, probes),
             (true, false) => out.write_char('\n'),
             _ => Ok(()),
         };

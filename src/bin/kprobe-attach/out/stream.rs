@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::format::Shown;
 use crate::rt::{
-    Ends, NEVER, Start, TICK, forget_broken_pipe, is_end_asked, now, standard_fd, ticking,
+    Ends, NEVER, Start, TICK, forget_broken_pipe, now, pending_end, standard_fd, ticking,
 };
 
 /// One write then holds the lines of eight probes, in JSON too.
@@ -51,6 +51,11 @@ impl Output {
     /// Makes the buffer of standard output.
     pub(crate) fn stdout() -> Self {
         Self::new(1, NEVER)
+    }
+
+    /// Returns standard error, where text is dropped if nobody reads it.
+    pub(crate) fn stderr() -> Self {
+        Self::new(2, 0)
     }
 
     fn new(fd: u8, until: u64) -> Self {
@@ -183,7 +188,7 @@ impl Output {
             match ticking(|| rustix::io::write(fd, rest)) {
                 Ok(written) => {
                     rest = rest.get(written..).unwrap_or_default();
-                    if self.ends.are_past() && !is_end_asked() {
+                    if self.ends.are_past() && pending_end().is_none() {
                         self.deadline = NEVER;
                     }
                 }

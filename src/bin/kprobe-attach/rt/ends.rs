@@ -4,7 +4,7 @@ use rustix::process::Pid;
 
 use super::clock::now;
 use super::process::has_ended;
-use super::signals::is_end_asked;
+use super::signals::pending_end;
 
 /// Names what ends the program besides a signal.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,6 @@ impl Ends {
     /// Returns whether the end has come. The signal, and the status of the command, can still be
     /// waited for.
     pub(crate) fn have_come(self) -> bool {
-        is_end_asked() || now() >= self.until || self.command.is_some_and(has_ended)
+        pending_end().is_some() || now() >= self.until || self.command.is_some_and(has_ended)
     }
 }

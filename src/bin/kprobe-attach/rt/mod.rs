@@ -31,8 +31,8 @@ pub(crate) use fds::standard_fd;
 pub(crate) use memory::Memory;
 pub(crate) use process::{exit, fork_command, is_process};
 pub(crate) use signals::{
-    TICK, forget_broken_pipe, hold_signals, is_end_asked, is_ignored, restore_signals,
-    take_signals, ticking, wait_for_signal,
+    TICK, forget_broken_pipe, hold_signals, is_ignored, pending_end, restore_signals, take_signals,
+    ticking, wait_for_signal,
 };
 pub(crate) use slots::Slots;
 pub(crate) use start::Start;

@@ -104,8 +104,8 @@ pub(crate) fn forget_broken_pipe() {
     timed_wait(set_of(SIGPIPE), 0);
 }
 
-/// Returns whether a signal that asks the program to end has come and was not waited for yet.
-pub(crate) fn is_end_asked() -> bool {
+/// Returns the signal that asks the program to end, if one has come and was not waited for yet.
+pub(crate) fn pending_end() -> Option<u8> {
     let mut pending: SignalSet = 0;
     let address = ptr::from_mut(&mut pending).expose_provenance();
     // SAFETY: the set is written to `pending`.
@@ -115,8 +115,9 @@ pub(crate) fn is_end_asked() -> bool {
             [address, size_of::<SignalSet>(), 0, 0, 0],
         )
     };
-    (1..=SignalSet::BITS)
-        .any(|signal| pending & ENDING & set_of(signal) != 0 && !is_ignored(signal))
+    let mut signals = (1..=SignalSet::BITS)
+        .filter(|signal| pending & ENDING & set_of(*signal) != 0 && !is_ignored(*signal));
+    u8::try_from(signals.next()?).ok()
 }
 
 /// Returns whether the caller ignores a signal, as `nohup` does, and a script for its `&`.

@@ -5,10 +5,11 @@ use core::ffi::CStr;
 use kprobe_attach::bpf::Program;
 use kprobe_attach::fd::{AsFd, BorrowedFd};
 use kprobe_attach::request::Probe;
-use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink};
+use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, detach_by_children};
 
 use super::found::{Found, Known};
 use super::probes::for_all;
+use super::progress::Progress;
 use crate::cli::Args;
 use crate::out::Output;
 use crate::programs::Counter;
@@ -67,6 +68,15 @@ impl Attached<'_> {
     }
 }
 
+/// The number of children that detach many probes. More of them take no less time.
+const CHILDREN: usize = 3;
+
+/// The number of probes from which on they are detached by children.
+const SHARED_FROM: usize = 4;
+
+/// The number of probes that are detached before the progress is shown again.
+const AT_ONCE: usize = 60;
+
 /// Makes the program for a probe.
 type Loader<'a, 'l> = dyn FnMut(&CStr, &Probe<'_>) -> Result<Source<'a>, Error> + 'l;
 
@@ -81,7 +91,8 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     ///
-    /// One or more probes failed, and each has been reported. Nothing is left attached.
+    /// One or more probes failed, and each has been reported. With `--keep-going`, all of them
+    /// failed. Nothing is left attached.
     pub(crate) fn attach<'p: 'a>(
         args: &'a Args<'p>,
         kernel: &Kernel,
@@ -90,25 +101,41 @@ impl<'a> Session<'a> {
         load: &mut Loader<'a, '_>,
     ) -> Result<Self, ()> {
         let memory = Slots::map(found.count);
-        let mut attached = memory.map_err(|errno| {
+        let attached = memory.map_err(|errno| {
             args.report.run(out, errno, "no memory for so many probes");
         })?;
-        for_all(args, out, found, &mut |_, known| {
+        let mut session = Self { attached };
+        let mut progress = Progress::new(args, "attaching", found.count);
+        let mut done = 0;
+        let mut all = for_all(args, out, found, &mut |_, known| {
+            progress.show(done);
+            done += 1;
             let Known { text, probe, .. } = known;
             let source = load(text, probe)?;
-            match kernel.attach_kprobe(source.as_fd(), probe.target, &probe.opts) {
-                Ok(link) => attached.push(Attached {
-                    known: *known,
-                    link: Some(link),
-                    source,
-                    counts: Counts::default(),
-                    module: kernel.module_number(&probe.target),
-                }),
-                Err(error) => return Err(error),
-            }
+            let link = kernel.attach_kprobe(source.as_fd(), probe.target, &probe.opts)?;
+            session.attached.push(Attached {
+                known: *known,
+                link: Some(link),
+                source,
+                counts: Counts::default(),
+                module: kernel.module_number(&probe.target),
+            });
             Ok(())
-        })?;
-        Ok(Self { attached })
+        });
+        drop(progress);
+        if session.len() == 0 {
+            all = Err(());
+        }
+        if all.is_err() {
+            // What cannot be removed has been reported.
+            let _ = session.detach(args, out);
+        }
+        all.map(|()| session)
+    }
+
+    /// Returns the number of probes that were attached.
+    pub(crate) const fn len(&self) -> usize {
+        self.attached.as_slice().len()
     }
 
     /// Returns the probes.
@@ -129,6 +156,24 @@ impl<'a> Session<'a> {
     pub(crate) fn detach(&mut self, args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
         out.end();
         let mut all = Ok(());
+        let attached = self.attached.as_mut_slice();
+        if attached.len() >= SHARED_FROM {
+            let mut progress = Progress::new(args, "detaching", attached.len());
+            let mut done = 0;
+            for some in attached.chunks_mut(AT_ONCE) {
+                progress.show(done);
+                done += some.len();
+                // The events of the tracefs modes are removed below, where a failure has a probe.
+                let closed = detach_by_children(CHILDREN, some.len(), |index| {
+                    let link = &mut some.get_mut(index)?.link;
+                    link.take_if(|link| !link.mode().uses_tracefs())
+                });
+                if let Err(error) = closed {
+                    args.report.error(out, None, &error);
+                    all = Err(());
+                }
+            }
+        }
         for attached in self.iter_mut() {
             let detached = attached.link.take().map_or(Ok(()), KprobeLink::detach);
             if let Err(error) = detached {

@@ -206,7 +206,9 @@ impl<'a> Found<'a> {
                         ErrnoName(errno)
                     ),
                 );
-                taken = Err(());
+                if !args.has(Opt::KeepGoing) {
+                    taken = Err(());
+                }
             }
         }
         taken

@@ -11,6 +11,7 @@ mod pin;
 mod pin_names;
 mod print;
 mod probes;
+mod progress;
 
 pub(crate) use attached::{Attached, Counts, Session, Source};
 pub(crate) use children::Followed;

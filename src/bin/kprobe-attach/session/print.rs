@@ -14,9 +14,9 @@ use crate::out::{Decimal, Hex, Json, Lossy, OrNull, Output, Shown, function_fiel
 use crate::rt::is_ignored;
 
 /// Prints that the probes are attached, and how to detach them.
-pub(crate) fn announce(args: &Args<'_>, count: usize) {
-    let plural = if count == 1 { "" } else { "s" };
-    let count = Decimal(count as u64);
+pub(crate) fn announce(args: &Args<'_>, session: &Session<'_>) {
+    let plural = if session.len() == 1 { "" } else { "s" };
+    let count = Decimal(session.len() as u64);
     if !args.has(Opt::Quiet) {
         // A script makes what it starts with `&` ignore this signal.
         let key = if is_ignored(SIGINT) {

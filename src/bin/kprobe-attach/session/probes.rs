@@ -6,7 +6,7 @@ use super::descriptors::{check_descriptors, of_link};
 use super::found::{Found, Known};
 use crate::cli::{Args, Opt};
 use crate::out::Output;
-use crate::rt::is_end_asked;
+use crate::rt::pending_end;
 
 /// Reads every probe, before it asks the kernel anything.
 ///
@@ -39,7 +39,7 @@ pub(crate) fn plan(
     of_probe: u64,
 ) -> Result<(), ()> {
     let mut needed = 0;
-    for_all(args, out, found, &mut |_, Known { probe, .. }| {
+    let mut plan = |Known { probe, .. }: &Known<'_>| {
         let plan = kernel.plan(probe.target, &probe.opts)?;
         needed += of_probe + of_link(plan.mode());
         if args.has(Opt::Pin) {
@@ -47,14 +47,24 @@ pub(crate) fn plan(
         } else {
             Ok(())
         }
-    })?;
+    };
+    if args.has(Opt::KeepGoing) {
+        // Those that fail are reported when they are attached.
+        found.try_for_each(args, &mut |_, known| {
+            let _ = known.and_then(&mut plan);
+            Ok(())
+        })?;
+    } else {
+        for_all(args, out, found, &mut |_, known| plan(known))?;
+    }
     check_descriptors(args, out, found.count, needed)
 }
 
 /// Does something with a probe.
 type Attempt<'t, 'f> = dyn FnMut(&mut Output, &Known<'f>) -> Result<(), Error> + 't;
 
-/// Tries every probe, and reports those that fail. A signal that is held back ends it.
+/// Tries every probe, and reports those that fail, which is an error without `--keep-going`. A
+/// signal that is held back ends it.
 pub(crate) fn for_all<'f, 'a: 'f>(
     args: &'f Args<'a>,
     out: &mut Output,
@@ -63,14 +73,16 @@ pub(crate) fn for_all<'f, 'a: 'f>(
 ) -> Result<(), ()> {
     let mut all = Ok(());
     found.try_for_each(args, &mut |text, known| {
-        if is_end_asked() {
+        if pending_end().is_some() {
             args.report
                 .run(out, Errno::INTR, "interrupted while attaching");
             return Err(());
         }
         if let Err(error) = known.and_then(|known| attempt(out, known)) {
             args.report.error(out, Some(text), &error);
-            all = Err(());
+            if !args.has(Opt::KeepGoing) {
+                all = Err(());
+            }
         }
         Ok(())
     })?;

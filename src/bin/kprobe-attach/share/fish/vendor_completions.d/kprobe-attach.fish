@@ -33,6 +33,8 @@ complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l pin -x -a '
     -d 'pin in DIR and end; count without a PROBE reads the pins'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l for -x \
     -d 'detach after this time'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l keep-going \
+    -d 'attach the other probes if some cannot be attached'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l json \
     -d 'print one JSON object a line'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l quiet \
@@ -55,6 +57,8 @@ complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l for -x \
     -d 'detach after this time'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l interval -x \
     -d 'print the counts this often'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l keep-going \
+    -d 'attach the other probes if some cannot be attached'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l json \
     -d 'print one JSON object a line'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l quiet \
