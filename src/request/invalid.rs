@@ -126,7 +126,6 @@ impl Invalid {
             | Self::KindNotServed
             | Self::AutoloadMark
             | Self::PinOfTraceEvent => Errno::OPNOTSUPP,
-            Self::TooManyFunctions => Errno::TOOBIG,
             _ => Errno::INVAL,
         }
     }
