@@ -9,9 +9,8 @@ use super::memlock::{memlock_error, with_memlock};
 use super::program::Program;
 use super::version::vdso_version;
 use crate::error::{Cause, Error, Step};
-use crate::request::{Invalid, ParseError};
+use crate::request::{AttachType, Invalid, ParseError};
 use crate::sys;
-use crate::sys::uapi::{BPF_TRACE_KPROBE_MULTI, BPF_TRACE_KPROBE_SESSION};
 
 /// Loads the two instructions `r0 = 0; exit`, for questions to the kernel that need a program.
 pub(crate) fn load_nop(expected_attach_type: u32) -> Result<Program, Error> {
@@ -19,43 +18,6 @@ pub(crate) fn load_nop(expected_attach_type: u32) -> Result<Program, Error> {
     let mut load = Load::new(&NOP, c"GPL");
     load.expected_attach_type = expected_attach_type;
     load.load()
-}
-
-/// Selects the links that a program is loaded for: its `expected_attach_type`.
-///
-/// The kernel attaches a program by these links only.
-#[doc(alias = "expected_attach_type")]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AttachType {
-    /// Links to one function, as [`Kernel::attach_kprobe`](crate::Kernel::attach_kprobe) makes
-    /// them.
-    #[default]
-    Kprobe,
-    /// Links to many functions, as
-    /// [`Kernel::attach_kprobe_multi`](crate::Kernel::attach_kprobe_multi) makes them.
-    ///
-    /// # Minimum kernel
-    ///
-    /// Linux 5.18 (commit 0dcac2725406).
-    KprobeMulti,
-    /// Links to entry and return of many functions: see
-    /// [`KprobeMultiOpts::session`](crate::KprobeMultiOpts::session).
-    ///
-    /// # Minimum kernel
-    ///
-    /// Linux 6.10 (commit 535a3692ba72).
-    KprobeSession,
-}
-
-impl AttachType {
-    const fn number(self) -> u32 {
-        match self {
-            Self::Kprobe => 0,
-            Self::KprobeMulti => BPF_TRACE_KPROBE_MULTI,
-            Self::KprobeSession => BPF_TRACE_KPROBE_SESSION,
-        }
-    }
 }
 
 /// Builds a kprobe program from [instructions](insn), and loads it.

@@ -13,7 +13,9 @@ mod program;
 mod version;
 
 pub use array::{Array, HashMap};
-pub use load::{AttachType, Load};
+pub use load::Load;
+
+pub use crate::request::AttachType;
 pub use program::Program;
 pub use version::kern_version;
 #[cfg(fuzzing)]

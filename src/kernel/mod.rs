@@ -395,8 +395,12 @@ impl Kernel {
         answer == Err(Errno::FAULT)
     }
 
-    /// Returns whether the kernel compares a name with each of its symbols to find it.
-    pub(crate) fn looks_up_slowly(&self) -> bool {
+    /// Returns whether the kernel compares a name with each of its symbols to find it, as it did
+    /// until Linux 6.1.
+    ///
+    /// Then it is faster to attach to many functions
+    /// [by address](crate::Target::with_address). It asks the kernel once.
+    pub fn looks_up_slowly(&self) -> bool {
         if self.knows(LOOKUP_ASKED) {
             return self.knows(LOOKUP_SLOW);
         }

@@ -298,7 +298,7 @@ impl Attach<'_, '_> {
                 let opts = plan.of_each(index);
                 let place = match address {
                     None | Some(0) => target,
-                    Some(address) => target.found(address),
+                    Some(address) => target.with_address(address),
                 };
                 plan.kernel.attach_kprobe(self.prog, place, &opts)
             });

@@ -125,11 +125,39 @@ impl MultiPlan<'_> {
         self.attach_to(prog.as_fd())
     }
 
+    /// Carries out the plan as [`attach`](Self::attach) does. If the error is about one of the
+    /// functions, it puts its index into `refused`.
+    ///
+    /// The kernel takes the functions before that one.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`attach`](Self::attach).
+    pub fn attach_or_index(
+        &self,
+        prog: impl AsFd,
+        refused: &mut Option<usize>,
+    ) -> Result<KprobeMultiLink, Error> {
+        self.attach_indexed(prog.as_fd(), refused)
+    }
+
     pub(crate) fn attach_to(&self, prog: BorrowedFd<'_>) -> Result<KprobeMultiLink, Error> {
+        self.attach_indexed(prog, &mut None)
+    }
+
+    fn attach_indexed(
+        &self,
+        prog: BorrowedFd<'_>,
+        index: &mut Option<usize>,
+    ) -> Result<KprobeMultiLink, Error> {
         if self.opts.unique_match {
             self.check_unique()?;
         }
-        self.create(prog).map_err(|errno| self.refused(errno).1)
+        self.create(prog).map_err(|errno| {
+            let (refused, error) = self.refused(errno);
+            *index = refused;
+            error
+        })
     }
 
     /// Makes the link.

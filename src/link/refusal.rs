@@ -101,7 +101,7 @@ impl Plan<'_> {
     /// the choice of the mode, changes it to tracefs, which takes every name.
     fn leave_out_name(&mut self, symbols: &Symbols<'_>) -> bool {
         if let (1, Some(start)) = (symbols.functions, symbols.start()) {
-            self.target = self.target.found(start);
+            self.target = self.target.with_address(start);
             return true;
         }
         let mode = match (self.opts.attach_mode, self.mode()) {

@@ -75,8 +75,8 @@ pub enum Invalid {
     GroupMemory,
     /// The word before the `/` is not a kind of probe.
     UnknownKind,
-    /// The kind of probe exists in libbpf, and this crate does not attach it.
-    KindNotServed,
+    /// A probe of a link to many functions is given an option that such a link does not have.
+    OptionInMulti,
     /// The kind of probe begins with libbpf's `?`, which keeps a program from being loaded.
     AutoloadMark,
     /// A number is missing.
@@ -123,7 +123,7 @@ impl Invalid {
             | Self::MaxactiveOnPmu
             | Self::MaxactiveOnKernel
             | Self::ModuleInMulti
-            | Self::KindNotServed
+            | Self::OptionInMulti
             | Self::AutoloadMark
             | Self::PinOfTraceEvent => Errno::OPNOTSUPP,
             _ => Errno::INVAL,
@@ -162,7 +162,7 @@ impl Invalid {
             FunctionTwice => "a kprobe.multi link takes each function once",
             GroupMemory => "the group has too little memory",
             UnknownKind => "unknown kind of probe",
-            KindNotServed => "this kind of probe is not supported yet",
+            OptionInMulti => "a link to many functions takes no offset, mode or maxactive",
             AutoloadMark => "`?` keeps a program from being loaded",
             EmptyNumber => "a number is missing",
             NotADigit => "this is not a digit of the number",
@@ -208,8 +208,10 @@ impl Invalid {
             BaseWithoutFunction => "base with the name of a function",
             Unresolved => "what symbols::resolve has found, or Kernel::attach_kprobe",
             Pattern => "one of the functions that symbols::Functions lists",
-            UnknownKind | KindNotServed | AutoloadMark =>
-                "kprobe/, kretprobe/, ksyscall/ or kretsyscall/",
+            UnknownKind | AutoloadMark =>
+                "kprobe/, kretprobe/, ksyscall/, kretsyscall/, kprobe.multi/, kretprobe.multi/ or \
+                 kprobe.session/",
+            OptionInMulti => "cookie=N, retprobe and base",
             NoFunctions | TooManyFunctions => "1 to 1048576 functions",
             CookieCount => "as many cookies as functions, or none",
             SessionRetprobe => "either a session or a return probe",

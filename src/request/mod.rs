@@ -17,7 +17,7 @@ mod target;
 
 pub use invalid::{InText, Invalid, ParseError};
 pub use mode::{AttachMode, Need};
-pub use multi::{Functions, GroupOpts, KprobeMultiOpts, MAX_FUNCTIONS, Policy};
+pub use multi::{AttachType, Functions, GroupOpts, KprobeMultiOpts, MAX_FUNCTIONS, Policy};
 pub use names::MAX_SYMBOL_LEN;
 pub use opts::{KprobeOpts, MAX_MAXACTIVE};
 pub use spec::Probe;

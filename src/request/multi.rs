@@ -6,7 +6,45 @@ use super::invalid::{Invalid, ParseError};
 use super::mode::AttachMode;
 use super::rules::is_kernel_address;
 use super::target::Target;
+use crate::sys::uapi::{BPF_TRACE_KPROBE_MULTI, BPF_TRACE_KPROBE_SESSION};
 use crate::sys::{Places, SymbolRef};
+
+/// Selects the links that a program is loaded for: its `expected_attach_type`.
+///
+/// The kernel attaches a program by these links only.
+#[doc(alias = "expected_attach_type")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttachType {
+    /// Links to one function, as [`Kernel::attach_kprobe`](crate::Kernel::attach_kprobe) makes
+    /// them.
+    #[default]
+    Kprobe,
+    /// Links to many functions, as
+    /// [`Kernel::attach_kprobe_multi`](crate::Kernel::attach_kprobe_multi) makes them.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 5.18 (commit 0dcac2725406).
+    KprobeMulti,
+    /// Links to entry and return of many functions: see
+    /// [`KprobeMultiOpts::session`](crate::KprobeMultiOpts::session).
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 6.10 (commit 535a3692ba72).
+    KprobeSession,
+}
+
+impl AttachType {
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Kprobe => 0,
+            Self::KprobeMulti => BPF_TRACE_KPROBE_MULTI,
+            Self::KprobeSession => BPF_TRACE_KPROBE_SESSION,
+        }
+    }
+}
 
 /// The largest number of functions that one link takes: `MAX_KPROBE_MULTI_CNT` of
 /// `kernel/trace/bpf_trace.c`.

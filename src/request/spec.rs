@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::invalid::{Invalid, ParseError};
 use super::mode::AttachMode;
+use super::multi::AttachType;
 use super::number::number;
 use super::opts::KprobeOpts;
 use super::pick::Names;
@@ -19,12 +20,15 @@ use crate::text::{line_of, split};
 /// [kprobe/|kretprobe/][module:]pattern[+offset][,key=value]...
 /// [kprobe/|kretprobe/]0xADDRESS[,key=value]...
 /// [ksyscall/|kretsyscall/]syscall[@choice][,key=value]...
+/// [kprobe.multi/|kretprobe.multi/|kprobe.session/]...
 /// ```
 ///
 /// | part | meaning |
 /// |---|---|
 /// | `kprobe/`, `kretprobe/` | the kind of probe; `kprobe/` if it is left out |
 /// | `ksyscall/`, `kretsyscall/` | [`Target::syscall`], the native entry point |
+/// | `kprobe.multi/`, `kretprobe.multi/` | the same, by a link to many functions |
+/// | `kprobe.session/` | entry and return, by such a link |
 /// | `module:` | letters, digits and `_`; `vmlinux` is the kernel itself |
 /// | `function` | letters, digits, `_`, `.` and `$`, not beginning with a digit |
 /// | `pattern` | [`Target::parse`]: `*`, `?`, `[a-z]`, `[!a-z]`; each function that it matches |
@@ -77,7 +81,6 @@ use crate::text::{line_of, split};
 /// | `kprobe/0xffffffff81000000` | a function of that name | an address |
 /// | `kprobe` alone | a program without a target | the function `kprobe` |
 /// | `?kprobe/foo` | not loaded by default | refused: there is nothing to attach |
-/// | `kprobe.multi/` and others | attaches | refused: not supported yet |
 ///
 /// # Examples
 ///
@@ -98,6 +101,8 @@ pub struct Probe<'a> {
     pub target: Target<'a>,
     /// The options.
     pub opts: KprobeOpts,
+    /// The links that its program is loaded for: to one function, or to many.
+    pub attach_type: AttachType,
 }
 
 impl<'a> Probe<'a> {
@@ -138,9 +143,10 @@ impl<'a> Probe<'a> {
             .unwrap_or((b"", head));
         let place_at = head.len() - place.len();
         let mut is_syscall = false;
+        let mut attach_type = AttachType::Kprobe;
         if place_at > 0 {
             let is_return;
-            (is_syscall, is_return) =
+            (is_syscall, is_return, attach_type) =
                 read_kind(kind).map_err(|invalid| ParseError::new(0, invalid))?;
             opts.retprobe |= is_return;
         }
@@ -173,17 +179,45 @@ impl<'a> Probe<'a> {
                 at += option.len() + 1;
             }
         }
-        let probe = Self { target, opts };
-        check_request(&probe.target, &probe.opts)
+        let probe = Self {
+            target,
+            opts,
+            attach_type,
+        };
+        probe
+            .check()
             .map_err(|invalid| ParseError::new(given.at(invalid, place_at), invalid))?;
         Ok(probe)
+    }
+
+    /// Checks the rules between target, options and kind.
+    fn check(&self) -> Result<(), Invalid> {
+        let KprobeOpts {
+            offset,
+            retprobe,
+            attach_mode,
+            maxactive,
+            ..
+        } = self.opts;
+        let is_one = self.attach_type == AttachType::Kprobe;
+        if !is_one && (offset != 0 || maxactive != 0 || attach_mode.is_some()) {
+            return Err(Invalid::OptionInMulti);
+        }
+        if self.attach_type == AttachType::KprobeSession && retprobe {
+            return Err(Invalid::SessionRetprobe);
+        }
+        check_request(&self.target, &self.opts)
     }
 }
 
 impl fmt::Display for Probe<'_> {
     /// Writes the canonical text, which parses to the same probe.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { target, opts } = self;
+        let Self {
+            target,
+            opts,
+            attach_type,
+        } = self;
         let KprobeOpts {
             bpf_cookie,
             offset,
@@ -194,11 +228,14 @@ impl fmt::Display for Probe<'_> {
             within_function: _,
         } = *opts;
         let names = target.search().map(|(names, _)| names);
-        let kind = match (retprobe, names) {
-            (false, Some(Names::Syscall)) => "ksyscall",
-            (true, Some(Names::Syscall)) => "kretsyscall",
-            (false, _) => "kprobe",
-            (true, _) => "kretprobe",
+        let kind = match (attach_type, retprobe, names) {
+            (AttachType::KprobeSession, ..) => "kprobe.session",
+            (AttachType::KprobeMulti, false, _) => "kprobe.multi",
+            (AttachType::KprobeMulti, true, _) => "kretprobe.multi",
+            (_, false, Some(Names::Syscall)) => "ksyscall",
+            (_, true, Some(Names::Syscall)) => "kretsyscall",
+            (_, false, _) => "kprobe",
+            (_, true, _) => "kretprobe",
         };
         write!(f, "{kind}/{target}")?;
         if offset != 0 {
@@ -220,13 +257,20 @@ impl fmt::Display for Probe<'_> {
     }
 }
 
-/// Returns whether a kind of probe is of a system call, and whether it is a return probe.
-fn read_kind(kind: &[u8]) -> Result<(bool, bool), Invalid> {
+/// Returns whether a kind of probe is of a system call, whether it is a return probe, and the links
+/// that it takes.
+fn read_kind(kind: &[u8]) -> Result<(bool, bool, AttachType), Invalid> {
     const KINDS: &str =
         "kprobe\nkretprobe\nksyscall\nkretsyscall\nkprobe.multi\nkretprobe.multi\nkprobe.session";
     match line_of(KINDS, kind) {
-        Some(index @ 0..=3) => Ok((index >= 2, index % 2 == 1)),
-        Some(_) => Err(Invalid::KindNotServed),
+        Some(index) => {
+            let attach_type = match index {
+                0..=3 => AttachType::Kprobe,
+                4 | 5 => AttachType::KprobeMulti,
+                _ => AttachType::KprobeSession,
+            };
+            Ok((matches!(index, 2 | 3), index % 2 == 1, attach_type))
+        }
         None if kind.starts_with(b"?") => Err(Invalid::AutoloadMark),
         None => Err(Invalid::UnknownKind),
     }
@@ -327,6 +371,7 @@ impl Given {
     /// Returns the place of a broken rule between target and options. Of two options that exclude
     /// each other, it is the later one.
     fn at(&self, invalid: Invalid, place: usize) -> usize {
+        let at = |key: Key| self.0.get(key as usize).copied().flatten();
         let (one, other) = match invalid {
             Invalid::OffsetOnAddress | Invalid::OffsetOnSyscall | Invalid::OffsetTooLarge => {
                 (Key::Offset, Key::Offset)
@@ -335,11 +380,12 @@ impl Given {
             Invalid::MaxactiveTooLarge | Invalid::MaxactiveOnEntry => {
                 (Key::Maxactive, Key::Maxactive)
             }
-            Invalid::MaxactiveOnPmu => (Key::Maxactive, Key::Mode),
             Invalid::CookieWithoutLink => (Key::Cookie, Key::Mode),
+            Invalid::SessionRetprobe => (Key::Retprobe, Key::Retprobe),
+            Invalid::OptionInMulti if at(Key::Offset).is_some() => (Key::Offset, Key::Offset),
+            Invalid::MaxactiveOnPmu | Invalid::OptionInMulti => (Key::Maxactive, Key::Mode),
             _ => return place,
         };
-        let at = |key: Key| self.0.get(key as usize).copied().flatten();
         at(one).max(at(other)).unwrap_or(0)
     }
 }

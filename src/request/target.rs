@@ -316,8 +316,12 @@ impl<'a> Target<'a> {
         self
     }
 
-    /// Makes the target of a function that was found at an address.
-    pub(crate) fn found(self, address: u64) -> Self {
+    /// Adds the address of the function, where the caller knows it.
+    ///
+    /// The kernel then looks for no name, which takes long before Linux 6.2. Messages still have
+    /// the name. Without the feature `files`, the name is looked for all the same.
+    #[must_use]
+    pub fn with_address(self, address: u64) -> Self {
         let mut found = self;
         if let Place::Function { lookup, .. } = &mut found.0 {
             *lookup = Lookup::At(address);

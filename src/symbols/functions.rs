@@ -389,7 +389,7 @@ impl<'f> Function<'f> {
         match (self.is_shared, self.address) {
             (false, _) => Some(target),
             (true, 0) => None,
-            (true, address) => Some(target.found(address)),
+            (true, address) => Some(target.with_address(address)),
         }
     }
 }

@@ -76,7 +76,7 @@ impl<'a> Symbol<'a> {
     #[must_use]
     pub fn found(&self) -> Option<Target<'a>> {
         let target = self.target().filter(|_| self.address != 0)?;
-        Some(target.found(self.address))
+        Some(target.with_address(self.address))
     }
 
     /// Returns whether it is a BPF program or other code that was generated at run time, which is

@@ -71,7 +71,7 @@ impl<'a> Symbols<'a> {
     pub(crate) fn target(&self) -> core::result::Result<Target<'_>, Error> {
         match (&self.found.chosen, self.found.request().search()) {
             (Some((function, address @ 1..)), Some((_, Pick::All))) => {
-                Ok(function.as_target().found(*address))
+                Ok(function.as_target().with_address(*address))
             }
             _ => self.found.target(),
         }

@@ -109,7 +109,9 @@ impl<'t> Resolution<'t> {
                 return Ok(function.as_target().named_as(&self.request));
             }
             (Some((_, 0)), _) => (Errno::PERM, Cause::NoPermission),
-            (Some((function, address)), _) => return Ok(function.as_target().found(*address)),
+            (Some((function, address)), _) => {
+                return Ok(function.as_target().with_address(*address));
+            }
             (None, _) => match self.request.module_bytes() {
                 None | Some(VMLINUX) => (Errno::NOENT, Cause::NoSuchFunction),
                 Some(_) => (Errno::NOENT, Cause::ModuleNotLoaded),

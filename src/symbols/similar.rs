@@ -43,7 +43,7 @@ impl Similar {
 
     /// Returns the function at its address, unless that is hidden.
     pub(crate) fn found(&self) -> Option<Target<'_>> {
-        (self.address != 0).then(|| self.function.as_target().found(self.address))
+        (self.address != 0).then(|| self.function.as_target().with_address(self.address))
     }
 }
 

@@ -92,7 +92,7 @@ fn a_signal_while_probes_are_attached_detaches_them() {
     for (signal, number) in [("INT", 2), ("TERM", 15)] {
         clean(|| {
             let child = program()
-                .args([&["count"][..], &names].concat())
+                .args([&["count", "--mode", "perf"][..], &names].concat())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
@@ -117,7 +117,7 @@ fn many_probes_are_detached_together() {
     names.push("vfs_unlink");
     clean(|| {
         let child = program()
-            .args([&["count", "--json"][..], &names].concat())
+            .args([&["count", "--mode", "perf", "--json"][..], &names].concat())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

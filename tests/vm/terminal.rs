@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::machine::{FUNCTION, clean, program, unlink};
 
 /// Opens a terminal of 24 rows and 80 columns; returns its master and its slave.
-fn terminal() -> (File, OwnedFd) {
+pub(crate) fn terminal() -> (File, OwnedFd) {
     let size = libc::winsize {
         ws_row: 24,
         ws_col: 80,

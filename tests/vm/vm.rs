@@ -32,6 +32,7 @@ mod link;
 mod locks;
 mod lookup;
 mod machine;
+mod many_functions;
 mod many_probes;
 mod mounts;
 mod multi;

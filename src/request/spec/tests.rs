@@ -10,6 +10,7 @@ fn probe(target: &str, opts: KprobeOpts) -> Probe<'_> {
     Probe {
         target: Target::parse(target).unwrap(),
         opts,
+        attach_type: AttachType::Kprobe,
     }
 }
 
@@ -103,9 +104,6 @@ fn what_it_has_not_is_refused_at_the_byte() {
         ("0xffffffff81000000,base", 19, I::BaseWithoutFunction),
         ("foo,base=1", 8, I::UnwantedValue),
         ("foo,base,base", 9, I::OptionTwice),
-        ("kprobe.multi/vfs_*", 0, I::KindNotServed),
-        ("kretprobe.multi/vfs_*", 0, I::KindNotServed),
-        ("kprobe.session/vfs_read", 0, I::KindNotServed),
         ("?kprobe/foo", 0, I::AutoloadMark),
         ("kprobe/kprobe/foo", 13, I::FunctionByte),
         (" foo", 0, I::FunctionByte),
@@ -220,6 +218,72 @@ fn a_pattern_is_a_target_that_means_all_that_it_matches() {
     }
     assert!(Target::symbol("tcp_*").is_err());
     assert!(Target::in_module("m", "tcp_*").is_err());
+}
+
+#[test]
+fn a_link_to_many_functions_is_a_kind_of_probe() {
+    use AttachType::{KprobeMulti, KprobeSession};
+    for (text, target, retprobe, attach_type) in [
+        ("kprobe.multi/tcp_*", "tcp_*", false, KprobeMulti),
+        ("kretprobe.multi/tcp_*", "tcp_*", true, KprobeMulti),
+        ("kprobe.multi/tcp_*,retprobe", "tcp_*", true, KprobeMulti),
+        ("kprobe.multi/vfs_read", "vfs_read", false, KprobeMulti),
+        ("kprobe.multi/foo+0", "foo", false, KprobeMulti),
+        (
+            "kprobe.multi/nf_tables:nft_*",
+            "nf_tables:nft_*",
+            false,
+            KprobeMulti,
+        ),
+        ("kprobe.multi/foo@all", "foo@all", false, KprobeMulti),
+        (
+            "kprobe.session/vfs_[a-f]*",
+            "vfs_[a-f]*",
+            false,
+            KprobeSession,
+        ),
+        (
+            "kprobe.session/0xffffffff81000000",
+            "0xffffffff81000000",
+            false,
+            KprobeSession,
+        ),
+    ] {
+        let opts = KprobeOpts::new().retprobe(retprobe);
+        let expected = Probe {
+            attach_type,
+            ..probe(target, opts)
+        };
+        assert_eq!(parse(text), Ok(expected), "{text}");
+        let printed = expected.to_string();
+        assert_eq!(Probe::parse(&printed), Ok(expected), "{printed}");
+    }
+    for (text, at, invalid) in [
+        ("kprobe.multi/", 13, Invalid::EmptyFunction),
+        ("kretprobe.multi/a b", 17, Invalid::FunctionByte),
+        ("kretprobe.session/foo", 0, Invalid::UnknownKind),
+        ("ksyscall.multi/foo", 0, Invalid::UnknownKind),
+        ("kprobe.multi/vfs_*+4", 19, Invalid::OptionInMulti),
+        (
+            "kprobe.multi/foo,cookie=1,offset=4",
+            26,
+            Invalid::OptionInMulti,
+        ),
+        ("kretprobe.multi/foo,mode=link", 20, Invalid::OptionInMulti),
+        (
+            "kretprobe.multi/foo,maxactive=8",
+            20,
+            Invalid::OptionInMulti,
+        ),
+        ("kprobe.session/foo,retprobe", 19, Invalid::SessionRetprobe),
+    ] {
+        assert_eq!(parse(text), Err((at, invalid)), "{text:?}");
+    }
+    let cookie = Probe::parse("kprobe.multi/foo,cookie=7").unwrap();
+    assert_eq!(cookie.opts.bpf_cookie, 7);
+    let mode = KprobeOpts::new().attach_mode(AttachMode::Link);
+    let error = Probe::with_defaults(b"kprobe.multi/foo", &mode).unwrap_err();
+    assert_eq!((error.at, error.invalid), (0, Invalid::OptionInMulti));
 }
 
 #[test]

@@ -106,6 +106,7 @@ pub(crate) enum Opt {
     Interval,
     All,
     KeepGoing,
+    AnyOf,
     Json,
     Quiet,
     DryRun,
@@ -182,7 +183,7 @@ const ALL: Commands = Commands::of(&[
 ]);
 
 /// The options, in the order in which `--help` lists them.
-pub(crate) const OPTIONS: [OptionEntry; 15] = [
+pub(crate) const OPTIONS: [OptionEntry; 16] = [
     OptionEntry {
         option: Opt::Mode,
         name: "mode",
@@ -280,6 +281,14 @@ pub(crate) const OPTIONS: [OptionEntry; 15] = [
         commands: HOLDING,
     },
     OptionEntry {
+        option: Opt::AnyOf,
+        name: "any-of",
+        value: Value::None,
+        word: "",
+        about: "attach the first probe that can be attached, and no other",
+        commands: HOLDING,
+    },
+    OptionEntry {
         option: Opt::Json,
         name: "json",
         value: Value::None,
@@ -317,7 +326,8 @@ pub(crate) const SUMMARY: &str =
 /// How a probe is written.
 pub(crate) const PROBE: &str = "\
 [prefix/][module:]function[@N][+offset][,key=value]... or 0xADDRESS. The prefix is kprobe, \
-kretprobe, ksyscall or kretsyscall, a key offset, cookie, mode or maxactive. The flags retprobe \
+kretprobe, ksyscall, kretsyscall, or for one link to all its functions kprobe.multi, \
+kretprobe.multi or kprobe.session. A key is offset, cookie, mode or maxactive. The flags retprobe \
 and base have no value. Of several functions of a name, @N is the one with this number, @all is \
 each of them, and the module vmlinux is the kernel itself. A pattern in quotes, such as 'tcp_*', \
 is each function that it matches and that can be probed.";

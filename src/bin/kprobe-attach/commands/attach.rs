@@ -37,9 +37,9 @@ pub(crate) fn run(
     })?;
     kernel.ask_perf_link(&program);
     // One program serves all probes.
-    let found = Found::of(args, kernel, out)?;
+    let found = Found::of(args, kernel, out, false)?;
     session::plan(args, kernel, out, &found, 0)?;
-    let mut given = |_: &CStr, _: &Probe<'_>| Ok(Source::Given(&program));
+    let mut given = |_: &CStr, _: &Probe<'_>, _| Ok(Source::Given(&program));
     let mut session = Session::attach(args, kernel, out, &found, &mut given)?;
     if let Some(dir) = args.value(Opt::Pin) {
         // The pins hold the links when the file descriptors are closed.

@@ -16,8 +16,8 @@ use crate::out::{Decimal, Lossy, Output, Shown, notice};
 use crate::programs::{Counter, Of, load};
 use crate::rt::{Start, is_process};
 use crate::session::{
-    self, Attached, Counts, Followed, Found, Hold, Session, Source, announce, labelled_counter,
-    pin_all,
+    self, Attached, Counts, Followed, Found, Hold, Link, Session, Shared, Source, Way, announce,
+    labelled_counter, pin_all,
 };
 
 /// The number of file descriptors that a counter holds: the program and its array.
@@ -40,11 +40,12 @@ pub(crate) fn run(
 ) -> Result<u8, ()> {
     let mut hold = Hold::new(start, args, out)?;
     let pid = process(args, out, &hold)?;
-    let found = Found::of(args, kernel, out)?;
+    let may_share = !args.has(Opt::Pin) && !args.has(Opt::AnyOf);
+    let found = Found::of(args, kernel, out, may_share)?;
     session::plan(args, kernel, out, &found, OF_COUNTER)?;
     let array: MakeArray = match args.value(Opt::Pin) {
-        Some(_) => labelled_counter,
-        None => |_, _| Array::create(1),
+        Some(_) => |text, probe, _| labelled_counter(text, probe),
+        None => |_, _, count| Array::create(u32::try_from(count).unwrap_or(u32::MAX)),
     };
     let followed = match pid.filter(|_| args.has(Opt::Children)) {
         Some(pid) => Some(Followed::begin(start, args, kernel, out, pid)?),
@@ -55,9 +56,11 @@ pub(crate) fn run(
         (None, Some(pid)) => Of::Process(pid),
         (None, None) => Of::All,
     };
-    let mut session = Session::attach(args, kernel, out, &found, &mut |text, probe| {
-        let hits = array(text, probe)?;
-        let program = load(start, &|version| Counter::load(&hits, of, version))?;
+    let mut session = Session::attach(args, kernel, out, &found, &mut |text, probe, count| {
+        let hits = array(text, probe, count)?;
+        let program = load(start, &|version| {
+            Counter::load(&hits, of, probe.attach_type, version)
+        })?;
         Ok(Source::BuiltIn(Counter { program, hits }))
     })?;
     if let Some(dir) = args.value(Opt::Pin) {
@@ -93,6 +96,7 @@ pub(crate) fn run(
     });
     // A link reports its misses only while it is attached.
     let read = read(args, out, kernel, &mut session);
+    let missed = session.shared().iter().map(Shared::missed).sum::<u64>();
     let mut detached = session.detach(args, out);
     if let Some(followed) = followed {
         detached = followed.end(args, kernel, out).and(detached);
@@ -102,6 +106,12 @@ pub(crate) fn run(
         notice(format_args!(
             "{}: gone: its module was unloaded",
             Shown(Lossy(attached.known.text))
+        ));
+    }
+    if missed > 0 && !args.has(Opt::Quiet) {
+        let missed = Decimal(missed);
+        notice(format_args!(
+            "{missed} hits were missed by the links to many functions"
         ));
     }
     let status = hold.finish(args);
@@ -143,8 +153,8 @@ fn is_initial_pid_namespace() -> bool {
     namespace.is_ok_and(|namespace| namespace.st_ino == INITIAL)
 }
 
-/// Makes the array that a probe is counted in.
-type MakeArray = fn(&CStr, &Probe<'_>) -> Result<Array, Error>;
+/// Makes the array that a probe is counted in, or so many that share a link.
+type MakeArray = fn(&CStr, &Probe<'_>, usize) -> Result<Array, Error>;
 
 /// Moves the cursor back to the start of the table, and clears the screen from there. The terminal
 /// may have echoed a key there.
@@ -172,23 +182,41 @@ fn read(
     kernel: &Kernel,
     session: &mut Session<'_>,
 ) -> Result<(), ()> {
-    for attached in session.iter_mut() {
-        let (Some(Counter { program, hits }), Some(link)) = (attached.counter(), &attached.link)
-        else {
+    let (all, shared) = session.parts_mut();
+    for attached in all {
+        let (counter, index) = match &attached.link {
+            Link::Own(_, source) => (source.counter(), 0),
+            Link::Shared(link, index) => (
+                shared.get(*link).and_then(|shared| shared.counter()),
+                *index,
+            ),
+        };
+        let Some(Counter { program, hits }) = counter else {
             continue;
         };
-        let hits = hits.get(0);
+        let hits = hits.get(u32::try_from(index).unwrap_or(u32::MAX));
         let hits =
             hits.map_err(|error| args.report.error(out, Some(attached.known.text), &error))?;
-        // A count that cannot be read is shown as unknown.
-        let by_probe = kernel.missed(link).unwrap_or(None);
-        attached.counts = Counts {
-            mode: Some(link.mode()),
-            hits,
-            missed: missed(by_probe, Some(program)),
-            // A trace event is armed again with its module.
-            is_gone: !link.mode().uses_tracefs()
-                && attached.module != kernel.module_number(&attached.known.probe.target),
+        attached.counts = match &attached.link {
+            Link::Own(None, _) => continue,
+            Link::Own(Some(link), _) => {
+                // A count that cannot be read is shown as unknown.
+                let by_probe = kernel.missed(link).unwrap_or(None);
+                Counts {
+                    way: Some(Way::One(link.mode())),
+                    hits,
+                    missed: missed(by_probe, Some(program)),
+                    // A trace event is armed again with its module.
+                    is_gone: !link.mode().uses_tracefs()
+                        && attached.module != kernel.module_number(&attached.known.probe.target),
+                }
+            }
+            Link::Shared(..) => Counts {
+                way: Some(Way::of(attached.known.probe.attach_type)),
+                hits,
+                missed: None,
+                is_gone: false,
+            },
         };
     }
     Ok(())

@@ -3,13 +3,17 @@
 use core::ffi::CStr;
 use core::fmt::{self, Display, Write};
 
+use kprobe_attach::bpf::{Load, insn};
 use kprobe_attach::error::{Cause, ErrnoName, Step};
 use kprobe_attach::explain::{Case, Explanation};
-use kprobe_attach::{AttachMode, Errno, Error, Kernel};
+use kprobe_attach::request::{AttachType, Functions, MAX_SYMBOL_LEN, Probe, SymbolRef};
+use kprobe_attach::symbols::{Resolution, resolve};
+use kprobe_attach::{Errno, Error, Kernel, KprobeMultiOpts};
 
 use crate::cli::{Args, FAILURE};
 use crate::out::{Json, Lossy, OrNull, Output, Shown, message};
 use crate::rt::{Slots, Start, hold_signals, restore_signals};
+use crate::session::Way;
 
 /// Explains every probe. Returns 1 if one of them would not attach.
 ///
@@ -24,7 +28,7 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
     for text in args.probes() {
         // All probes have been read before.
         let Ok(probe) = args.read(text) else { continue };
-        if !probe.target.is_pattern() {
+        if !probe.target.is_pattern() && !is_shared(&probe) {
             cases.push(Case::new(probe.target, &probe.opts));
         }
     }
@@ -57,6 +61,14 @@ fn print_all(
             status = FAILURE;
             continue;
         }
+        if is_shared(&probe) {
+            let refusal = shared_refusal(kernel, &probe).err();
+            print_shared(args, out, text, &probe, refusal.as_ref())?;
+            if refusal.is_some() {
+                status = FAILURE;
+            }
+            continue;
+        }
         // The trial attaches a probe for a moment. A signal must not end the program meanwhile.
         let mask = hold_signals();
         let explanation = explanations.next();
@@ -73,13 +85,91 @@ fn print_all(
     Ok(status)
 }
 
+/// Returns whether a probe is of a link to many functions.
+fn is_shared(probe: &Probe<'_>) -> bool {
+    probe.attach_type != AttachType::Kprobe
+}
+
+/// Attaches a program that does nothing to the function, by such a link, for a moment.
+///
+/// # Errors
+///
+/// It cannot be attached.
+#[inline(never)]
+fn shared_refusal(kernel: &Kernel, probe: &Probe<'_>) -> Result<(), Error> {
+    let target = match probe.target {
+        target if target.is_resolved() => target.unique(),
+        target => target,
+    };
+    let mut found = [Resolution::new(target)];
+    resolve(&mut found, |_, _| {})?;
+    let [found] = &found;
+    let planned = found.target()?;
+    let mut name = [0; MAX_SYMBOL_LEN + 1];
+    let (symbols, addresses);
+    let address = found.address().or(planned.known_address());
+    let functions = if let Some(address) = address {
+        addresses = [address];
+        Functions::addresses(&addresses)
+    } else {
+        let bytes = planned.function().unwrap_or_default().bytes();
+        name.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
+        symbols = [SymbolRef::new(name)];
+        Functions::symbols(&symbols)
+    };
+    let session = probe.attach_type == AttachType::KprobeSession;
+    let opts = KprobeMultiOpts::new()
+        .retprobe(probe.opts.retprobe)
+        .session(session);
+    let plan = kernel.plan_multi(functions, &opts)?;
+    let nothing = [insn::mov_imm(insn::R0, 0), insn::exit()];
+    let program = Load::new(&nothing, c"Dual MIT/GPL").attach_type(probe.attach_type);
+    let mask = hold_signals();
+    let attached = program.load().and_then(|program| plan.attach(&program));
+    restore_signals(mask);
+    attached.map(drop)
+}
+
+/// Prints the verdict on a probe of such a link.
+fn print_shared(
+    args: &Args<'_>,
+    out: &mut Output,
+    text: &CStr,
+    probe: &Probe<'_>,
+    refusal: Option<&Error>,
+) -> fmt::Result {
+    let way = refusal.is_none().then(|| Way::of(probe.attach_type));
+    if args.report.json {
+        verdict_json(out, text, way, refusal)?;
+        let mut evidence = Strings::begin(out);
+        refusal.map_or(Ok(()), |error| evidence.push(error))?;
+        evidence.end()?;
+        return out.write_str(",\"suggestions\":[]}\n");
+    }
+    let text = Shown(Lossy(text));
+    match (refusal, way) {
+        (Some(error), _) => print_refusal(out, &text, error),
+        (None, Some(way)) => writeln!(out, "{text}: would attach, mode {way}"),
+        (None, None) => Ok(()),
+    }
+}
+
+fn print_refusal(out: &mut Output, text: &dyn Display, error: &Error) -> fmt::Result {
+    writeln!(
+        out,
+        "{text}: would not attach: {}\n  {error}",
+        error.cause()
+    )
+}
+
 // In a frame of its own, as `All::next`.
 #[inline(never)]
 fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanation) -> fmt::Result {
     let mode = explanation.mode();
     let refusal = explanation.refusal();
     if args.report.json {
-        verdict_json(out, text, mode, refusal)?;
+        verdict_json(out, text, mode.map(Way::One), refusal)?;
         // The kernel's own answer comes first.
         let mut evidence = Strings::begin(out);
         refusal.map_or(Ok(()), |error| evidence.push(error))?;
@@ -105,11 +195,7 @@ fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanati
             let warns = explanation.evidence().any(|evidence| evidence.is_warning());
             writeln!(out, "{}", if warns { ", but not as it seems:" } else { "" })?;
         }
-        (Some(error), _) => writeln!(
-            out,
-            "{text}: would not attach: {}\n  {error}",
-            error.cause()
-        )?,
+        (Some(error), _) => print_refusal(out, &text, error)?,
     }
     for line in explanation.evidence() {
         writeln!(out, "  {line}")?;
@@ -124,7 +210,7 @@ fn print(args: &Args<'_>, out: &mut Output, text: &CStr, explanation: &Explanati
 fn verdict_json(
     out: &mut Output,
     text: &CStr,
-    mode: Option<AttachMode>,
+    way: Option<Way>,
     refusal: Option<&Error>,
 ) -> fmt::Result {
     write!(
@@ -132,7 +218,7 @@ fn verdict_json(
         r#"{{"probe":{},"would_attach":{},"mode":{},"cause":{},"evidence":"#,
         Json(Lossy(text)),
         refusal.is_none(),
-        OrNull(mode.map(Json)),
+        OrNull(way.map(Json)),
         OrNull(refusal.map(|error| Json(error.cause())))
     )
 }

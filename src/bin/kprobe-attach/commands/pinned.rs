@@ -12,7 +12,7 @@ use super::table::{missed, print_counts, print_head};
 use crate::cli::{Args, Opt};
 use crate::out::Output;
 use crate::rt::Start;
-use crate::session::{Counts, Known, for_each_counter, label, report_dir};
+use crate::session::{Counts, Known, Way, for_each_counter, label, report_dir};
 
 /// The width of the column of probes. The probes come one by one, so it is fixed.
 const PINNED_WIDTH: usize = 24;
@@ -77,17 +77,13 @@ fn print_pin(
             let program = program.and_then(|id| Program::open_id(id).ok());
             let missed = missed(link.missed().unwrap_or(None), program.as_ref());
             Counts {
-                mode: Some(link.mode()),
+                way: Some(Way::One(link.mode())),
                 hits,
                 missed,
                 is_gone: false,
             }
         }
     };
-    let known = Known {
-        text,
-        probe,
-        choice: None,
-    };
+    let known = Known::new(text, probe);
     print_counts(args, out, PINNED_WIDTH, &known, (counts, ""))
 }

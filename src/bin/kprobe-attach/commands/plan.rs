@@ -6,9 +6,9 @@ use kprobe_attach::plan::Syscall;
 use kprobe_attach::{Kernel, Plan};
 
 use crate::cli::Args;
-use crate::out::{Json, Lossy, Output, Shown};
+use crate::out::{Decimal, Json, Lossy, Output, Shown};
 use crate::rt::Start;
-use crate::session::{Found, Known, for_all, print_choice, probe_fields};
+use crate::session::{Found, Kind, Known, Members, Way, for_all, print_choice, probe_fields};
 
 /// Prints the plan of each probe.
 ///
@@ -17,8 +17,14 @@ use crate::session::{Found, Known, for_all, print_choice, probe_fields};
 /// One or more probes have no plan, and each has been reported. Or the output cannot be written.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     let mut printed = Ok(());
-    let found = Found::of(args, kernel, out)?;
+    let found = Found::of(args, kernel, out, true)?;
+    Kind::for_each(args, &found, &mut |kind| {
+        print_shared(args, kernel, out, &found, kind)
+    })?;
     let planned = for_all(args, out, &found, &mut |out, known| {
+        if Kind::of(known).is_some() {
+            return Ok(());
+        }
         let plan = kernel.plan(known.probe.target, &known.probe.opts)?;
         printed = printed.and_then(|()| print(out, args.report.json, known, &plan));
         Ok(())
@@ -31,7 +37,7 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
 
 fn print(out: &mut Output, json: bool, known: &Known<'_>, plan: &Plan<'_>) -> fmt::Result {
     if json {
-        probe_fields(out, known, Some(plan.mode()))?;
+        probe_fields(out, known, Some(Way::One(plan.mode())))?;
         write!(out, r#","steps":"#)?;
         steps(out, &mut plan.steps())?;
         write!(out, r#","detach":"#)?;
@@ -45,6 +51,50 @@ fn print(out: &mut Output, json: bool, known: &Known<'_>, plan: &Plan<'_>) -> fm
     writeln!(out, "# {text}: detach")?;
     plan.detach_steps()
         .try_for_each(|step| writeln!(out, "{step}"))
+}
+
+/// The JSON of how a link to many functions is detached.
+const CLOSE: &str = r#""detach":["close(link_fd) = 0"]"#;
+
+/// Prints the plan of the link that probes of one kind share.
+///
+/// # Errors
+///
+/// It has no plan, and that has been reported. Or the output cannot be written.
+#[inline(never)]
+fn print_shared(
+    args: &Args<'_>,
+    kernel: &Kernel,
+    out: &mut Output,
+    found: &Found<'_>,
+    kind: Kind,
+) -> Result<(), ()> {
+    let members = Members::of(args, found, kind, false).map_err(|errno| {
+        args.report.run(out, errno, "no memory for so many probes");
+    })?;
+    let Some(first) = members.known().first() else {
+        return Ok(());
+    };
+    let plan = kernel.plan_multi(members.functions(), &kind.opts());
+    let plan = plan.map_err(|error| args.report.error(out, Some(first.text), &error))?;
+    let count = Decimal(members.known().len() as u64);
+    let text = Lossy(first.text);
+    let printed = if args.report.json {
+        let way = Json(Way::of(first.probe.attach_type));
+        let (probe, plan) = (Json(text), Json(&plan));
+        writeln!(
+            out,
+            r#"{{"probe":{probe},"functions":{count},"mode":{way},"steps":[{plan}],{CLOSE}}}"#
+        )
+    } else {
+        let text = Shown(text);
+        writeln!(
+            out,
+            "# {text}: attach, one link to {count} functions\n{plan}\n\
+             # {text}: detach\nclose(link_fd) = 0"
+        )
+    };
+    printed.map_err(|fmt::Error| ())
 }
 
 fn steps(out: &mut Output, steps: &mut dyn Iterator<Item = Syscall<'_>>) -> fmt::Result {

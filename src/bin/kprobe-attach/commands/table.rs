@@ -8,7 +8,7 @@ use kprobe_attach::bpf::Program;
 
 use crate::cli::Args;
 use crate::out::{Blanks, Decimal, Json, Lossy, OrNull, Output, Shown};
-use crate::session::{Counts, Known, probe_fields};
+use crate::session::{Counts, Known, Way, probe_fields};
 
 /// The width of a row without the column of probes.
 pub(super) const ROW: usize = 2 + 11 + 2 + 12 + 2 + 8;
@@ -37,35 +37,36 @@ pub(super) fn print_counts(
     (counts, last): (Counts, &str),
 ) -> Result<(), ()> {
     let Counts {
-        mode,
+        way,
         hits,
         missed,
         is_gone,
     } = counts;
     let (hits, missed) = (Decimal(hits), missed.map(Decimal));
     let printed = if args.report.json {
-        probe_fields(out, known, mode)
+        probe_fields(out, known, way)
             .and_then(|()| write!(out, r#","hits":{hits},"missed":{}{last}"#, OrNull(missed)))
             .and_then(|()| out.write_str(if is_gone { r#","gone":true"# } else { "" }))
             .and_then(|()| match missed {
                 Some(_) => out.write_str("}\n"),
-                None => writeln!(out, r#","why":{}}}"#, Json(why(mode))),
+                None => writeln!(out, r#","why":{}}}"#, Json(why(way))),
             })
     } else {
         let missed: &dyn Display = missed.as_ref().map_or(&"-", |missed| missed);
-        let mode: &dyn Display = mode.as_ref().map_or(&"-", |mode| mode);
-        row(out, known.text, width, mode, &hits, missed)
+        let way: &dyn Display = way.as_ref().map_or(&"-", |way| way);
+        row(out, known.text, width, way, &hits, missed)
     };
     printed.map_err(|fmt::Error| ())
 }
 
 /// Explains why the kernel does not report the misses of a probe.
-const fn why(mode: Option<AttachMode>) -> &'static str {
-    match mode {
+const fn why(way: Option<Way>) -> &'static str {
+    match way {
         None => "the link is gone",
-        Some(AttachMode::Perf) => "not in mode perf",
-        Some(AttachMode::Link) => "needs Linux 6.7, for a pin CAP_SYS_ADMIN",
-        Some(_) => "kprobe_profile cannot be read",
+        Some(Way::One(AttachMode::Perf)) => "not in mode perf",
+        Some(Way::One(AttachMode::Link)) => "needs Linux 6.7, for a pin CAP_SYS_ADMIN",
+        Some(Way::One(_)) => "kprobe_profile cannot be read",
+        Some(Way::Multi | Way::Session) => "the link counts those of all its functions as one",
     }
 }
 

@@ -33,12 +33,16 @@ impl Report {
         if self.json {
             return report_json(out, probe, kind(error), error, self.several(probe, error));
         }
-        match (probe, error.step()) {
-            // A map or a program does not know the probe that it is for.
-            (Some(probe), Step::Map | Step::LoadProgram) => {
-                message(format_args!("{}: {error}", Lossy(probe)));
-            }
-            _ => message(format_args!("{error}")),
+        // A map or a program does not know the probe that it is for, and a link to many functions
+        // knows its address.
+        let knows_probe = match error.step() {
+            Step::Map | Step::LoadProgram => false,
+            Step::LinkCreate => error.address().is_none(),
+            _ => true,
+        };
+        match probe.filter(|_| !knows_probe) {
+            Some(probe) => message(format_args!("{}: {error}", Lossy(probe))),
+            None => message(format_args!("{error}")),
         }
         if let Some(target) = self.several(probe, error) {
             let mut number = 0;

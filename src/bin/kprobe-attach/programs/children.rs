@@ -1,7 +1,7 @@
 //! Programs that follow a process and the ones that it starts: from each task to the new ones that
 //! it makes, until they are gone.
 
-use kprobe_attach::bpf::{Array, HashMap, Program, insn};
+use kprobe_attach::bpf::{Array, AttachType, HashMap, Program, insn};
 use kprobe_attach::{Error, KprobeOpts};
 use rustix::process::Pid;
 
@@ -159,10 +159,10 @@ impl Children {
                         ]
                     },
                 );
-                code.add_count(&self.lost);
+                code.add_count(&self.lost, ZERO);
             }
             Follow::Gone => code.add(const { &[insn::call(MAP_DELETE_ELEM)] }),
         }
-        code.load(kern_version)
+        code.load(AttachType::Kprobe, kern_version)
     }
 }

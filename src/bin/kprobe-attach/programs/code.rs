@@ -3,7 +3,7 @@
 use core::mem::size_of;
 
 use kprobe_attach::bpf::insn::{self, Insn, Reg};
-use kprobe_attach::bpf::{Array, Load, Program, kern_version};
+use kprobe_attach::bpf::{Array, AttachType, Load, Program, kern_version};
 use kprobe_attach::{Errno, Error};
 
 use crate::rt::Start;
@@ -42,14 +42,16 @@ impl<'m> Code<'m> {
         self.len += insns.len();
     }
 
-    /// Adds instructions for `hits[0] += 1`, where the stack has a [`ZERO`].
-    pub(super) fn add_count(&mut self, hits: &'m Array) {
+    /// Adds instructions for `hits[key] += 1`, with the offset of the key on the stack.
+    pub(super) fn add_count(&mut self, hits: &'m Array, key: i16) {
         self.add(&insn::load_map(insn::R1, hits));
+        self.add(&[
+            insn::mov(insn::R2, insn::R10),
+            insn::add_imm(insn::R2, key.into()),
+        ]);
         self.add(
             const {
                 &[
-                    insn::mov(insn::R2, insn::R10),
-                    insn::add_imm(insn::R2, ZERO as i32),
                     insn::call(MAP_LOOKUP_ELEM),
                     // The verifier does not know that the index is in the array.
                     insn::jump_if_eq_imm(insn::R0, 0, 2),
@@ -61,11 +63,16 @@ impl<'m> Code<'m> {
     }
 
     /// Ends the program with 0, and loads it.
-    pub(super) fn load(mut self, kern_version: u32) -> Result<Program, Error> {
+    pub(super) fn load(
+        mut self,
+        attach_type: AttachType,
+        kern_version: u32,
+    ) -> Result<Program, Error> {
         self.add(const { &[insn::mov_imm(insn::R0, 0), insn::exit()] });
         let insns = self.insns.get(..self.len).unwrap_or_default();
         Load::new(insns, c"Dual MIT/GPL")
             .name("kprobe_attach")?
+            .attach_type(attach_type)
             .kern_version(kern_version)
             .load()
     }

@@ -1,11 +1,21 @@
 //! A program that counts the hits of its probe.
 
 use kprobe_attach::Error;
-use kprobe_attach::bpf::{Array, Program, insn};
+use kprobe_attach::bpf::{Array, AttachType, Program, insn};
 use rustix::process::Pid;
 
 use super::children::Children;
 use super::code::{Code, GET_CURRENT_PID_TGID, ZERO};
+
+const GET_ATTACH_COOKIE: i32 = 174;
+
+/// Where the cookie is on the stack, and its low half: the key of an array.
+const COOKIE: i16 = -8;
+const COOKIE_LOW: i16 = if cfg!(target_endian = "little") {
+    COOKIE
+} else {
+    COOKIE + 4
+};
 
 /// A program that counts, and the array that holds its count.
 #[derive(Debug)]
@@ -25,9 +35,30 @@ pub(crate) enum Of<'a> {
 }
 
 impl Counter {
-    /// Loads `hits[0] += 1`, for the hits of some processes.
-    pub(crate) fn load(hits: &Array, of: Of<'_>, kern_version: u32) -> Result<Program, Error> {
+    /// Loads `hits[0] += 1`, or `hits[cookie] += 1` for a link to many functions, for the hits of
+    /// some processes.
+    pub(crate) fn load(
+        hits: &Array,
+        of: Of<'_>,
+        attach_type: AttachType,
+        kern_version: u32,
+    ) -> Result<Program, Error> {
         let mut code = Code::new();
+        // The helper takes the program's context, which is lost afterwards.
+        let key = if attach_type == AttachType::Kprobe {
+            code.add(const { &[insn::store_imm_u32(insn::R10, ZERO, 0)] });
+            ZERO
+        } else {
+            code.add(
+                const {
+                    &[
+                        insn::call(GET_ATTACH_COOKIE),
+                        insn::store_u64(insn::R10, COOKIE, insn::R0),
+                    ]
+                },
+            );
+            COOKIE_LOW
+        };
         match of {
             Of::All => {}
             Of::Process(pid) => code.add(&[
@@ -40,8 +71,7 @@ impl Counter {
             ]),
             Of::Children(children) => children.add_test(&mut code),
         }
-        code.add(const { &[insn::store_imm_u32(insn::R10, ZERO, 0)] });
-        code.add_count(hits);
-        code.load(kern_version)
+        code.add_count(hits, key);
+        code.load(attach_type, kern_version)
     }
 }

@@ -34,5 +34,5 @@ pub(crate) use signals::{
     TICK, forget_broken_pipe, hold_signals, is_ignored, pending_end, restore_signals, take_signals,
     ticking, wait_for_signal,
 };
-pub(crate) use slots::Slots;
+pub(crate) use slots::{Slots, Text};
 pub(crate) use start::Start;

@@ -1,7 +1,8 @@
 //! Memory that is mapped when the program knows how much it needs.
 
-use core::fmt;
+use core::fmt::{self, Write};
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use rustix::io::Errno;
@@ -36,6 +37,17 @@ impl<T> Slots<T> {
             len: 0,
             owns: PhantomData,
         })
+    }
+
+    /// Gives the items away. They stay until the process ends, as the memory does.
+    pub(crate) fn leak<'a>(self) -> &'a mut [T]
+    where
+        T: 'a,
+    {
+        let memory = ManuallyDrop::new(self);
+        // SAFETY: the first `len` items are there. The memory is never unmapped, and nobody else
+        // has it from now on.
+        unsafe { core::slice::from_raw_parts_mut(memory.memory.as_ptr(), memory.len) }
     }
 
     /// Adds an item at the end of the list, or drops it if the list is full.
@@ -76,5 +88,15 @@ impl<T> Drop for Slots<T> {
 impl<T: fmt::Debug> fmt::Debug for Slots<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_slice().fmt(f)
+    }
+}
+
+/// Writes to the end of a list of bytes.
+pub(crate) struct Text<'s>(pub(crate) &'s mut Slots<u8>);
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.bytes().for_each(|byte| self.0.push(byte));
+        Ok(())
     }
 }

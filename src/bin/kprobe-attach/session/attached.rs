@@ -1,27 +1,24 @@
 //! The probes of a command line that are attached.
 
-use core::ffi::CStr;
+use core::fmt;
 
-use kprobe_attach::bpf::Program;
-use kprobe_attach::fd::{AsFd, BorrowedFd};
-use kprobe_attach::request::Probe;
+use kprobe_attach::fd::AsFd;
+use kprobe_attach::request::AttachType;
 use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, detach_by_children};
 
 use super::found::{Found, Known};
 use super::probes::for_all;
 use super::progress::Progress;
-use crate::cli::Args;
+use super::shared::{Kind, Loader, Members, Shared, Source};
+use crate::cli::{Args, Opt};
 use crate::out::Output;
-use crate::programs::Counter;
 use crate::rt::Slots;
 
 /// A probe that is attached.
 #[derive(Debug)]
 pub(crate) struct Attached<'a> {
     pub(crate) known: Known<'a>,
-    /// The link, until it is detached.
-    pub(crate) link: Option<KprobeLink>,
-    pub(crate) source: Source<'a>,
+    pub(crate) link: Link<'a>,
     /// The counts as they were last read.
     pub(crate) counts: Counts,
     /// The number of the function's module when the probe was attached.
@@ -31,8 +28,8 @@ pub(crate) struct Attached<'a> {
 /// Holds the counts of a probe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
-    /// The mode of the link, if there is one.
-    pub(crate) mode: Option<AttachMode>,
+    /// The way in which it is attached, unless its link is gone.
+    pub(crate) way: Option<Way>,
     pub(crate) hits: u64,
     /// The hits that were not counted, if the kernel reports them.
     pub(crate) missed: Option<u64>,
@@ -40,32 +37,41 @@ pub(crate) struct Counts {
     pub(crate) is_gone: bool,
 }
 
-/// The program that is attached to a probe.
+/// The way in which a probe is attached: the mode of its own link, or the link that it shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    One(AttachMode),
+    Multi,
+    Session,
+}
+
+impl Way {
+    /// Returns the way of a link to many functions.
+    pub(crate) fn of(attach_type: AttachType) -> Self {
+        match attach_type {
+            AttachType::KprobeSession => Self::Session,
+            _ => Self::Multi,
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::One(mode) => mode.name(),
+            Self::Multi => "multi",
+            Self::Session => "session",
+        })
+    }
+}
+
+/// The link of a probe.
 #[derive(Debug)]
-pub(crate) enum Source<'a> {
-    /// The caller's program, which is the same for every probe.
-    Given(&'a Program),
-    /// The built-in program, one for each probe.
-    BuiltIn(Counter),
-}
-
-impl AsFd for Source<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Source::Given(program) => program.as_fd(),
-            Source::BuiltIn(counter) => counter.program.as_fd(),
-        }
-    }
-}
-
-impl Attached<'_> {
-    /// Returns the counter of the built-in program.
-    pub(crate) const fn counter(&self) -> Option<&Counter> {
-        match &self.source {
-            Source::Given(_) => None,
-            Source::BuiltIn(counter) => Some(counter),
-        }
-    }
+pub(crate) enum Link<'a> {
+    /// One of its own, until it is detached, and its program.
+    Own(Option<KprobeLink>, Source<'a>),
+    /// One that it shares: the index of the link, and its own index among the probes that share it.
+    Shared(usize, usize),
 }
 
 /// The number of children that detach many probes. More of them take no less time.
@@ -77,13 +83,11 @@ const SHARED_FROM: usize = 4;
 /// The number of probes that are detached before the progress is shown again.
 const AT_ONCE: usize = 60;
 
-/// Makes the program for a probe.
-type Loader<'a, 'l> = dyn FnMut(&CStr, &Probe<'_>) -> Result<Source<'a>, Error> + 'l;
-
 /// Holds the attached probes, in the order in which they were given.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
     attached: Slots<Attached<'a>>,
+    shared: Slots<Shared<'a>>,
 }
 
 impl<'a> Session<'a> {
@@ -100,29 +104,34 @@ impl<'a> Session<'a> {
         found: &'a Found<'p>,
         load: &mut Loader<'a, '_>,
     ) -> Result<Self, ()> {
-        let memory = Slots::map(found.count);
-        let attached = memory.map_err(|errno| {
+        let memory = Slots::map(found.count).and_then(|attached| {
+            let shared = Slots::map(Kind::COUNT)?;
+            Ok(Self { attached, shared })
+        });
+        let mut session = memory.map_err(|errno| {
             args.report.run(out, errno, "no memory for so many probes");
         })?;
-        let mut session = Self { attached };
+        let mut all = Ok(());
+        if !args.has(Opt::AnyOf) {
+            all = Kind::for_each(args, found, &mut |kind| {
+                session.attach_shared(args, kernel, out, found, kind, load)
+            });
+        }
         let mut progress = Progress::new(args, "attaching", found.count);
         let mut done = 0;
-        let mut all = for_all(args, out, found, &mut |_, known| {
+        let each = for_all(args, out, found, &mut |_, known| {
             progress.show(done);
             done += 1;
-            let Known { text, probe, .. } = known;
-            let source = load(text, probe)?;
-            let link = kernel.attach_kprobe(source.as_fd(), probe.target, &probe.opts)?;
-            session.attached.push(Attached {
-                known: *known,
-                link: Some(link),
-                source,
-                counts: Counts::default(),
-                module: kernel.module_number(&probe.target),
-            });
-            Ok(())
+            match Kind::of(known) {
+                None => session.attach_own(kernel, known, load),
+                Some(kind) if args.has(Opt::AnyOf) => {
+                    session.attach_any(args, kernel, known, kind, load)
+                }
+                Some(kind) => session.take_shared(kernel, known, kind, load),
+            }
         });
         drop(progress);
+        all = all.and(each);
         if session.len() == 0 {
             all = Err(());
         }
@@ -131,6 +140,117 @@ impl<'a> Session<'a> {
             let _ = session.detach(args, out);
         }
         all.map(|()| session)
+    }
+
+    /// Attaches to one probe by a link of its own.
+    fn attach_own(
+        &mut self,
+        kernel: &Kernel,
+        known: &Known<'a>,
+        load: &mut Loader<'a, '_>,
+    ) -> Result<(), Error> {
+        let Known { text, probe, .. } = known;
+        let source = load(text, probe, 1)?;
+        let link = kernel.attach_kprobe(source.as_fd(), probe.target, &probe.opts)?;
+        self.attached.push(Attached {
+            known: *known,
+            link: Link::Own(Some(link), source),
+            counts: Counts::default(),
+            module: kernel.module_number(&probe.target),
+        });
+        Ok(())
+    }
+
+    /// Attaches to all probes of a kind by one link. A probe that takes no such link is reported,
+    /// unless it may have one of its own.
+    #[inline(never)]
+    fn attach_shared<'p: 'a>(
+        &mut self,
+        args: &'a Args<'p>,
+        kernel: &Kernel,
+        out: &mut Output,
+        found: &'a Found<'p>,
+        kind: Kind,
+        load: &mut Loader<'a, '_>,
+    ) -> Result<(), ()> {
+        let members = Members::of(args, found, kind, by_index(args));
+        let members = members.map_err(|errno| {
+            args.report.run(out, errno, "no memory for so many probes");
+        })?;
+        let mut all = Ok(());
+        let mut failed = |known: &Known<'_>, error: &Error| {
+            if !known.is_shared {
+                args.report.error(out, Some(known.text), error);
+                if !args.has(Opt::KeepGoing) {
+                    all = Err(());
+                }
+            }
+        };
+        if let Some(shared) = members.attach(kernel, kind, load, &mut failed) {
+            self.shared.push(shared);
+        }
+        all
+    }
+
+    /// Takes a probe from the link of its kind, or attaches to it by a link of its own. What cannot
+    /// have one has been reported.
+    fn take_shared(
+        &mut self,
+        kernel: &Kernel,
+        known: &Known<'a>,
+        kind: Kind,
+        load: &mut Loader<'a, '_>,
+    ) -> Result<(), Error> {
+        let mut shared = (0..).zip(self.shared.as_mut_slice());
+        if let Some((link, shared)) = shared.find(|(_, shared)| shared.kind == kind) {
+            let index = shared.asked;
+            shared.asked += 1;
+            if shared.link(index).is_some() {
+                self.push_shared(known, link, index);
+                return Ok(());
+            }
+        }
+        if known.is_shared {
+            let mut known = *known;
+            known.probe.attach_type = AttachType::Kprobe;
+            return self.attach_own(kernel, &known, load);
+        }
+        Ok(())
+    }
+
+    /// Attaches to one probe by a link that could be one to many.
+    #[inline(never)]
+    fn attach_any(
+        &mut self,
+        args: &Args<'_>,
+        kernel: &Kernel,
+        known: &Known<'a>,
+        kind: Kind,
+        load: &mut Loader<'a, '_>,
+    ) -> Result<(), Error> {
+        // There is memory for one if there was for all.
+        let Ok(members) = Members::one(known, kind, by_index(args)) else {
+            return Ok(());
+        };
+        let mut refused = Ok(());
+        let mut failed = |_: &Known<'_>, error: &Error| refused = Err(*error);
+        let shared = members.attach(kernel, kind, load, &mut failed);
+        refused?;
+        if let Some(shared) = shared {
+            self.shared.push(shared);
+            self.push_shared(known, 0, 0);
+        }
+        Ok(())
+    }
+
+    fn push_shared(&mut self, known: &Known<'a>, link: usize, index: usize) {
+        self.attached.push(Attached {
+            known: *known,
+            link: Link::Shared(link, index),
+            counts: Counts::default(),
+            // The link keeps the module.
+            module: None,
+        });
     }
 
     /// Returns the number of probes that were attached.
@@ -143,9 +263,14 @@ impl<'a> Session<'a> {
         self.attached.as_slice().iter()
     }
 
-    /// Returns the probes, which can be changed.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Attached<'a>> {
-        self.attached.as_mut_slice().iter_mut()
+    /// Returns the links that probes share.
+    pub(crate) const fn shared(&self) -> &[Shared<'a>] {
+        self.shared.as_slice()
+    }
+
+    /// Returns the probes, which can be changed, and the links that they share.
+    pub(crate) const fn parts_mut(&mut self) -> (&mut [Attached<'a>], &[Shared<'a>]) {
+        (self.attached.as_mut_slice(), self.shared.as_slice())
     }
 
     /// Detaches every probe. From then on the program waits for no reader that stands still.
@@ -156,6 +281,11 @@ impl<'a> Session<'a> {
     pub(crate) fn detach(&mut self, args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
         out.end();
         let mut all = Ok(());
+        for shared in self.shared.as_mut_slice() {
+            while let Some((_, link)) = shared.links.pop() {
+                link.detach();
+            }
+        }
         let attached = self.attached.as_mut_slice();
         if attached.len() >= SHARED_FROM {
             let mut progress = Progress::new(args, "detaching", attached.len());
@@ -165,8 +295,10 @@ impl<'a> Session<'a> {
                 done += some.len();
                 // The events of the tracefs modes are removed below, where a failure has a probe.
                 let closed = detach_by_children(CHILDREN, some.len(), |index| {
-                    let link = &mut some.get_mut(index)?.link;
-                    link.take_if(|link| !link.mode().uses_tracefs())
+                    match &mut some.get_mut(index)?.link {
+                        Link::Own(link, _) => link.take_if(|link| !link.mode().uses_tracefs()),
+                        Link::Shared(..) => None,
+                    }
                 });
                 if let Err(error) = closed {
                     args.report.error(out, None, &error);
@@ -174,8 +306,11 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        for attached in self.iter_mut() {
-            let detached = attached.link.take().map_or(Ok(()), KprobeLink::detach);
+        for attached in attached {
+            let Link::Own(link, _) = &mut attached.link else {
+                continue;
+            };
+            let detached = link.take().map_or(Ok(()), KprobeLink::detach);
             if let Err(error) = detached {
                 args.report.error(out, Some(attached.known.text), &error);
                 all = Err(());
@@ -183,4 +318,9 @@ impl<'a> Session<'a> {
         }
         all
     }
+}
+
+/// Returns whether the built-in program is attached, to which a cookie is an index.
+fn by_index(args: &Args<'_>) -> bool {
+    !args.has(Opt::Program)
 }

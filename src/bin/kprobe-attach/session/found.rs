@@ -2,21 +2,29 @@
 //! `/proc/kallsyms`.
 
 use core::ffi::CStr;
-use core::fmt::{self, Write};
+use core::fmt::Write;
 
 use kprobe_attach::error::{Cause, ErrnoName, Step};
-use kprobe_attach::request::{MAX_SYMBOL_LEN, Probe};
+use kprobe_attach::request::{AttachType, Functions as Many, MAX_SYMBOL_LEN, Probe};
 use kprobe_attach::symbols::{self, Functions, Resolution, Symbol, resolve};
-use kprobe_attach::{Errno, Error, Kernel, Target, TargetBuf};
+use kprobe_attach::{Errno, Error, Kernel, KprobeMultiOpts, KprobeOpts, Target, TargetBuf};
 
 use super::functions::{function_memory, read_functions};
 use crate::cli::{Args, Opt, Probes};
 use crate::out::{Decimal, Lossy, Output, Shown, notice};
-use crate::rt::Slots;
+use crate::rt::{Slots, Text};
 
 /// The largest number of functions that the probes of a command line may mean by `@all` and by
 /// patterns.
 const MOST: usize = 4096;
+
+/// The number of functions from which on they share a link where they can, or are attached to by
+/// address where the kernel looks up names slowly. Looking for their addresses then takes less time
+/// than it saves.
+const MANY: usize = 20;
+
+/// An address in the kernel. It stands for that of a function which is not known.
+pub(super) const ANY_ADDRESS: u64 = usize::MAX as u64 - 8192;
 
 /// A probe whose function is known.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +34,57 @@ pub(crate) struct Known<'f> {
     pub(crate) probe: Probe<'f>,
     /// The function that was looked for, unless the kernel does that itself.
     pub(crate) choice: Option<Choice<'f>>,
+    /// The address of the function, if it was looked for and the kernel does not hide it.
+    pub(crate) address: Option<u64>,
+    /// Whether a link to many functions was chosen for it, and not asked for.
+    pub(crate) is_shared: bool,
+}
+
+impl<'f> Known<'f> {
+    /// Makes a probe for which nothing was looked for.
+    pub(crate) const fn new(text: &'f CStr, probe: Probe<'f>) -> Self {
+        Self {
+            text,
+            probe,
+            choice: None,
+            address: probe.target.as_address(),
+            is_shared: false,
+        }
+    }
+
+    /// Returns whether a link to many functions would do as well.
+    fn can_share(&self) -> bool {
+        let Probe {
+            opts, attach_type, ..
+        } = self.probe;
+        let plain = KprobeOpts::new().retprobe(opts.retprobe);
+        self.address.is_some() && attach_type == AttachType::Kprobe && opts == plain
+    }
+
+    /// Makes the best of what there is for many functions.
+    fn improve(&mut self, best: Best) {
+        let is_single = self.probe.attach_type == AttachType::Kprobe;
+        match (best, self.address) {
+            (Best::Multi, _) if self.can_share() => {
+                self.probe.attach_type = AttachType::KprobeMulti;
+                self.is_shared = true;
+            }
+            (Best::ByAddress, Some(address)) if is_single => {
+                self.probe.target = self.probe.target.with_address(address);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The best that there is for many functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Best {
+    Each,
+    /// A link to each, which finds its function by address.
+    ByAddress,
+    /// One link to all.
+    Multi,
 }
 
 /// A function that was chosen among those of a name.
@@ -53,6 +112,9 @@ pub(crate) struct Found<'a> {
     texts: Slots<u8>,
     /// The number of probes, if each is of one function.
     pub(crate) count: usize,
+    best: Best,
+    /// The reason to look for plain names too, if there is one.
+    plain: Best,
 }
 
 /// One of several functions that a probe means.
@@ -61,6 +123,7 @@ struct Function {
     /// The index of the probe's target.
     of: usize,
     target: TargetBuf,
+    address: Option<u64>,
     /// The index at which its text begins.
     text: usize,
 }
@@ -72,8 +135,25 @@ impl<'a> Found<'a> {
     ///
     /// The list of functions cannot be read, or too many functions are meant, and it has been
     /// reported.
-    pub(crate) fn of(args: &Args<'a>, kernel: &Kernel, out: &mut Output) -> Result<Self, ()> {
-        let mut found = Self::map(args).map_err(|errno| short(args, out, errno))?;
+    pub(crate) fn of(
+        args: &Args<'a>,
+        kernel: &Kernel,
+        out: &mut Output,
+        may_share: bool,
+    ) -> Result<Self, ()> {
+        let is_many = args.probe_count >= MANY;
+        let best =
+            if is_many || searched(args, Best::Each).any(|(_, target)| target == target.all()) {
+                best(
+                    kernel,
+                    may_share && args.report.options.attach_mode.is_none(),
+                )
+            } else {
+                Best::Each
+            };
+        let plain = if is_many { best } else { Best::Each };
+        let found = Self::map(args, best, plain);
+        let mut found = found.map_err(|errno| short(args, out, errno))?;
         if !found.targets.as_slice().is_empty() {
             found.look(args, kernel, out)?;
         }
@@ -92,6 +172,7 @@ impl<'a> Found<'a> {
                 functions.push(Function {
                     of,
                     target: target.into(),
+                    address: target.known_address(),
                     text: 0,
                 });
             }
@@ -104,11 +185,22 @@ impl<'a> Found<'a> {
         } else {
             resolve(targets, each).map(|()| None)
         };
-        let all = read.map_err(|error| {
-            for (text, _) in searched(args) {
-                args.report.error(out, Some(text), &error);
+        let all = match read {
+            Ok(all) => all,
+            Err(error) => {
+                let mut searched = searched(args, Best::Each).peekable();
+                if searched.peek().is_none() {
+                    // The kernel looks for plain names.
+                    self.best = Best::Each;
+                    self.plain = Best::Each;
+                    return Ok(());
+                }
+                for (text, _) in searched {
+                    args.report.error(out, Some(text), &error);
+                }
+                return Err(());
             }
-        })?;
+        };
         if let Some(all) = all {
             meant += self.take_matching(args, out, &all)?;
         }
@@ -124,23 +216,32 @@ impl<'a> Found<'a> {
             return Err(());
         }
         self.number(args);
-        let mut count = 0;
+        let best = core::mem::replace(&mut self.best, Best::Each);
+        let (mut count, mut many) = (0, 0);
         self.try_for_each(args, &mut |_, known| {
             count += 1;
             if let Ok(known) = known {
                 warn(args, known);
+                let counts = match best {
+                    Best::Multi => known.can_share(),
+                    _ => known.address.is_some(),
+                };
+                many += usize::from(counts);
             }
             Ok(())
         })?;
         self.count = count;
+        if many >= MANY {
+            self.best = best;
+        }
         Ok(())
     }
 
     /// Maps the memory for what will be found.
-    fn map(args: &Args<'a>) -> Result<Self, Errno> {
-        let mut targets = Slots::map(searched(args).count())?;
+    fn map(args: &Args<'a>, best: Best, plain: Best) -> Result<Self, Errno> {
+        let mut targets = Slots::map(searched(args, plain).count())?;
         let mut functions = 0;
-        for (_, target) in searched(args) {
+        for (_, target) in searched(args, plain) {
             if target == target.all() {
                 functions = MOST;
             }
@@ -154,6 +255,8 @@ impl<'a> Found<'a> {
             functions: Slots::map(functions)?,
             texts: Slots::map(functions * text)?,
             count: args.probe_count,
+            best,
+            plain,
         })
     }
 
@@ -170,7 +273,7 @@ impl<'a> Found<'a> {
         all: &Functions<'_>,
     ) -> Result<usize, ()> {
         let mut taken = Ok(0);
-        for (of, (text, target)) in searched(args).enumerate() {
+        for (of, (text, target)) in searched(args, self.plain).enumerate() {
             if !target.is_pattern() {
                 continue;
             }
@@ -184,6 +287,7 @@ impl<'a> Found<'a> {
                 self.functions.push(Function {
                     of,
                     target: target.into(),
+                    address: function.address(),
                     text: self.texts.as_slice().len(),
                 });
                 put_function(&mut self.texts, text.to_bytes(), &function);
@@ -216,7 +320,7 @@ impl<'a> Found<'a> {
 
     /// Gives every function of a probe that means several a text of its own: `function@2`.
     fn number(&mut self, args: &Args<'_>) {
-        for (at, (text, target)) in searched(args).enumerate() {
+        for (at, (text, target)) in searched(args, self.plain).enumerate() {
             // The functions of a pattern have their texts.
             if target.is_pattern() {
                 continue;
@@ -245,12 +349,9 @@ impl<'a> Found<'a> {
         for text in args.probes() {
             // All probes have been read before.
             let Ok(probe) = args.read(text) else { continue };
-            let request = probe.target;
-            let mut known = Known {
-                text,
-                probe,
-                choice: None,
-            };
+            let known = Known::new(text, probe);
+            let given = probe.target;
+            let request = wanted(&probe, self.plain);
             if request.is_resolved() {
                 each(text, Ok(&known))?;
                 continue;
@@ -259,9 +360,10 @@ impl<'a> Found<'a> {
                 continue;
             };
             let mut choose = |text, planned, function: Target<'f>, address| {
-                known.text = text;
+                let mut known = Known::new(text, probe);
                 known.probe.target = planned;
-                if !request.is_pattern() {
+                known.address = address;
+                if !given.is_resolved() && !request.is_pattern() {
                     known.choice = Some(Choice {
                         function,
                         address,
@@ -270,6 +372,7 @@ impl<'a> Found<'a> {
                         is_entry: request.is_syscall(),
                     });
                 }
+                known.improve(self.best);
                 each(text, Ok(&known))
             };
             match found.target() {
@@ -286,13 +389,16 @@ impl<'a> Found<'a> {
                         let text = self.texts.as_slice().get(function.text..);
                         let text = CStr::from_bytes_until_nul(text.unwrap_or_default());
                         let target = function.target.as_target();
-                        choose(
-                            text.unwrap_or_default(),
-                            target,
-                            target,
-                            target.known_address(),
-                        )?;
+                        choose(text.unwrap_or_default(), target, target, function.address)?;
                     }
+                }
+                // The address is hidden, and the kernel looks for a plain name itself.
+                Err(error)
+                    if given.is_resolved()
+                        && probe.attach_type == AttachType::Kprobe
+                        && error.cause() == Cause::NoPermission =>
+                {
+                    each(text, Ok(&known))?;
                 }
                 Err(error) => each(text, Err(error))?,
             }
@@ -301,20 +407,53 @@ impl<'a> Found<'a> {
     }
 }
 
+/// Asks the kernel what is best for many functions. `may_share` is whether one link to them will
+/// do.
+#[inline(never)]
+fn best(kernel: &Kernel, may_share: bool) -> Best {
+    let any = [ANY_ADDRESS];
+    let multi = || kernel.plan_multi(Many::addresses(&any), &KprobeMultiOpts::new());
+    if may_share && multi().is_ok() {
+        Best::Multi
+    } else if kernel.looks_up_slowly() {
+        Best::ByAddress
+    } else {
+        Best::Each
+    }
+}
+
+/// Returns the target of a probe as it is looked for. A link to many functions takes addresses. Of
+/// several functions with a plain name, a kernel that looks them up slowly takes the first.
+fn wanted<'a>(probe: &Probe<'a>, plain: Best) -> Target<'a> {
+    let target = probe.target;
+    match plain {
+        _ if !target.is_resolved() => target,
+        _ if probe.attach_type != AttachType::Kprobe => target.unique(),
+        Best::Each => target,
+        Best::ByAddress => target.first(),
+        Best::Multi => target.unique(),
+    }
+}
+
 /// Takes the text of a probe, and the probe with its function.
 type Each<'e, 'f> = dyn FnMut(&'f CStr, Result<&Known<'f>, Error>) -> Result<(), ()> + 'e;
 
-/// Returns the probes that the kernel does not look for itself, and their targets.
-fn searched<'a>(args: &Args<'a>) -> impl Iterator<Item = (&'a CStr, Target<'a>)> {
+/// Returns the probes that the kernel does not look for itself, and their targets. If there
+/// is a reason to look for plain names, these are all.
+fn searched<'a>(args: &Args<'a>, plain: Best) -> impl Iterator<Item = (&'a CStr, Target<'a>)> {
     let mut probes = args.probes();
-    core::iter::from_fn(move || next_searched(args, &mut probes))
+    core::iter::from_fn(move || next_searched(args, plain, &mut probes))
 }
 
 // Its callers share this code.
 #[inline(never)]
-fn next_searched<'a>(args: &Args<'a>, probes: &mut Probes<'a>) -> Option<(&'a CStr, Target<'a>)> {
+fn next_searched<'a>(
+    args: &Args<'a>,
+    plain: Best,
+    probes: &mut Probes<'a>,
+) -> Option<(&'a CStr, Target<'a>)> {
     probes.find_map(|text| {
-        let target = args.read(text).ok()?.target;
+        let target = wanted(&args.read(text).ok()?, plain);
         (!target.is_resolved()).then_some((text, target))
     })
 }
@@ -349,16 +488,6 @@ fn put_number(texts: &mut Slots<u8>, text: &[u8], number: u64) {
             let _ = write!(Text(texts), "{}", Decimal(number));
             rest = after;
         }
-    }
-}
-
-/// Writes to the end of a list of bytes.
-struct Text<'s>(&'s mut Slots<u8>);
-
-impl Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.bytes().for_each(|byte| self.0.push(byte));
-        Ok(())
     }
 }
 

@@ -12,8 +12,9 @@ mod pin_names;
 mod print;
 mod probes;
 mod progress;
+mod shared;
 
-pub(crate) use attached::{Attached, Counts, Session, Source};
+pub(crate) use attached::{Attached, Counts, Link, Session, Way};
 pub(crate) use children::Followed;
 pub(crate) use found::{Found, Known};
 pub(crate) use functions::{function_memory, read_functions};
@@ -22,3 +23,4 @@ pub(crate) use pin::{for_each_counter, labelled_counter, pin_all, report_dir};
 pub(crate) use pin_names::label;
 pub(crate) use print::{announce, print_all, print_choice, probe_fields};
 pub(crate) use probes::{check, for_all, plan};
+pub(crate) use shared::{Kind, Members, Shared, Source};

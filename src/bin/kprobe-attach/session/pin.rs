@@ -15,7 +15,7 @@ use kprobe_attach::{AttachMode, Errno, Error, KprobeOpts};
 use linux_raw_sys::general::BPF_FS_MAGIC;
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 
-use super::attached::{Attached, Session};
+use super::attached::{Attached, Link, Session};
 use super::pin_names::{COUNTER, Text, of_counter, of_link};
 use super::print::print_all;
 use crate::cli::Args;
@@ -120,14 +120,15 @@ impl Attached<'_> {
             let pin = (dir, pin.as_c_str());
             args.report.pin(out, Some(self.known.text), pin, error);
         };
-        let Some(pinned) = &self.link else {
+        // A link to many functions has been refused.
+        let Link::Own(Some(pinned), source) = &self.link else {
             return Ok(());
         };
         let link = of_link(&self.known.probe);
         pinned
             .pin(link.as_c_str())
             .map_err(|error| failed(out, &link, &error))?;
-        let Some(counter) = self.counter() else {
+        let Some(counter) = source.counter() else {
             return Ok(());
         };
         let pin = of_counter(&self.known.probe);
@@ -138,7 +139,7 @@ impl Attached<'_> {
     }
 
     fn unpin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr) {
-        if self.counter().is_some() {
+        if matches!(&self.link, Link::Own(_, source) if source.counter().is_some()) {
             unlink(args, out, dir, &of_counter(&self.known.probe));
         }
         unlink(args, out, dir, &of_link(&self.known.probe));
@@ -161,8 +162,8 @@ pub(crate) fn labelled_counter(text: &CStr, probe: &Probe<'_>) -> Result<Array, 
     let link = KprobeOpts::new().attach_mode(AttachMode::Link);
     match Probe::with_defaults(text.to_bytes(), &link) {
         Ok(given) if given.opts != probe.opts => {
-            let (target, opts) = (given.target, probe.opts);
-            let _ = write!(label, "{}", Probe { target, opts });
+            let opts = probe.opts;
+            let _ = write!(label, "{}", Probe { opts, ..given });
         }
         _ => label.push_all(text.to_bytes()),
     }

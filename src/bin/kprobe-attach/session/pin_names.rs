@@ -53,7 +53,7 @@ struct Name<'a>(&'a Probe<'a>);
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Probe { target, opts } = self.0;
+        let Probe { target, opts, .. } = self.0;
         f.write_str(if opts.retprobe {
             "kretprobe_"
         } else {

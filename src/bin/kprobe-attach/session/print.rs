@@ -2,11 +2,10 @@
 
 use core::fmt::{self, Write};
 
-use kprobe_attach::AttachMode;
 use kprobe_attach::request::Probe;
 use linux_raw_sys::general::SIGINT;
 
-use super::attached::{Attached, Session};
+use super::attached::{Attached, Link, Session, Way};
 use super::found::{Choice, Known};
 use super::pin_names::LinkPath;
 use crate::cli::{Args, Opt};
@@ -37,27 +36,32 @@ pub(crate) fn print_all(
     session: &Session<'_>,
 ) -> Result<(), ()> {
     let mut lines = session.iter();
-    let printed = lines.try_for_each(|attached| print(args, out, attached));
+    let printed = lines.try_for_each(|attached| print(args, out, attached, session));
     printed.and_then(|()| out.flush()).map_err(|fmt::Error| ())
 }
 
 /// Prints one line for a probe that is attached.
-fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Result {
-    let Attached {
-        known,
-        link: Some(link),
-        ..
-    } = attached
-    else {
-        return Ok(());
-    };
-    let mode = link.mode();
+fn print(
+    args: &Args<'_>,
+    out: &mut Output,
+    attached: &Attached<'_>,
+    session: &Session<'_>,
+) -> fmt::Result {
+    let known = &attached.known;
     // If the kernel does not report the id, none is printed.
-    let id = link.link_id().unwrap_or(None);
+    let (way, id) = match &attached.link {
+        Link::Own(None, _) => return Ok(()),
+        Link::Own(Some(link), _) => (Way::One(link.mode()), link.link_id().unwrap_or(None)),
+        Link::Shared(shared, index) => {
+            let shared = session.shared().get(*shared);
+            let id = shared.and_then(|shared| shared.link_id(*index));
+            (Way::of(known.probe.attach_type), id)
+        }
+    };
     let id = id.map(|id| Decimal(id.into()));
     let pinned = args.value(Opt::Pin).map(|dir| LinkPath(dir, &known.probe));
     if args.report.json {
-        probe_fields(out, known, Some(mode))?;
+        probe_fields(out, known, Some(way))?;
         return writeln!(
             out,
             r#","link_id":{},"pinned":{}}}"#,
@@ -65,7 +69,7 @@ fn print(args: &Args<'_>, out: &mut Output, attached: &Attached<'_>) -> fmt::Res
             OrNull(pinned.map(Json))
         );
     }
-    write!(out, "{}: attached, mode {mode}", Shown(Lossy(known.text)))?;
+    write!(out, "{}: attached, mode {way}", Shown(Lossy(known.text)))?;
     if let Some(id) = id {
         write!(out, ", link id {id}")?;
     }
@@ -93,15 +97,12 @@ pub(crate) fn print_choice(out: &mut Output, before: &str, known: &Known<'_>) ->
 
 /// Prints the start of a line of JSON: the fields that describe a probe. A probe that is no longer
 /// attached has no mode.
-pub(crate) fn probe_fields(
-    out: &mut Output,
-    known: &Known<'_>,
-    mode: Option<AttachMode>,
-) -> fmt::Result {
+pub(crate) fn probe_fields(out: &mut Output, known: &Known<'_>, way: Option<Way>) -> fmt::Result {
     let Known {
         text,
-        probe: Probe { target, opts },
+        probe: Probe { target, opts, .. },
         choice,
+        ..
     } = known;
     write!(
         out,
@@ -110,7 +111,7 @@ pub(crate) fn probe_fields(
         Json(target),
         Decimal(opts.offset),
         opts.retprobe,
-        OrNull(mode.map(Json)),
+        OrNull(way.map(Json)),
         Decimal(opts.bpf_cookie)
     )?;
     let Some(Choice {

@@ -35,6 +35,8 @@ complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l for -x \
     -d 'detach after this time'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l keep-going \
     -d 'attach the other probes if some cannot be attached'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l any-of \
+    -d 'attach the first probe that can be attached, and no other'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l json \
     -d 'print one JSON object a line'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from attach' -l quiet \
@@ -59,6 +61,8 @@ complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l interval -x 
     -d 'print the counts this often'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l keep-going \
     -d 'attach the other probes if some cannot be attached'
+complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l any-of \
+    -d 'attach the first probe that can be attached, and no other'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l json \
     -d 'print one JSON object a line'
 complete -c kprobe-attach -n '__fish_seen_subcommand_from count' -l quiet \
