@@ -142,15 +142,15 @@ impl<'a> Found<'a> {
         may_share: bool,
     ) -> Result<Self, ()> {
         let is_many = args.probe_count >= MANY;
-        let best =
-            if is_many || searched(args, Best::Each).any(|(_, target)| target == target.all()) {
-                best(
-                    kernel,
-                    may_share && args.report.options.attach_mode.is_none(),
-                )
-            } else {
-                Best::Each
-            };
+        let may_be_many =
+            is_many || searched(args, Best::Each).any(|(_, target)| target == target.all());
+        // Without files, no address is looked for.
+        let best = if cfg!(feature = "files") && may_be_many {
+            let any_mode = args.report.options.attach_mode.is_none();
+            best(kernel, may_share && any_mode)
+        } else {
+            Best::Each
+        };
         let plain = if is_many { best } else { Best::Each };
         let found = Self::map(args, best, plain);
         let mut found = found.map_err(|errno| short(args, out, errno))?;
@@ -428,7 +428,7 @@ fn wanted<'a>(probe: &Probe<'a>, plain: Best) -> Target<'a> {
     let target = probe.target;
     match plain {
         _ if !target.is_resolved() => target,
-        _ if probe.attach_type != AttachType::Kprobe => target.unique(),
+        _ if cfg!(feature = "files") && probe.attach_type != AttachType::Kprobe => target.unique(),
         Best::Each => target,
         Best::ByAddress => target.first(),
         Best::Multi => target.unique(),

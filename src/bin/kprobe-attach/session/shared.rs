@@ -124,8 +124,8 @@ pub(super) type Loader<'a, 'l> =
 #[derive(Debug)]
 pub(crate) struct Shared<'a> {
     pub(super) kind: Kind,
-    /// The links, until they are detached, each with the indices of its probes. There is one, unless
-    /// the kernel refuses some of the probes.
+    /// The links, until they are detached, each with the indices of its probes. There is one,
+    /// unless the kernel refuses some of the probes, or a function is repeated.
     pub(super) links: Slots<(Range<usize>, KprobeMultiLink)>,
     source: Source<'a>,
     /// The number of probes that have been asked for their link.
@@ -316,8 +316,8 @@ impl Arrays {
         })
     }
 
-    /// Returns the end of the functions from an index on of which none is repeated. The kernel would
-    /// give the hits of a repeated one to one of its cookies.
+    /// Returns the end of the functions from an index on of which none is repeated. The kernel
+    /// would give the hits of a repeated one to one of its cookies.
     fn end_of_run(&self, start: usize) -> usize {
         match self.symbols.as_slice() {
             [] => end_of_run(self.addresses.as_slice(), start),
