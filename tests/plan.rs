@@ -209,10 +209,8 @@ fn a_link_to_many_functions_that_is_refused_names_the_function() {
     assert_eq!(error.rule(), Some(Invalid::CookieCount));
     let many = vec![0xffff_ffff_8100_0000; MAX_FUNCTIONS + 1];
     let error = refused(Functions::addresses(&many), opts);
-    assert_eq!(
-        (error.step(), error.errno()),
-        (Step::Request, Errno::TOOBIG)
-    );
+    assert_eq!(error.rule(), Some(Invalid::TooManyFunctions));
+    assert_eq!((error.step(), error.errno()), (Step::Request, Errno::INVAL));
     let user = [0xffff_ffff_8100_0000, 0x1000];
     let error = refused(Functions::addresses(&user), opts);
     assert_eq!(error.address(), Some(0x1000));
