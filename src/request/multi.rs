@@ -82,6 +82,9 @@ impl<'a> Functions<'a> {
     }
 
     /// Names functions by their addresses in `/proc/kallsyms`.
+    ///
+    /// A `kprobe.multi` link takes each address once. Sorted addresses are checked in the shortest
+    /// time.
     #[must_use]
     pub const fn addresses(addresses: &'a [u64]) -> Self {
         Self::of(Places::Addresses(addresses))
@@ -158,9 +161,18 @@ impl<'a> Functions<'a> {
 
     /// Returns whether one of the functions before an index has the same symbol or address.
     pub(crate) fn is_repeated(&self, index: usize) -> bool {
-        let function = self.get(index);
-        (0..index).any(|before| self.get(before) == function)
+        match self.places {
+            Places::Symbols(symbols) => is_repeated(symbols, index),
+            Places::Addresses(addresses) => is_repeated(addresses, index),
+        }
     }
+}
+
+fn is_repeated<T: PartialEq>(functions: &[T], index: usize) -> bool {
+    let before = functions.get(..index).unwrap_or_default();
+    functions
+        .get(index)
+        .is_some_and(|function| before.contains(function))
 }
 
 /// Holds the options of a link to many functions: those of libbpf's
@@ -329,12 +341,20 @@ pub(crate) fn check_multi(functions: &Functions<'_>, opts: KprobeMultiOpts) -> R
     if let Some(invalid) = invalid {
         return Err((None, invalid));
     }
+    let mut largest = 0;
     for index in 0..functions.len() {
         let invalid = match functions.get(index) {
             Err(error) => error.invalid,
             Ok(Some(target)) if target.module_bytes().is_some() => Invalid::ModuleInMulti,
             Ok(Some(target)) => match target.as_address() {
                 Some(address) if !is_kernel_address(address) => Invalid::NotKernelAddress,
+                Some(address) if address > largest => {
+                    largest = address;
+                    continue;
+                }
+                // The kernel would give the hits of both to one of the two cookies.
+                Some(_) if functions.is_repeated(index) => Invalid::FunctionTwice,
+                // The kernel refuses a name that is repeated.
                 _ => continue,
             },
             Ok(None) => continue,
@@ -399,6 +419,18 @@ mod tests {
             let symbols = symbols(&[c"a", bad]);
             let found = broken(Functions::symbols(&symbols), ENTRY);
             assert_eq!(found, Some((Some(1), invalid)), "{bad:?}");
+        }
+        let top = u64::MAX - 4096;
+        for (addresses, twice) in [
+            ([top - 2, top - 1, top], None),
+            ([top, top - 2, top - 1], None),
+            ([top - 2, top - 1, top - 1], Some(2)),
+            ([top - 1, top, top - 1], Some(2)),
+            ([top, top, top - 1], Some(1)),
+        ] {
+            let expected = twice.map(|index| (Some(index), Invalid::FunctionTwice));
+            let found = broken(Functions::addresses(&addresses), ENTRY);
+            assert_eq!(found, expected, "{addresses:x?}");
         }
         let user = Some((Some(0), Invalid::NotKernelAddress));
         assert_eq!(broken(Functions::addresses(&[0x1000]), ENTRY), user);

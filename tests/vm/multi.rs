@@ -193,6 +193,16 @@ fn the_function_that_the_kernel_refuses_is_named() {
     let error = refused(Functions::symbols(&symbols));
     assert_eq!(error.subject(), Some(named.name(3)), "{error}");
     assert_eq!(error.rule(), Some(Invalid::FunctionTwice), "{error}");
+    // The kernel takes an address twice, and gives all hits to one of the two cookies.
+    let mut addresses = named.addresses.clone();
+    addresses[71] = addresses[3];
+    let twice = Functions::addresses(&addresses);
+    let error = kernel
+        .attach_kprobe_multi(&program, twice, &ENTRY)
+        .unwrap_err();
+    assert_eq!(error.step(), Step::Request, "{error}");
+    assert_eq!(error.address(), Some(addresses[3]), "{error}");
+    assert_eq!(error.rule(), Some(Invalid::FunctionTwice), "{error}");
     let data = kallsyms()
         .into_iter()
         .find(|(_, _, name, _)| name == "init_task")

@@ -18,6 +18,8 @@ mod asked;
 mod asm;
 mod attach;
 mod cli;
+#[cfg(target_pointer_width = "64")] // the others do not have such links
+mod cookies;
 mod count;
 mod duplicates;
 mod early;

@@ -9,7 +9,7 @@ use kprobe_attach::bpf::{AttachType, Program};
 use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::request::{Functions, GroupOpts, SymbolRef};
 use kprobe_attach::tracefs::sweep;
-use kprobe_attach::{Error, Kernel, KprobeGroup, KprobeMultiOpts, KprobeOpts, Target};
+use kprobe_attach::{Error, GroupWay, Kernel, KprobeGroup, KprobeMultiOpts, KprobeOpts, Target};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::inject::{Injected, Matrix};
@@ -18,7 +18,8 @@ use crate::groups::{Memory, check_one_bad, kinds, nothing};
 use crate::machine::process::Child;
 use crate::machine::supervise::Injector;
 use crate::machine::{
-    KPROBES, Trace, asked, clean, has_multi, kernel_name, probeable, promised, report, wait_until,
+    KPROBES, Trace, asked, clean, has_multi, kernel_name, probeable, promised, report, version,
+    wait_until,
 };
 
 const ALL: GroupOpts = GroupOpts::new();
@@ -61,7 +62,7 @@ fn one_bad_function_among_a_thousand_leaves_nothing_or_the_others() {
 }
 
 #[test]
-fn three_hundred_functions_take_no_longer_than_as_many_links() {
+fn three_hundred_functions_are_faster_than_as_many_links() {
     const COUNT: usize = 300;
     let named = probeable(COUNT);
     let symbols = named.symbols();
@@ -96,9 +97,16 @@ fn three_hundred_functions_take_no_longer_than_as_many_links() {
                  a group, {way:?}: {attach:.2} s, {detach:.2} s",
                 kernel_name()
             ));
-            // Other machines run beside this one.
-            assert!(attach < attach_links * 1.5, "{way:?}");
-            assert!(detach < detach_links * 1.5, "{way:?}");
+            let (faster_attach, faster_detach) = match (way, version()) {
+                (GroupWay::Multi, _) => (5.0, 5.0),
+                // Measured are 3.4 for the attach on 5.10, and 2.4 for the detach on 6.1. Other
+                // machines run beside this one.
+                (GroupWay::EachByAddress(_), _) => (2.5, 0.7),
+                (_, version) if version < (6, 12) => (0.7, 1.6),
+                _ => (0.7, 0.9),
+            };
+            assert!(attach * faster_attach < attach_links, "{way:?}");
+            assert!(detach * faster_detach < detach_links, "{way:?}");
         }
     });
 }
