@@ -113,6 +113,38 @@ fn a_probe_that_takes_no_such_link_is_named_or_left_out() {
 }
 
 #[test]
+fn hundreds_of_functions_are_explained_with_one_link() {
+    let start = Instant::now();
+    let chosen = probeable(300);
+    let mut names: Vec<_> = (0..300).map(|index| chosen.name(index)).collect();
+    names[7] = "no_such_function";
+    names[70] = "asm_exc_page_fault";
+    let probes: Vec<_> = names
+        .iter()
+        .map(|name| format!("kprobe.multi/{name}"))
+        .collect();
+    let probes: Vec<_> = probes.iter().map(String::as_str).collect();
+    let output = clean(|| run(&[&["explain", "--json"], &probes[..]].concat()));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let verdicts = json(&output.stdout);
+    assert_eq!(verdicts.len(), 300);
+    for (index, (verdict, probe)) in verdicts.iter().zip(probes).enumerate() {
+        assert_eq!(verdict["probe"], probe);
+        let cause = match index {
+            7 => Some("no-such-function"),
+            70 if has_multi() => Some("not-probeable"),
+            _ if !has_multi() => Some("no-kprobe-multi"),
+            _ => None,
+        };
+        assert_eq!(verdict["cause"].as_str(), cause, "{verdict}");
+        assert_eq!(verdict["would_attach"], cause.is_none(), "{verdict}");
+    }
+    // To read the symbols for each, or to make a link to each, would take minutes.
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+#[test]
 fn twenty_functions_are_attached_in_the_best_way() {
     let chosen = with_counted(22);
     let names: Vec<_> = (0..22).map(|index| chosen.name(index)).collect();

@@ -2,18 +2,19 @@
 
 use core::ffi::CStr;
 use core::fmt::{self, Display, Write};
+use core::ptr;
 
 use kprobe_attach::bpf::{Load, insn};
 use kprobe_attach::error::{Cause, ErrnoName, Step};
 use kprobe_attach::explain::{Case, Explanation};
-use kprobe_attach::request::{AttachType, Functions, MAX_SYMBOL_LEN, Probe, SymbolRef};
+use kprobe_attach::request::{AttachType, Probe};
 use kprobe_attach::symbols::{Resolution, resolve};
-use kprobe_attach::{Errno, Error, Kernel, KprobeMultiOpts};
+use kprobe_attach::{Errno, Error, Kernel};
 
 use crate::cli::{Args, FAILURE};
 use crate::out::{Json, Lossy, OrNull, Output, Shown, message};
 use crate::rt::{Slots, Start, hold_signals, restore_signals};
-use crate::session::Way;
+use crate::session::{Kind, Known, Members, Source, Way};
 
 /// Explains every probe. Returns 1 if one of them would not attach.
 ///
@@ -21,10 +22,8 @@ use crate::session::Way;
 ///
 /// The output cannot be written, or there is not enough memory for so many probes.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
-    let memory = Slots::map(args.probe_count);
-    let mut cases = memory.map_err(|errno| {
-        message(format_args!("{} for so many probes", ErrnoName(errno)));
-    })?;
+    let memory = |errno| message(format_args!("{} for so many probes", ErrnoName(errno)));
+    let mut cases = Slots::map(args.probe_count).map_err(memory)?;
     for text in args.probes() {
         // All probes have been read before.
         let Ok(probe) = args.read(text) else { continue };
@@ -32,7 +31,12 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
             cases.push(Case::new(probe.target, &probe.opts));
         }
     }
-    let explained = print_all(args, kernel, out, cases.as_mut_slice());
+    // The trial attaches for a moment. A signal must not end the program meanwhile.
+    let mask = hold_signals();
+    let refused = refused_of_shared(args, kernel);
+    restore_signals(mask);
+    let refused = refused.map_err(memory)?;
+    let explained = print_all(args, kernel, out, cases.as_mut_slice(), refused.as_slice());
     explained.map_err(|fmt::Error| ())
 }
 
@@ -41,6 +45,7 @@ fn print_all(
     kernel: &Kernel,
     out: &mut Output,
     cases: &mut [Case<'_>],
+    refused: &[(*const CStr, Error)],
 ) -> Result<u8, fmt::Error> {
     let mut status = 0;
     let mut explanations = kernel.explain_all(cases);
@@ -62,14 +67,16 @@ fn print_all(
             continue;
         }
         if is_shared(&probe) {
-            let refusal = shared_refusal(kernel, &probe).err();
-            print_shared(args, out, text, &probe, refusal.as_ref())?;
+            let mut refused = refused.iter();
+            let refusal = refused.find(|(of, _)| ptr::eq(*of, text));
+            let refusal = refusal.map(|(_, error)| error);
+            print_shared(args, out, text, &probe, refusal)?;
             if refusal.is_some() {
                 status = FAILURE;
             }
             continue;
         }
-        // The trial attaches a probe for a moment. A signal must not end the program meanwhile.
+        // This trial attaches for a moment too.
         let mask = hold_signals();
         let explanation = explanations.next();
         restore_signals(mask);
@@ -90,45 +97,68 @@ fn is_shared(probe: &Probe<'_>) -> bool {
     probe.attach_type != AttachType::Kprobe
 }
 
-/// Attaches a program that does nothing to the function, by such a link, for a moment.
+/// The probes that cannot be attached, by their texts, and why.
+type Refused = Slots<(*const CStr, Error)>;
+
+/// Attaches a program that does nothing to the functions of all probes of such links, for a moment,
+/// by one link to those of a kind. Returns the probes that cannot be attached.
 ///
 /// # Errors
 ///
-/// It cannot be attached.
+/// `ENOMEM` if there is not enough memory.
 #[inline(never)]
-fn shared_refusal(kernel: &Kernel, probe: &Probe<'_>) -> Result<(), Error> {
-    let target = match probe.target {
-        target if target.is_resolved() => target.unique(),
-        target => target,
-    };
-    let mut found = [Resolution::new(target)];
-    resolve(&mut found, |_, _| {})?;
-    let [found] = &found;
-    let planned = found.target()?;
-    let mut name = [0; MAX_SYMBOL_LEN + 1];
-    let (symbols, addresses);
-    let address = found.address().or(planned.known_address());
-    let functions = if let Some(address) = address {
-        addresses = [address];
-        Functions::addresses(&addresses)
-    } else {
-        let bytes = planned.function().unwrap_or_default().bytes();
-        name.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-        let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
-        symbols = [SymbolRef::new(name)];
-        Functions::symbols(&symbols)
-    };
-    let session = probe.attach_type == AttachType::KprobeSession;
-    let opts = KprobeMultiOpts::new()
-        .retprobe(probe.opts.retprobe)
-        .session(session);
-    let plan = kernel.plan_multi(functions, &opts)?;
-    let nothing = [insn::mov_imm(insn::R0, 0), insn::exit()];
-    let program = Load::new(&nothing, c"Dual MIT/GPL").attach_type(probe.attach_type);
-    let mask = hold_signals();
-    let attached = program.load().and_then(|program| plan.attach(&program));
-    restore_signals(mask);
-    attached.map(drop)
+fn refused_of_shared(args: &Args<'_>, kernel: &Kernel) -> Result<Refused, Errno> {
+    let mut refused = Slots::map(args.probe_count)?;
+    let mut targets = Slots::map(args.probe_count)?;
+    let mut found = Slots::map(args.probe_count)?;
+    for text in args.probes() {
+        let Ok(probe) = args.read(text) else { continue };
+        let target = probe.target;
+        if is_shared(&probe) && !target.is_pattern() {
+            let is_searched = !target.is_resolved();
+            targets.push(Resolution::new(if is_searched {
+                target
+            } else {
+                target.unique()
+            }));
+            found.push(Known::new(text, probe));
+        }
+    }
+    let read = resolve(targets.as_mut_slice(), |_, _| {});
+    for (known, target) in found.as_mut_slice().iter_mut().zip(targets.as_slice()) {
+        match read.and_then(|()| target.target()) {
+            Ok(planned) => {
+                known.probe.target = planned;
+                known.address = target.address().or(planned.known_address());
+            }
+            Err(error) => {
+                refused.push((ptr::from_ref(known.text), error));
+                // It is of no link.
+                known.probe.attach_type = AttachType::Kprobe;
+            }
+        }
+    }
+    for kind in Kind::all() {
+        let mut members = Slots::map(args.probe_count)?;
+        let of_kind = found.as_slice().iter();
+        for known in of_kind.filter(|known| Kind::of(known) == Some(kind)) {
+            members.push(*known);
+        }
+        if members.as_slice().is_empty() {
+            continue;
+        }
+        let mut load = |_: &CStr, probe: &Probe<'_>, _| {
+            let nothing = [insn::mov_imm(insn::R0, 0), insn::exit()];
+            let program = Load::new(&nothing, c"Dual MIT/GPL").attach_type(probe.attach_type);
+            program.load().map(Source::Nothing)
+        };
+        let mut failed = |known: &Known<'_>, error: &Error| {
+            refused.push((ptr::from_ref(known.text), *error));
+        };
+        let members = Members::new(members, kind, false)?;
+        drop(members.attach(kernel, kind, &mut load, &mut failed));
+    }
+    Ok(refused)
 }
 
 /// Prints the verdict on a probe of such a link.

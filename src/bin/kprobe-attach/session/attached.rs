@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
         load: &mut Loader<'a, '_>,
     ) -> Result<Self, ()> {
         let memory = Slots::map(found.count).and_then(|attached| {
-            let shared = Slots::map(Kind::COUNT)?;
+            let shared = Slots::map(Kind::COUNT.into())?;
             Ok(Self { attached, shared })
         });
         let mut session = memory.map_err(|errno| {

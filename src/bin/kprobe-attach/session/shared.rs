@@ -27,7 +27,7 @@ pub(crate) struct Kind {
 
 impl Kind {
     /// The largest number of links that are shared.
-    pub(super) const COUNT: usize = 8;
+    pub(super) const COUNT: u8 = 8;
 
     /// Returns the kind of the link to a probe's function, if it is one to many functions.
     pub(crate) fn of(known: &Known<'_>) -> Option<Self> {
@@ -56,12 +56,13 @@ impl Kind {
             }
             Ok(())
         })?;
-        for number in 0..8 {
-            if kinds >> number & 1 != 0 {
-                each(Self::from_number(number))?;
-            }
-        }
-        Ok(())
+        let mut all = Self::all().filter(|kind| kinds >> kind.number() & 1 != 0);
+        all.try_for_each(each)
+    }
+
+    /// Lists all kinds.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(Self::from_number)
     }
 
     const fn number(self) -> u8 {
@@ -95,6 +96,8 @@ pub(crate) enum Source<'a> {
     Given(&'a Program),
     /// The built-in program, one for each probe.
     BuiltIn(Counter),
+    /// One that does nothing.
+    Nothing(Program),
 }
 
 impl AsFd for Source<'_> {
@@ -102,6 +105,7 @@ impl AsFd for Source<'_> {
         match self {
             Source::Given(program) => program.as_fd(),
             Source::BuiltIn(counter) => counter.program.as_fd(),
+            Source::Nothing(program) => program.as_fd(),
         }
     }
 }
@@ -110,14 +114,14 @@ impl Source<'_> {
     /// Returns the counter of the built-in program.
     pub(crate) const fn counter(&self) -> Option<&Counter> {
         match self {
-            Source::Given(_) => None,
+            Source::Given(_) | Source::Nothing(_) => None,
             Source::BuiltIn(counter) => Some(counter),
         }
     }
 }
 
 /// Makes the program for a probe, or for so many of its kind.
-pub(super) type Loader<'a, 'l> =
+pub(crate) type Loader<'a, 'l> =
     dyn FnMut(&CStr, &Probe<'_>, usize) -> Result<Source<'a>, Error> + 'l;
 
 /// A link to many functions, and its program.
@@ -199,7 +203,12 @@ impl<'f> Members<'f> {
         Self::new(all, kind, by_index)
     }
 
-    fn new(known: Slots<Known<'f>>, kind: Kind, by_index: bool) -> Result<Self, Errno> {
+    /// Makes the members of probes of one kind.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is not enough memory.
+    pub(crate) fn new(known: Slots<Known<'f>>, kind: Kind, by_index: bool) -> Result<Self, Errno> {
         let arrays = Arrays::of(known.as_slice(), kind, by_index)?;
         Ok(Self { known, arrays })
     }
@@ -217,7 +226,7 @@ impl<'f> Members<'f> {
     /// Makes the program for them, and attaches it to all by one link. There is one to each run of
     /// them between those that the kernel refuses, and before a function that is repeated. Calls
     /// `failed` with those that it refuses.
-    pub(super) fn attach<'a>(
+    pub(crate) fn attach<'a>(
         self,
         kernel: &Kernel,
         kind: Kind,
