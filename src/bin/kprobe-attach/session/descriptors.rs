@@ -31,18 +31,21 @@ pub(super) fn check_descriptors(
 ) -> Result<(), ()> {
     let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
     let limit = maximum.unwrap_or(u64::MAX);
-    let total = needed + PASSING + open();
+    let others = PASSING + open();
+    let total = needed + others;
     if total > limit {
-        let (name, probes) = (ErrnoName(Errno::MFILE), Decimal(probes as u64));
-        let (needed, limit) = (Decimal(needed), Decimal(limit));
+        let (name, probes) = (ErrnoName(Errno::MFILE), probes as u64);
+        let left = limit.saturating_sub(others);
+        let fit = Decimal(left.saturating_mul(probes) / needed.max(1));
+        let (probes, needed, left) = (Decimal(probes), Decimal(needed), Decimal(left));
         let first = args.probes().next();
         args.report.other(
             out,
             first.filter(|_| args.probe_count == 1),
             (Step::Request, Errno::MFILE, Cause::OutOfFds),
             format_args!(
-                "{}: {name}: {probes} probes take {needed} file descriptors of {limit} \
-                 (RLIMIT_NOFILE)",
+                "{}: {name}: {probes} probes take {needed} file descriptors; {left} are left, for \
+                 {fit} of them (RLIMIT_NOFILE)",
                 Lossy(first.unwrap_or_default())
             ),
         );
