@@ -116,6 +116,7 @@ cmd_lint() {
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy -p kprobe-attach-vm --test vm --locked -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
+    cargo clippy --locked --all-features -- -D warnings
     cargo clippy --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed \
         -- -D warnings
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
@@ -137,7 +138,7 @@ host_tests() {
 
 cmd_unit() {
     make_scratch
-    host_tests 'test --locked'
+    host_tests 'test --locked' 'test --locked --all-features --lib error::into_std::'
 }
 
 # Sets nightly, cargo's and rustc's first arguments where unstable flags follow: the nightly that is

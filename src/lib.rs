@@ -87,12 +87,14 @@
 //!   the PMU is not compared with sysfs, and [`Kernel::explain`] leaves its questions open. The
 //!   public surface is the same.
 //! * `explain` (default): the command `explain` of the program. It changes nothing in the library.
+//! * `std`: for a program with std. The types of file descriptors in [`fd`] are then std's own, and
+//!   every error converts to `std::io::Error`.
 //!
-//! The file descriptor types are rustix's. With rustix's feature `std` they are the standard
-//! library's own types, so a program with std turns it on:
+//! A program with std takes its descriptors from another crate, aya say. Without `std` the compiler
+//! then reports that a type does not implement [`AsFd`](fd::AsFd):
 //!
 //! ```toml
-//! rustix = { version = "1", features = ["std"] }
+//! kprobe-attach = { version = "0.1", features = ["std"] }
 //! ```
 //!
 //! # Architectures
@@ -125,7 +127,7 @@
     )
 )]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "std"))]
 extern crate std;
 
 #[cfg(not(any(

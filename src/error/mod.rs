@@ -2,6 +2,8 @@
 
 mod cause;
 mod errno;
+#[cfg(feature = "std")]
+mod into_std;
 mod step;
 
 use core::fmt;

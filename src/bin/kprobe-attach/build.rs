@@ -3,6 +3,10 @@
 
 fn main() {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    // rustix then brings std, whose programs start in libc.
+    if std::env::var_os("CARGO_FEATURE_STD").is_some() {
+        return;
+    }
     // Cargo watches the flags by itself, but not the linker of another target than the host.
     let target = variable("TARGET").to_uppercase().replace(['-', '.'], "_");
     println!("cargo::rerun-if-env-changed=CARGO_TARGET_{target}_LINKER");

@@ -79,9 +79,3 @@ fn print(out: &mut Output, text: &dyn Display) -> u8 {
     let printed = write!(out, "{text}").and_then(|()| out.flush());
     printed.map_or(FAILURE, |()| 0)
 }
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    out::bug(info);
-    rt::exit(FAILURE)
-}

@@ -9,4 +9,6 @@ mod stream;
 pub(crate) use format::{Blanks, Json, Lossy, OrNull, Shown};
 pub(crate) use numbers::{Decimal, Hex};
 pub(crate) use report::{Report, function_fields};
-pub(crate) use stream::{Output, bug, message, message_of_names, notice};
+#[cfg(not(feature = "std"))]
+pub(crate) use stream::bug;
+pub(crate) use stream::{Output, message, message_of_names, notice};

@@ -276,6 +276,7 @@ pub(crate) fn message_of_names(text: fmt::Arguments<'_>) {
 
 /// Reports a bug in this program. Only a debug build reports its place, because the places of all
 /// panics that the compiler cannot rule out take 2.5 KB. None of them is known to be reached.
+#[cfg(not(feature = "std"))]
 pub(crate) fn bug(info: &core::panic::PanicInfo<'_>) {
     if cfg!(debug_assertions) {
         message(format_args!("a bug in this program: {info}"));

@@ -111,6 +111,12 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
     exit(crate::main(&start))
 }
 
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    crate::out::bug(info);
+    exit(crate::FAILURE)
+}
+
 /// The prebuilt core refers to these two functions if it was not optimised. With
 /// `panic = "abort"` nothing calls them.
 #[unsafe(no_mangle)]

@@ -3,7 +3,8 @@
 //!
 //! # Safety
 //!
-//! Only the kernel jumps to the [entry](entry), once, with the stack as `execve(2)` leaves it.
+//! Only the kernel jumps to the [entry](entry), once, with the stack as `execve(2)` leaves it. With
+//! the cargo feature `std`, libc calls it.
 //! There is one thread, so the functions for signals and processes race with nothing.
 
 #![allow(unsafe_code)]
@@ -16,8 +17,13 @@
 mod arch;
 mod clock;
 mod ends;
+#[cfg(not(feature = "std"))]
+mod entry;
+#[cfg(feature = "std")]
+#[path = "hosted.rs"]
 mod entry;
 mod fds;
+#[cfg(not(feature = "std"))]
 mod functions;
 mod memory;
 mod process;
@@ -29,7 +35,7 @@ pub(crate) use clock::{NEVER, now};
 pub(crate) use ends::Ends;
 pub(crate) use fds::standard_fd;
 pub(crate) use memory::Memory;
-pub(crate) use process::{exit, fork_command, is_process};
+pub(crate) use process::{fork_command, is_process};
 pub(crate) use signals::{
     TICK, forget_broken_pipe, hold_signals, is_ignored, pending_end, restore_signals, take_signals,
     ticking, wait_for_signal,
