@@ -46,7 +46,7 @@ enum Detail {
 /// that [`Step::RemoveEvent`] could not remove.
 ///
 /// Its `Display` is one line: function, step, errno and meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Error {
     detail: Detail,
     step: Step,
@@ -409,6 +409,18 @@ fn meaning(step: Step, errno: Errno, cause: Cause) -> &'static str {
     }
 }
 
+/// Prints step, errno, cause, and the line that `Display` prints.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("step", &self.step)
+            .field("errno", &format_args!("{}", ErrnoName(self.errno)))
+            .field("cause", &self.cause)
+            .field("message", &format_args!("{self}"))
+            .finish_non_exhaustive()
+    }
+}
+
 impl core::error::Error for Error {}
 
 impl From<ParseError> for Error {
@@ -467,6 +479,18 @@ mod tests {
              (RLIMIT_NOFILE)"
         );
         assert_eq!(about("vfs_read").capacity(), None);
+    }
+
+    #[test]
+    fn debug_names_the_errno_and_says_what_display_says() {
+        let error = about("vfs_raed");
+        assert_eq!(
+            std::format!("{error:?}"),
+            std::format!(
+                "Error {{ step: PerfEventOpen, errno: ENOENT, cause: NoSuchFunction, \
+                 message: {error}, .. }}"
+            )
+        );
     }
 
     #[test]

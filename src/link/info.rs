@@ -1,10 +1,12 @@
 //! What the kernel reports of an attached probe.
 
 use core::ffi::CStr;
+use core::fmt;
 
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
+use crate::numbers::Hex;
 use crate::request::{AttachMode, Target, TargetBuf};
 use crate::symbols::symbol_before;
 use crate::sys;
@@ -20,7 +22,7 @@ use crate::sys::uapi::{
 ///
 /// Linux 6.6 reports the fields of a link. Linux 4.18 reports those of a perf event, to a process
 /// with `CAP_SYS_ADMIN`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KprobeInfo {
     /// The mode that was used.
@@ -59,6 +61,34 @@ pub struct KprobeInfo {
     pub link_id: Option<u32>,
     /// The id of the program.
     pub prog_id: Option<u32>,
+}
+
+/// Prints the numbers that are addresses, offsets or cookies in hexadecimal digits.
+impl fmt::Debug for KprobeInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            mode,
+            retprobe,
+            function,
+            offset,
+            address,
+            missed,
+            cookie,
+            link_id,
+            prog_id,
+        } = self;
+        f.debug_struct("KprobeInfo")
+            .field("mode", mode)
+            .field("retprobe", retprobe)
+            .field("function", function)
+            .field("offset", &offset.map(Hex))
+            .field("address", &address.map(Hex))
+            .field("missed", missed)
+            .field("cookie", &cookie.map(Hex))
+            .field("link_id", link_id)
+            .field("prog_id", prog_id)
+            .finish()
+    }
 }
 
 /// Holds what the kernel reports, except for the name.
@@ -146,5 +176,27 @@ fn symbol_address(probe: u64, offset: u64) -> Option<u64> {
             Some(symbol.unwrap_or(probe))
         }
         (probe, offset) => probe.checked_sub(offset),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_prints_addresses_and_cookies_in_hexadecimal_digits() {
+        let reported = Reported {
+            offset: Some(16),
+            address: 0xffff_ffff_8123_4570,
+            cookie: Some(255),
+            ..Reported::default()
+        };
+        let info = reported.info(AttachMode::Link, Some(10), b"vfs_read\0");
+        assert_eq!(
+            std::format!("{info:?}"),
+            "KprobeInfo { mode: Link, retprobe: None, function: Some(Target(vfs_read)), \
+             offset: Some(0x10), address: Some(0xffffffff81234560), missed: Some(10), \
+             cookie: Some(0xff), link_id: None, prog_id: None }"
+        );
     }
 }

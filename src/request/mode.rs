@@ -1,7 +1,9 @@
 //! How a program is attached, and what each mode needs from the kernel.
 
 use core::fmt;
+use core::str::FromStr;
 
+use super::invalid::{Invalid, ParseError};
 use crate::text::texts;
 
 /// Selects how a program is attached: where the event comes from, and what binds the program to it.
@@ -72,6 +74,13 @@ impl AttachMode {
         }
     }
 
+    /// Reads the [name](Self::name) of a mode.
+    pub(super) fn from_bytes(name: &[u8]) -> Result<Self, ParseError> {
+        let mode = Self::ALL.iter().find(|mode| mode.name().as_bytes() == name);
+        mode.copied()
+            .ok_or(ParseError::new(0, Invalid::UnknownMode))
+    }
+
     /// Returns whether the event is defined in tracefs, rather than opened from the kprobe PMU.
     #[must_use]
     pub const fn uses_tracefs(self) -> bool {
@@ -82,6 +91,15 @@ impl AttachMode {
     #[must_use]
     pub const fn uses_link(self) -> bool {
         matches!(self, Self::Link | Self::LegacyLink)
+    }
+}
+
+/// Reads the [name](AttachMode::name) of a mode. Any other text is [`Invalid::UnknownMode`].
+impl FromStr for AttachMode {
+    type Err = ParseError;
+
+    fn from_str(name: &str) -> Result<Self, ParseError> {
+        Self::from_bytes(name.as_bytes())
     }
 }
 
@@ -155,5 +173,21 @@ impl Need {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_read_from_its_name_and_from_no_other_text() {
+        for mode in AttachMode::ALL {
+            assert_eq!(mode.name().parse(), Ok(mode));
+        }
+        for text in ["", "Link", "link ", "legacylink", "default"] {
+            let error = ParseError::new(0, Invalid::UnknownMode);
+            assert_eq!(text.parse::<AttachMode>(), Err(error), "{text}");
+        }
     }
 }

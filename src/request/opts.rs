@@ -100,10 +100,10 @@ impl KprobeOpts {
         self
     }
 
-    /// Sets [the mode](Self#structfield.attach_mode) to use.
+    /// Sets [the mode](Self#structfield.attach_mode) to use. [`None`] is the default choice.
     #[must_use]
-    pub const fn attach_mode(mut self, attach_mode: AttachMode) -> Self {
-        self.attach_mode = Some(attach_mode);
+    pub fn attach_mode(mut self, attach_mode: impl Into<Option<AttachMode>>) -> Self {
+        self.attach_mode = attach_mode.into();
         self
     }
 

@@ -336,12 +336,7 @@ impl KprobeOpts {
         match key {
             Key::Offset => self.offset = number(value)?,
             Key::Cookie => self.bpf_cookie = number(value)?,
-            Key::Mode => {
-                let mode = AttachMode::ALL
-                    .iter()
-                    .find(|mode| mode.name().as_bytes() == value);
-                self.attach_mode = Some(*mode.ok_or(ParseError::new(0, Invalid::UnknownMode))?);
-            }
+            Key::Mode => self.attach_mode = Some(AttachMode::from_bytes(value)?),
             Key::Maxactive => {
                 self.maxactive = u32::try_from(number(value)?)
                     .map_err(|_| ParseError::new(0, Invalid::NumberTooLarge))?;

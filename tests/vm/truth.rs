@@ -23,7 +23,7 @@ fn tracefs_modes() -> Vec<AttachMode> {
     modes.filter(|mode| mode.uses_tracefs()).collect()
 }
 
-const fn in_mode(mode: AttachMode) -> KprobeOpts {
+fn in_mode(mode: AttachMode) -> KprobeOpts {
     KprobeOpts::new().attach_mode(mode)
 }
 
