@@ -93,10 +93,6 @@ fn of_calls() -> (Vec<CString>, Vec<u64>, Vec<c_long>) {
 /// Loads a program for the hits of this process: `hits[cookie] += 1; places[cookie] += address`,
 /// with the address of the function that was hit.
 fn program(hits: &Array, places: &Array, attach_type: AttachType) -> Program {
-    const MAP_LOOKUP_ELEM: i32 = 1;
-    const GET_CURRENT_PID_TGID: i32 = 14;
-    const GET_FUNC_IP: i32 = 173;
-    const GET_ATTACH_COOKIE: i32 = 174;
     // The key is the low half of the cookie.
     let key = if cfg!(target_endian = "little") {
         -8
@@ -109,30 +105,33 @@ fn program(hits: &Array, places: &Array, attach_type: AttachType) -> Program {
             map,
             map_end,
             insn::mov(insn::R2, insn::R10),
-            insn::add_imm(insn::R2, key),
-            insn::call(MAP_LOOKUP_ELEM),
-            insn::jump_if_eq_imm(insn::R0, 0, 2),
+            insn::alu_imm(insn::Alu::Add, insn::R2, key),
+            insn::call(insn::helper::MAP_LOOKUP_ELEM),
+            insn::jump_if_imm(insn::Cond::Eq, insn::R0, 0, 2),
             number,
-            insn::atomic_add_u64(insn::R0, 0, insn::R1),
+            insn::atomic(insn::Width::U64, insn::Atomic::Add, insn::R0, 0, insn::R1),
         ]
     };
     let process = i32::try_from(std::process::id()).unwrap();
     let start = [
         insn::mov(insn::R6, insn::R1),
-        insn::call(GET_CURRENT_PID_TGID),
-        insn::rsh_imm(insn::R0, 32),
-        insn::jump_if_eq_imm(insn::R0, process, 2),
+        insn::call(insn::helper::GET_CURRENT_PID_TGID),
+        insn::alu_imm(insn::Alu::Rsh, insn::R0, 32),
+        insn::jump_if_imm(insn::Cond::Eq, insn::R0, process, 2),
         insn::mov_imm(insn::R0, 0),
         insn::exit(),
         insn::mov(insn::R1, insn::R6),
-        insn::call(GET_ATTACH_COOKIE),
-        insn::store_u64(insn::R10, -8, insn::R0),
+        insn::call(insn::helper::GET_ATTACH_COOKIE),
+        insn::store(insn::Width::U64, insn::R10, -8, insn::R0),
         insn::mov(insn::R1, insn::R6),
-        insn::call(GET_FUNC_IP),
-        insn::store_u64(insn::R10, -16, insn::R0),
+        insn::call(insn::helper::GET_FUNC_IP),
+        insn::store(insn::Width::U64, insn::R10, -16, insn::R0),
     ];
     let one = add(hits, insn::mov_imm(insn::R1, 1));
-    let place = add(places, insn::load_u64(insn::R1, insn::R10, -16));
+    let place = add(
+        places,
+        insn::load(insn::Width::U64, insn::R1, insn::R10, -16),
+    );
     let end = [insn::mov_imm(insn::R0, 0), insn::exit()];
     let insns = [&start[..], &one, &place, &end].concat();
     let load = Load::new(&insns, c"GPL").attach_type(attach_type);

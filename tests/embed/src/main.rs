@@ -9,9 +9,6 @@ use kprobe_attach::bpf::{Array, Load, insn};
 use kprobe_attach::{Errno, Error, KprobeOpts, Target, attach_kprobe};
 use rustix::thread::{Timespec, nanosleep};
 
-/// `enum bpf_func_id`
-const MAP_LOOKUP_ELEM: i32 = 1;
-
 /// Returns the errno of the step that was refused.
 fn main() -> Result<(), Errno> {
     run().map_err(|error| error.errno())
@@ -24,13 +21,13 @@ fn run() -> Result<(), Error> {
         &[
             map,
             map_end,
-            insn::store_imm_u32(insn::R10, -4, 0),
+            insn::store_imm(insn::Width::U32, insn::R10, -4, 0),
             insn::mov(insn::R2, insn::R10),
-            insn::add_imm(insn::R2, -4),
-            insn::call(MAP_LOOKUP_ELEM),
-            insn::jump_if_eq_imm(insn::R0, 0, 2),
+            insn::alu_imm(insn::Alu::Add, insn::R2, -4),
+            insn::call(insn::helper::MAP_LOOKUP_ELEM),
+            insn::jump_if_imm(insn::Cond::Eq, insn::R0, 0, 2),
             insn::mov_imm(insn::R1, 1),
-            insn::atomic_add_u64(insn::R0, 0, insn::R1),
+            insn::atomic(insn::Width::U64, insn::Atomic::Add, insn::R0, 0, insn::R1),
             insn::mov_imm(insn::R0, 0),
             insn::exit(),
         ],

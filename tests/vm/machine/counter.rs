@@ -7,7 +7,7 @@ use kprobe_attach::{Kernel, KprobeLink, KprobeOpts, Target};
 
 /// Loads `counters[index] += 1`.
 pub(crate) fn counting(counters: &Array, index: i32) -> Program {
-    let key = [insn::store_imm_u32(insn::R10, -8, index)];
+    let key = [insn::store_imm(insn::Width::U32, insn::R10, -8, index)];
     counting_at(counters, &key, -8, AttachType::Kprobe)
 }
 
@@ -18,7 +18,6 @@ pub(crate) fn counting_by_cookie(counters: &Array) -> Program {
 
 /// Loads `counters[cookie] += 1` for links of one kind.
 pub(crate) fn counting_by_cookie_for(counters: &Array, attach_type: AttachType) -> Program {
-    const GET_ATTACH_COOKIE: i32 = 174;
     // The key is the low half of the cookie.
     let low_half = if cfg!(target_endian = "little") {
         -8
@@ -26,8 +25,8 @@ pub(crate) fn counting_by_cookie_for(counters: &Array, attach_type: AttachType) 
         -4
     };
     let key = [
-        insn::call(GET_ATTACH_COOKIE),
-        insn::store_u64(insn::R10, -8, insn::R0),
+        insn::call(insn::helper::GET_ATTACH_COOKIE),
+        insn::store(insn::Width::U64, insn::R10, -8, insn::R0),
     ];
     counting_at(counters, &key, low_half, attach_type)
 }
@@ -35,17 +34,16 @@ pub(crate) fn counting_by_cookie_for(counters: &Array, attach_type: AttachType) 
 /// Loads `counters[key] += 1`, where `key` is instructions that put the u32 on the stack, at this
 /// place.
 fn counting_at(counters: &Array, key: &[Insn<'_>], at: i32, attach_type: AttachType) -> Program {
-    const MAP_LOOKUP_ELEM: i32 = 1;
     let [map, map_end] = insn::load_map(insn::R1, counters);
     let count = [
         map,
         map_end,
         insn::mov(insn::R2, insn::R10),
-        insn::add_imm(insn::R2, at),
-        insn::call(MAP_LOOKUP_ELEM),
-        insn::jump_if_eq_imm(insn::R0, 0, 2),
+        insn::alu_imm(insn::Alu::Add, insn::R2, at),
+        insn::call(insn::helper::MAP_LOOKUP_ELEM),
+        insn::jump_if_imm(insn::Cond::Eq, insn::R0, 0, 2),
         insn::mov_imm(insn::R1, 1),
-        insn::atomic_add_u64(insn::R0, 0, insn::R1),
+        insn::atomic(insn::Width::U64, insn::Atomic::Add, insn::R0, 0, insn::R1),
         insn::mov_imm(insn::R0, 0),
         insn::exit(),
     ];

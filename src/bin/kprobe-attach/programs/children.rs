@@ -5,13 +5,7 @@ use kprobe_attach::bpf::{Array, AttachType, HashMap, Program, insn};
 use kprobe_attach::{Error, KprobeOpts};
 use rustix::process::Pid;
 
-use super::code::{
-    COUNT_LEN, Code, GET_CURRENT_PID_TGID, MAP_LOOKUP_ELEM, ZERO, load_word, store_word,
-};
-
-const MAP_UPDATE_ELEM: i32 = 2;
-const MAP_DELETE_ELEM: i32 = 3;
-const GET_CURRENT_TASK: i32 = 35;
+use super::code::{COUNT_LEN, Code, ZERO, load_word, store_word};
 
 /// The most tasks that are followed at once.
 const TASKS: u32 = 16_384;
@@ -88,13 +82,14 @@ impl Children {
         code.add(
             const {
                 &[
-                    insn::call(GET_CURRENT_PID_TGID),
-                    insn::rsh_imm(insn::R0, 32),
+                    insn::call(insn::helper::GET_CURRENT_PID_TGID),
+                    insn::alu_imm(insn::Alu::Rsh, insn::R0, 32),
                 ]
             },
         );
         // To behind the other instructions.
-        code.add(&[insn::jump_if_eq_imm(
+        code.add(&[insn::jump_if_imm(
+            insn::Cond::Eq,
             insn::R0,
             Pid::as_raw(Some(self.pid)),
             10,
@@ -102,7 +97,7 @@ impl Children {
         code.add(
             const {
                 &[
-                    insn::call(GET_CURRENT_TASK),
+                    insn::call(insn::helper::GET_CURRENT_TASK),
                     store_word(insn::R10, KEY, insn::R0),
                 ]
             },
@@ -112,9 +107,9 @@ impl Children {
             const {
                 &[
                     insn::mov(insn::R2, insn::R10),
-                    insn::add_imm(insn::R2, KEY as i32),
-                    insn::call(MAP_LOOKUP_ELEM),
-                    insn::jump_if_ne_imm(insn::R0, 0, 2),
+                    insn::alu_imm(insn::Alu::Add, insn::R2, KEY as i32),
+                    insn::call(insn::helper::MAP_LOOKUP_ELEM),
+                    insn::jump_if_imm(insn::Cond::Ne, insn::R0, 0, 2),
                     insn::mov_imm(insn::R0, 0),
                     insn::exit(),
                 ]
@@ -140,7 +135,7 @@ impl Children {
                 &[
                     store_word(insn::R10, KEY, insn::R2),
                     insn::mov(insn::R2, insn::R10),
-                    insn::add_imm(insn::R2, KEY as i32),
+                    insn::alu_imm(insn::Alu::Add, insn::R2, KEY as i32),
                 ]
             },
         );
@@ -150,18 +145,18 @@ impl Children {
                 code.add(
                     const {
                         &[
-                            insn::store_imm_u32(insn::R10, ZERO, 0),
+                            insn::store_imm(insn::Width::U32, insn::R10, ZERO, 0),
                             insn::mov(insn::R3, insn::R10),
-                            insn::add_imm(insn::R3, ZERO as i32),
+                            insn::alu_imm(insn::Alu::Add, insn::R3, ZERO as i32),
                             insn::mov_imm(insn::R4, 0),
-                            insn::call(MAP_UPDATE_ELEM),
-                            insn::jump_if_eq_imm(insn::R0, 0, COUNT_LEN),
+                            insn::call(insn::helper::MAP_UPDATE_ELEM),
+                            insn::jump_if_imm(insn::Cond::Eq, insn::R0, 0, COUNT_LEN),
                         ]
                     },
                 );
                 code.add_count(&self.lost, ZERO);
             }
-            Follow::Gone => code.add(const { &[insn::call(MAP_DELETE_ELEM)] }),
+            Follow::Gone => code.add(const { &[insn::call(insn::helper::MAP_DELETE_ELEM)] }),
         }
         code.load(AttachType::Kprobe, kern_version)
     }

@@ -8,9 +8,6 @@ use kprobe_attach::{Errno, Error};
 
 use crate::rt::Start;
 
-pub(super) const MAP_LOOKUP_ELEM: i32 = 1;
-pub(super) const GET_CURRENT_PID_TGID: i32 = 14;
-
 /// Where a zero of 32 bits is on the stack: the key of an array.
 pub(super) const ZERO: i16 = -4;
 
@@ -47,16 +44,16 @@ impl<'m> Code<'m> {
         self.add(&insn::load_map(insn::R1, hits));
         self.add(&[
             insn::mov(insn::R2, insn::R10),
-            insn::add_imm(insn::R2, key.into()),
+            insn::alu_imm(insn::Alu::Add, insn::R2, key.into()),
         ]);
         self.add(
             const {
                 &[
-                    insn::call(MAP_LOOKUP_ELEM),
+                    insn::call(insn::helper::MAP_LOOKUP_ELEM),
                     // The verifier does not know that the index is in the array.
-                    insn::jump_if_eq_imm(insn::R0, 0, 2),
+                    insn::jump_if_imm(insn::Cond::Eq, insn::R0, 0, 2),
                     insn::mov_imm(insn::R1, 1),
-                    insn::atomic_add_u64(insn::R0, 0, insn::R1),
+                    insn::atomic(insn::Width::U64, insn::Atomic::Add, insn::R0, 0, insn::R1),
                 ]
             },
         );
@@ -94,17 +91,17 @@ pub(crate) fn load(
 /// Loads a word of the kernel, which is as long as a pointer.
 pub(super) const fn load_word(dst: Reg, src: Reg, off: i16) -> Insn<'static> {
     if size_of::<usize>() == 8 {
-        insn::load_u64(dst, src, off)
+        insn::load(insn::Width::U64, dst, src, off)
     } else {
-        insn::load_u32(dst, src, off)
+        insn::load(insn::Width::U32, dst, src, off)
     }
 }
 
 /// Stores such a word.
 pub(super) const fn store_word(dst: Reg, off: i16, src: Reg) -> Insn<'static> {
     if size_of::<usize>() == 8 {
-        insn::store_u64(dst, off, src)
+        insn::store(insn::Width::U64, dst, off, src)
     } else {
-        insn::store_u32(dst, off, src)
+        insn::store(insn::Width::U32, dst, off, src)
     }
 }

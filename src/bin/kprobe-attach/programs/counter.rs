@@ -5,9 +5,7 @@ use kprobe_attach::bpf::{Array, AttachType, Program, insn};
 use rustix::process::Pid;
 
 use super::children::Children;
-use super::code::{Code, GET_CURRENT_PID_TGID, ZERO};
-
-const GET_ATTACH_COOKIE: i32 = 174;
+use super::code::{Code, ZERO};
 
 /// Where the cookie is on the stack, and its low half: the key of an array.
 const COOKIE: i16 = -8;
@@ -46,14 +44,14 @@ impl Counter {
         let mut code = Code::new();
         // The helper takes the program's context, which is lost afterwards.
         let key = if attach_type == AttachType::Kprobe {
-            code.add(const { &[insn::store_imm_u32(insn::R10, ZERO, 0)] });
+            code.add(const { &[insn::store_imm(insn::Width::U32, insn::R10, ZERO, 0)] });
             ZERO
         } else {
             code.add(
                 const {
                     &[
-                        insn::call(GET_ATTACH_COOKIE),
-                        insn::store_u64(insn::R10, COOKIE, insn::R0),
+                        insn::call(insn::helper::GET_ATTACH_COOKIE),
+                        insn::store(insn::Width::U64, insn::R10, COOKIE, insn::R0),
                     ]
                 },
             );
@@ -63,9 +61,9 @@ impl Counter {
             Of::All => {}
             Of::Process(pid) => code.add(&[
                 // The upper half is the PID of the process, the lower half that of the thread.
-                insn::call(GET_CURRENT_PID_TGID),
-                insn::rsh_imm(insn::R0, 32),
-                insn::jump_if_eq_imm(insn::R0, Pid::as_raw(Some(pid)), 2),
+                insn::call(insn::helper::GET_CURRENT_PID_TGID),
+                insn::alu_imm(insn::Alu::Rsh, insn::R0, 32),
+                insn::jump_if_imm(insn::Cond::Eq, insn::R0, Pid::as_raw(Some(pid)), 2),
                 insn::mov_imm(insn::R0, 0),
                 insn::exit(),
             ]),
