@@ -2,11 +2,11 @@
 
 use core::fmt::{self, Write};
 
-use kprobe_attach::error::ErrnoName;
+use kprobe_attach::error::{Cause, ErrnoName};
 use kprobe_attach::kernel::{Features, Support};
 use kprobe_attach::{AttachMode, Errno, Kernel, Mount};
 
-use crate::cli::Args;
+use crate::cli::{Args, FAILURE};
 use crate::out::{Decimal, Json, Lossy, OrNull, Output, Shown};
 use crate::rt::Start;
 
@@ -16,13 +16,15 @@ use crate::rt::Start;
 ///
 /// The output cannot be written.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
-    features(args.report.json, kernel, out)
-        .map(|()| 0)
+    let features = kernel.features();
+    let printed = print(args.report.json, &features, kernel, out);
+    let none = features.default_mode().is_none();
+    printed
+        .map(|()| if none { FAILURE } else { 0 })
         .map_err(|fmt::Error| ())
 }
 
-fn features(json: bool, kernel: &Kernel, out: &mut Output) -> fmt::Result {
-    let features = kernel.features();
+fn print(json: bool, features: &Features, kernel: &Kernel, out: &mut Output) -> fmt::Result {
     let Features {
         perf_event,
         kprobe_pmu,
@@ -34,7 +36,7 @@ fn features(json: bool, kernel: &Kernel, out: &mut Output) -> fmt::Result {
         kprobe_multi,
         kprobe_session,
         ..
-    } = features;
+    } = *features;
     let pmu = Detail::Pmu {
         r#type: Decimal(pmu_type.into()),
         in_sysfs: pmu_type_in_sysfs.map(|r#type| Decimal(r#type.into())),
@@ -42,17 +44,17 @@ fn features(json: bool, kernel: &Kernel, out: &mut Output) -> fmt::Result {
     };
     let mut table = Table { out, json };
     table.head()?;
-    table.feature("perf events", "", perf_event)?;
+    table.feature("perf events", "perf_event", perf_event)?;
     table.row("kprobe PMU", "kprobe_pmu", &Answer::of(kprobe_pmu), &pmu)?;
     table.feature("perf link", "perf_link", perf_link)?;
     table.mount("tracefs", kernel.tracefs())?;
-    table.feature("kprobe_events", "", kprobe_events)?;
+    table.feature("kprobe_events", "kprobe_events", kprobe_events)?;
     table.feature("kprobe.multi", "kprobe_multi", kprobe_multi)?;
     table.feature("kprobe.session", "kprobe_session", kprobe_session)?;
     table.mount("sysfs", kernel.sysfs())?;
     // In a detached mount, pins have no path.
     table.mount("bpffs", Mount::bpffs().as_ref().map_err(|errno| *errno))?;
-    table.modes(&features)?;
+    table.modes(features)?;
     out.flush()
 }
 
@@ -60,8 +62,8 @@ fn features(json: bool, kernel: &Kernel, out: &mut Output) -> fmt::Result {
 struct Answer {
     /// `yes`, `no` or `unknown`
     word: &'static str,
-    /// The reason if it is not `yes`.
-    reason: Option<(Errno, &'static str)>,
+    /// The reason if it is not `yes`: errno, cause and meaning.
+    reason: Option<(Errno, Cause, &'static str)>,
 }
 
 impl Answer {
@@ -74,7 +76,7 @@ impl Answer {
             },
             reason: support
                 .reason()
-                .map(|reason| (reason.errno, reason.cause.meaning())),
+                .map(|reason| (reason.errno, reason.cause, reason.cause.meaning())),
         }
     }
 
@@ -83,9 +85,13 @@ impl Answer {
         write!(out, r#""support":"{}""#, self.word)?;
         match self.reason {
             None => Ok(()),
-            Some((errno, why)) => {
+            Some((errno, cause, why)) => {
                 let errno = ErrnoName(errno);
-                write!(out, r#","errno":"{errno}","why":{}"#, Json(why))
+                write!(
+                    out,
+                    r#","errno":"{errno}","cause":"{cause}","why":{}"#,
+                    Json(why)
+                )
             }
         }
     }
@@ -104,13 +110,17 @@ enum Detail<'a> {
 }
 
 /// Explains why a file system is unavailable.
-const fn why_not_mounted(errno: Errno) -> &'static str {
+const fn why_not_mounted(errno: Errno) -> (Cause, &'static str) {
     match errno {
-        Errno::PERM => {
-            "not mounted, and a detached mount takes CAP_SYS_ADMIN in the initial user namespace"
-        }
-        Errno::NODEV => "not mounted, and this kernel is built without it",
-        _ => "not mounted, and it cannot be mounted",
+        Errno::PERM => (
+            Cause::NoPermission,
+            "not mounted, and a detached mount takes CAP_SYS_ADMIN in the initial user namespace",
+        ),
+        Errno::NODEV => (
+            Cause::Unknown,
+            "not mounted, and this kernel is built without it",
+        ),
+        _ => (Cause::Unknown, "not mounted, and it cannot be mounted"),
     }
 }
 
@@ -141,17 +151,20 @@ impl Table<'_> {
     fn mount(&mut self, name: &str, mount: Result<&Mount, Errno>) -> fmt::Result {
         let (word, reason, path) = match mount {
             Ok(mount) => ("yes", None, mount.path()),
-            Err(errno) => ("no", Some((errno, why_not_mounted(errno))), None),
+            Err(errno) => {
+                let (cause, why) = why_not_mounted(errno);
+                ("no", Some((errno, cause, why)), None)
+            }
         };
         self.row(name, name, &Answer { word, reason }, &Detail::Mount(path))
     }
 
-    /// Prints one feature. It is left out of the JSON if its `key` is empty.
+    /// Prints one feature.
     fn row(&mut self, name: &str, key: &str, answer: &Answer, detail: &Detail<'_>) -> fmt::Result {
-        match (self.json, key) {
-            (true, "") => Ok(()),
-            (true, key) => self.row_json(key, answer, detail),
-            (false, _) => self.row_text(name, answer, detail),
+        if self.json {
+            self.row_json(key, answer, detail)
+        } else {
+            self.row_text(name, answer, detail)
         }
     }
 
@@ -163,7 +176,7 @@ impl Table<'_> {
         }
         write!(out, "{:<9}", answer.word)?;
         match (answer.reason, detail) {
-            (Some((errno, why)), _) => write!(out, "{}: {why}", ErrnoName(errno))?,
+            (Some((errno, _, why)), _) => write!(out, "{}: {why}", ErrnoName(errno))?,
             (None, Detail::Plain) => {}
             (None, Detail::Mount(Some(path))) => write!(out, "mounted at {}", Shown(path))?,
             (None, Detail::Mount(None)) => {
@@ -229,6 +242,9 @@ impl Table<'_> {
                 let comma = if index == 0 { "" } else { "," };
                 write!(out, r#"{comma}"{mode}":{{"#)?;
                 answer.print_json(out)?;
+                if let Some((need, _)) = unmet {
+                    write!(out, r#","needs":{}"#, Json(need))?;
+                }
                 out.write_str("}")?;
                 continue;
             }

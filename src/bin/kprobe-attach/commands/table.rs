@@ -7,7 +7,7 @@ use kprobe_attach::AttachMode;
 use kprobe_attach::bpf::Program;
 
 use crate::cli::Args;
-use crate::out::{Blanks, Decimal, Json, Lossy, OrNull, Output, Shown};
+use crate::out::{Blanks, Decimal, Json, Lossy, Now, OrNull, Output, Shown};
 use crate::session::{Counts, Known, Way, probe_fields};
 
 /// The width of a row without the column of probes.
@@ -45,7 +45,13 @@ pub(super) fn print_counts(
     let (hits, missed) = (Decimal(hits), missed.map(Decimal));
     let printed = if args.report.json {
         probe_fields(out, known, way)
-            .and_then(|()| write!(out, r#","hits":{hits},"missed":{}{last}"#, OrNull(missed)))
+            .and_then(|()| {
+                write!(
+                    out,
+                    r#","time":{Now},"hits":{hits},"missed":{}{last}"#,
+                    OrNull(missed)
+                )
+            })
             .and_then(|()| out.write_str(if is_gone { r#","gone":true"# } else { "" }))
             .and_then(|()| match missed {
                 Some(_) => out.write_str("}\n"),

@@ -3,6 +3,9 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
+use super::numbers::Decimal;
+use crate::rt::time_of_day;
+
 /// Prints a text for people. U+FFFD replaces each control character, so that no name, which others
 /// may have chosen, reaches a terminal as an escape sequence or as another line.
 pub(crate) struct Shown<T>(pub(crate) T);
@@ -54,6 +57,27 @@ impl Write for Escape<'_, '_> {
             self.f.write_char('\\')?;
         }
         self.f.write_char(char)
+    }
+}
+
+/// Prints the time of day in seconds since 1970, with milliseconds.
+pub(crate) struct Now;
+
+impl fmt::Display for Now {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = time_of_day() / 1_000_000;
+        let rest = milliseconds % 1000;
+        let zeros = match rest {
+            0..10 => "00",
+            10..100 => "0",
+            _ => "",
+        };
+        write!(
+            f,
+            "{}.{zeros}{}",
+            Decimal(milliseconds / 1000),
+            Decimal(rest)
+        )
     }
 }
 

@@ -6,7 +6,7 @@ mod numbers;
 mod report;
 mod stream;
 
-pub(crate) use format::{Blanks, Json, Lossy, OrNull, Shown};
+pub(crate) use format::{Blanks, Json, Lossy, Now, OrNull, Shown};
 pub(crate) use numbers::{Decimal, Hex};
 pub(crate) use report::{Report, function_fields};
 #[cfg(not(feature = "std"))]

@@ -8,7 +8,7 @@ use kprobe_attach::request::{ParseError, Probe};
 use kprobe_attach::symbols::for_each_function;
 use kprobe_attach::{Errno, Error, KprobeOpts, Target};
 
-use super::format::{Json, Lossy, OrNull};
+use super::format::{Json, Lossy, Now, OrNull};
 use super::numbers::{Decimal, Hex};
 use super::stream::{Output, message, message_of_names};
 
@@ -178,7 +178,7 @@ fn report_json(
 ) {
     let mut line = write!(
         out,
-        r#"{{"probe":{},"error":{{"step":"{step}","errno":"{}","cause":"{cause}","message":{}"#,
+        r#"{{"probe":{},"time":{Now},"error":{{"step":"{step}","errno":"{}","cause":"{cause}","message":{}"#,
         OrNull(probe.map(|probe| Json(Lossy(probe)))),
         ErrnoName(errno),
         Json(message),

@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use linux_raw_sys::general::CLOCK_MONOTONIC;
+use linux_raw_sys::general::{CLOCK_MONOTONIC, CLOCK_REALTIME};
 // As in `signals`.
 use super::arch;
 #[cfg(target_pointer_width = "64")]
@@ -18,10 +18,19 @@ pub(crate) const NEVER: u64 = u64::MAX;
 ///
 /// rustix uses the vDSO, for which it needs `/proc` on kernels before 6.4.
 pub(crate) fn now() -> u64 {
-    let mut now = [0_u64; 2];
-    let address = ptr::from_mut(&mut now).expose_provenance();
-    // SAFETY: a time is two numbers of 64 bits, and is written to `now`.
-    unsafe { arch::syscall5(CLOCK_GETTIME, [CLOCK_MONOTONIC as usize, address, 0, 0, 0]) };
-    let [seconds, nanoseconds] = now;
+    time_of(CLOCK_MONOTONIC)
+}
+
+/// Returns the nanoseconds since 1970, or 0 where [`now`] does.
+pub(crate) fn time_of_day() -> u64 {
+    time_of(CLOCK_REALTIME)
+}
+
+fn time_of(clock: u32) -> u64 {
+    let mut time = [0_u64; 2];
+    let address = ptr::from_mut(&mut time).expose_provenance();
+    // SAFETY: a time is two numbers of 64 bits, and is written to `time`.
+    unsafe { arch::syscall5(CLOCK_GETTIME, [clock as usize, address, 0, 0, 0]) };
+    let [seconds, nanoseconds] = time;
     seconds * 1_000_000_000 + nanoseconds
 }

@@ -31,7 +31,7 @@ mod signals;
 mod slots;
 mod start;
 
-pub(crate) use clock::{NEVER, now};
+pub(crate) use clock::{NEVER, now, time_of_day};
 pub(crate) use ends::Ends;
 pub(crate) use fds::standard_fd;
 pub(crate) use memory::Memory;

@@ -9,7 +9,7 @@ use super::attached::{Attached, Link, Session, Way};
 use super::found::{Choice, Known};
 use super::pin_names::LinkPath;
 use crate::cli::{Args, Opt};
-use crate::out::{Decimal, Hex, Json, Lossy, OrNull, Output, Shown, function_fields, notice};
+use crate::out::{Decimal, Hex, Json, Lossy, Now, OrNull, Output, Shown, function_fields, notice};
 use crate::rt::is_ignored;
 
 /// Prints that the probes are attached, and how to detach them.
@@ -64,7 +64,7 @@ fn print(
         probe_fields(out, known, Some(way))?;
         return writeln!(
             out,
-            r#","link_id":{},"pinned":{}}}"#,
+            r#","time":{Now},"link_id":{},"pinned":{}}}"#,
             OrNull(id),
             OrNull(pinned.map(Json))
         );
