@@ -115,6 +115,7 @@ cmd_lint() {
     shellcheck -x ci/run.sh
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy -p kprobe-attach-vm --test vm --locked -- -D warnings
+    cargo clippy -p kprobe-attach-schema --test schema --locked -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
     cargo clippy --locked --all-features -- -D warnings
     cargo clippy --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed \
@@ -138,7 +139,9 @@ host_tests() {
 
 cmd_unit() {
     make_scratch
-    host_tests 'test --locked' 'test --locked --all-features --lib error::into_std::'
+    cmd_build
+    host_tests 'test --locked' 'test --locked --all-features --lib error::into_std::' \
+        'test --locked -p kprobe-attach-schema --test schema'
 }
 
 # Sets nightly, cargo's and rustc's first arguments where unstable flags follow: the nightly that is
