@@ -105,6 +105,7 @@ cmd_fmt() {
     check_width
     cargo fmt --all --check
     cargo fmt --check --manifest-path tests/embed/Cargo.toml
+    cargo fmt --check --manifest-path tests/schema/Cargo.toml
     [[ ! -e fuzz/Cargo.toml ]] || cargo fmt --check --manifest-path fuzz/Cargo.toml
 }
 
@@ -115,7 +116,8 @@ cmd_lint() {
     shellcheck -x ci/run.sh
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy -p kprobe-attach-vm --test vm --locked -- -D warnings
-    cargo clippy -p kprobe-attach-schema --test schema --locked -- -D warnings
+    cargo clippy --locked --manifest-path tests/schema/Cargo.toml --target-dir target/schema \
+        --tests -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
     cargo clippy --locked --all-features -- -D warnings
     cargo clippy --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed \
@@ -141,7 +143,7 @@ cmd_unit() {
     make_scratch
     cmd_build
     host_tests 'test --locked' 'test --locked --all-features --lib error::into_std::' \
-        'test --locked -p kprobe-attach-schema --test schema'
+        'test --locked --manifest-path tests/schema/Cargo.toml --target-dir target/schema'
 }
 
 # Sets nightly, cargo's and rustc's first arguments where unstable flags follow: the nightly that is

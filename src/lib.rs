@@ -65,8 +65,9 @@
 //! The [guide] has the long tables and the recipes: [privileges](guide::privileges),
 //! [system calls](guide::syscalls), [causes](guide::causes), [containers](guide::containers),
 //! [initramfs](guide::initramfs), [many functions](guide::many), [JSON](guide::json),
-//! [building](guide::building), [sizes](guide::sizes), [limits](guide::limits) and
-//! [testing](guide::testing).
+//! [building](guide::building), [sizes](guide::sizes), [limits](guide::limits),
+//! [testing](guide::testing), and porting [from libbpf](guide::from_libbpf) and
+//! [from aya](guide::from_aya).
 //!
 //! # Words
 //!

@@ -13,6 +13,8 @@
 //! | [`sizes`] | bytes, memory, system calls and file descriptors |
 //! | [`limits`] | what the kernel or this crate cannot do |
 //! | [`testing`] | how each promise is tested |
+//! | [`from_libbpf`] | each function, option and errno of libbpf, and what takes its place |
+//! | [`from_aya`] | a program that aya loads, attached by this crate |
 //!
 //! The modules exist in the documentation only.
 
@@ -51,3 +53,9 @@ pub mod limits {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("from_libbpf.md")]
+pub mod from_libbpf {}
+
+#[doc = include_str!("from_aya.md")]
+pub mod from_aya {}

@@ -1,8 +1,6 @@
 //! What the program prints with `--json`, and the guide's examples of it, are as the schema says.
 //! This machine need not have kprobes. `ci/run.sh unit` builds the program and runs this.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, missing_docs)]
-
 use std::process::Command;
 
 use jsonschema::Validator;

@@ -176,13 +176,13 @@ fn report_json(
     message: &dyn fmt::Display,
     several: Option<Target<'_>>,
 ) {
+    let probe = OrNull(probe.map(|probe| Json(Lossy(probe))));
+    let (errno, message) = (ErrnoName(errno), Json(message));
     let mut line = write!(
         out,
-        r#"{{"probe":{},"time":{Now},"error":{{"step":"{step}","errno":"{}","cause":"{cause}","message":{}"#,
-        OrNull(probe.map(|probe| Json(Lossy(probe)))),
-        ErrnoName(errno),
-        Json(message),
-    );
+        r#"{{"probe":{probe},"time":{Now},"error":{{"step":"{step}","errno":"{errno}""#
+    )
+    .and_then(|()| write!(out, r#","cause":"{cause}","message":{message}"#));
     if let Some(target) = several {
         let mut before = ",\"functions\":[{";
         let _ = for_each_function(&target, |symbol| {
