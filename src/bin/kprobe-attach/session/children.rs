@@ -46,7 +46,7 @@ impl Followed {
         begin().map_err(|error| args.report.error(out, None, &error))
     }
 
-    /// Ends it, and says if not every task was followed.
+    /// Ends it, and says if not every task was followed, or if that is unknown.
     ///
     /// # Errors
     ///
@@ -58,13 +58,18 @@ impl Followed {
             made,
             gone,
         } = self;
-        let missed = kernel.missed(&made).ok().flatten().unwrap_or_default();
-        let lost = missed + children.lost().unwrap_or_default();
+        let missed = kernel.missed(&made).ok().flatten();
+        let lost = children.lost().ok();
         let detached = made.detach().and(gone.detach());
-        if lost > 0 {
+        let known = missed.unwrap_or_default() + lost.unwrap_or_default();
+        if known > 0 {
             notice(format_args!(
                 "--children: {} processes or threads were missed",
-                Decimal(lost)
+                Decimal(known)
+            ));
+        } else if missed.is_none() || lost.is_none() {
+            notice(format_args!(
+                "--children: it is unknown whether each process was followed"
             ));
         }
         detached.map_err(|error| args.report.error(out, None, &error))
