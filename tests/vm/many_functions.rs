@@ -106,6 +106,9 @@ fn a_probe_that_takes_no_such_link_is_named_or_left_out() {
         let twice = ["kprobe.multi/vfs_unlink", "kprobe.multi/vfs_unlin*"];
         let expected = [multi("vfs_unlink", 3), multi("vfs_unlink", 3)];
         assert_eq!(counts(&count(&twice)), expected);
+        let plan = run(&[&["plan"], &twice[..]].concat());
+        let links = text(&plan.stdout).matches("attach, one link to").count();
+        assert_eq!((plan.status.code(), links), (Some(0), 2), "{plan:?}");
         // A cookie is the index of the count.
         let output = count(&["kprobe.multi/vfs_unlink,cookie=7"]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");

@@ -56,7 +56,8 @@ fn print(out: &mut Output, json: bool, known: &Known<'_>, plan: &Plan<'_>) -> fm
 /// The JSON of how a link to many functions is detached.
 const CLOSE: &str = r#""detach":["close(link_fd) = 0"]"#;
 
-/// Prints the plan of the link that probes of one kind share.
+/// Prints the plan of the link that probes of one kind share, or of several if a function is
+/// repeated.
 ///
 /// # Errors
 ///
@@ -72,29 +73,32 @@ fn print_shared(
     let members = Members::of(args, found, kind, false).map_err(|errno| {
         args.report.run(out, errno, "no memory for so many probes");
     })?;
-    let Some(first) = members.known().first() else {
-        return Ok(());
-    };
-    let plan = kernel.plan_multi(members.functions(), &kind.opts());
-    let plan = plan.map_err(|error| args.report.error(out, Some(first.text), &error))?;
-    let count = Decimal(members.known().len() as u64);
-    let text = Lossy(first.text);
-    let printed = if args.report.json {
-        let way = Json(Way::of(first.probe.attach_type));
-        let (probe, plan) = (Json(text), Json(&plan));
-        writeln!(
-            out,
-            r#"{{"probe":{probe},"functions":{count},"mode":{way},"steps":[{plan}],{CLOSE}}}"#
-        )
-    } else {
-        let text = Shown(text);
-        writeln!(
-            out,
-            "# {text}: attach, one link to {count} functions\n{plan}\n\
-             # {text}: detach\nclose(link_fd) = 0"
-        )
-    };
-    printed.map_err(|fmt::Error| ())
+    let mut start = 0;
+    while let Some(first) = members.known().get(start) {
+        let functions = members.run(start);
+        start += functions.len();
+        let plan = kernel.plan_multi(functions, &kind.opts());
+        let plan = plan.map_err(|error| args.report.error(out, Some(first.text), &error))?;
+        let count = Decimal(functions.len() as u64);
+        let text = Lossy(first.text);
+        let printed = if args.report.json {
+            let way = Json(Way::of(first.probe.attach_type));
+            let (probe, plan) = (Json(text), Json(&plan));
+            writeln!(
+                out,
+                r#"{{"probe":{probe},"functions":{count},"mode":{way},"steps":[{plan}],{CLOSE}}}"#
+            )
+        } else {
+            let text = Shown(text);
+            writeln!(
+                out,
+                "# {text}: attach, one link to {count} functions\n{plan}\n\
+                 # {text}: detach\nclose(link_fd) = 0"
+            )
+        };
+        printed.map_err(|fmt::Error| ())?;
+    }
+    Ok(())
 }
 
 fn steps(out: &mut Output, steps: &mut dyn Iterator<Item = Syscall<'_>>) -> fmt::Result {

@@ -218,9 +218,9 @@ impl<'f> Members<'f> {
         self.known.as_slice()
     }
 
-    /// Returns the functions, with their cookies.
-    pub(crate) fn functions(&self) -> Functions<'_> {
-        self.arrays.functions(0..self.known().len())
+    /// Returns the functions from an index on that one link takes, with their cookies.
+    pub(crate) fn run(&self, start: usize) -> Functions<'_> {
+        self.arrays.functions(start..self.arrays.end_of_run(start))
     }
 
     /// Makes the program for them, and attaches it to all by one link. There is one to each run of
@@ -237,7 +237,7 @@ impl<'f> Members<'f> {
         let known = known.as_slice();
         let first = known.first()?;
         // A kernel without such links may refuse a program for them, and not say why.
-        let planned = kernel.plan_multi(arrays.functions(0..known.len()), &kind.opts());
+        let planned = kernel.plan_multi(arrays.functions(0..arrays.end_of_run(0)), &kind.opts());
         let source = planned.and_then(|_| load(first.text, &first.probe, known.len()));
         let source = source.map_err(|error| known.iter().for_each(|known| failed(known, &error)));
         let source = source.ok()?;
