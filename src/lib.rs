@@ -56,7 +56,7 @@
 //! * [`request`]: probes as text, the C struct `bpf_kprobe_opts`, and the rules of a request;
 //! * [`kernel`]: the features of a kernel;
 //! * [`plan`]: the system calls as data;
-//! * [`bpf`]: programs, counters and raw instructions;
+//! * [`bpf`]: programs, counters and raw instructions; [objects](bpf::object) of a compiler;
 //! * [`tracefs`]: trace events, and [sweeping](tracefs::sweep()) those of killed processes;
 //! * [`symbols`]: names and addresses in `/proc/kallsyms`;
 //! * [`explain`]: why a probe does not attach;
@@ -88,6 +88,7 @@
 //!   the PMU is not compared with sysfs, and [`Kernel::explain`] leaves its questions open. The
 //!   public surface is the same.
 //! * `explain` (default): the command `explain` of the program. It changes nothing in the library.
+//! * `object` (default): [`bpf::object`], which loads programs and maps from an ELF file.
 //! * `std`: for a program with std. The types of file descriptors in [`fd`] are then std's own, and
 //!   every error converts to `std::io::Error`.
 //!

@@ -132,39 +132,54 @@ impl<'a> Load<'a> {
             expected_attach_type,
             kern_version,
         } = self;
-        let mut load = sys::Load {
-            insns,
+        let load = sys::Load {
+            insns: sys::insn_bytes(insns),
+            #[cfg(feature = "object")]
+            btf: None,
             license,
             name,
             expected_attach_type,
             kern_version,
             log,
         };
-        let loaded = with_memlock(|| {
-            let loaded = match sys::prog_load(&mut load) {
-                // Linux before 4.15 (commit cb4d2b3f03d8) does not have names, and refuses an
-                // attribute that it does not know.
-                Err(Errno::TOOBIG) if load.name != [0; 16] => {
-                    load.name = [0; 16];
-                    sys::prog_load(&mut load)
-                }
-                loaded => loaded,
-            };
-            match loaded {
-                // Linux before 5.0 (commit 6c4fc209fcf9) compares kern_version with its own. Later
-                // kernels ignore it.
-                Err(Errno::INVAL) if load.kern_version == 0 => {
-                    load.kern_version = vdso_version().ok_or(Errno::INVAL)?;
-                    sys::prog_load(&mut load)
-                }
-                loaded => loaded,
+        load_program(load).map_err(load_failed)
+    }
+}
+
+/// Loads a program, and leaves out what an older kernel does not know.
+// A program that loads no object has one caller, in which it is smaller.
+#[allow(clippy::inline_always)]
+#[inline(always)]
+pub(super) fn load_program(mut load: sys::Load<'_>) -> Result<Program, Errno> {
+    let loaded = with_memlock(|| {
+        let loaded = match sys::prog_load(&mut load) {
+            // Linux before 4.15 (commit cb4d2b3f03d8) does not have names, and refuses an
+            // attribute that it does not know.
+            Err(Errno::TOOBIG) if load.name != [0; 16] => {
+                load.name = [0; 16];
+                sys::prog_load(&mut load)
             }
-        });
-        loaded.map(Program).map_err(|errno| match errno {
-            // EACCES comes from the verifier, and not from a missing permission.
-            Errno::ACCESS => Error::new(Step::LoadProgram, errno, Cause::WrongProgram),
-            errno => memlock_error(Step::LoadProgram, errno, Cause::WrongProgram),
-        })
+            loaded => loaded,
+        };
+        match loaded {
+            // Linux before 5.0 (commit 6c4fc209fcf9) compares kern_version with its own. Later
+            // kernels ignore it.
+            Err(Errno::INVAL) if load.kern_version == 0 => {
+                load.kern_version = vdso_version().ok_or(Errno::INVAL)?;
+                sys::prog_load(&mut load)
+            }
+            loaded => loaded,
+        }
+    });
+    loaded.map(Program)
+}
+
+/// Makes the error of a program that was not loaded.
+pub(super) fn load_failed(errno: Errno) -> Error {
+    match errno {
+        // EACCES comes from the verifier, and not from a missing permission.
+        Errno::ACCESS => Error::new(Step::LoadProgram, errno, Cause::WrongProgram),
+        errno => memlock_error(Step::LoadProgram, errno, Cause::WrongProgram),
     }
 }
 

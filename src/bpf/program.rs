@@ -58,6 +58,32 @@ impl Program {
             .map_err(open_failed)
     }
 
+    /// Makes one of a file descriptor of a loaded program, such as one that another process handed
+    /// over. It copies the file descriptor.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with the step [`Step::OpenProgram`]:
+    ///
+    /// * `EBADF` if it is not a file descriptor.
+    /// * `EINVAL` if it is not a kprobe program.
+    /// * `EMFILE` if this process has no room for another file descriptor.
+    /// * Any other errno of the kernel.
+    ///
+    /// # Minimum kernel
+    ///
+    /// Linux 4.13.
+    pub fn from_fd(fd: impl AsFd) -> Result<Self, Error> {
+        let fd = fd.as_fd();
+        let checked = check_program(fd).map_err(|errno| match errno {
+            // Of a number that is no file descriptor.
+            Errno::BADFD => Errno::BADF,
+            errno => errno,
+        });
+        let copy = checked.and_then(|()| rustix::io::fcntl_dupfd_cloexec(fd, 0));
+        copy.map(Self).map_err(open_failed)
+    }
+
     /// Returns the program's id.
     ///
     /// # Errors
@@ -107,16 +133,21 @@ fn info_failed(errno: Errno) -> Error {
 
 /// Makes a program of a file descriptor that is one. Returns `EINVAL` for any other object.
 fn opened(fd: OwnedFd) -> Result<Program, Errno> {
-    let info = sys::prog_info(fd.as_fd())?;
-    if info.prog_type != sys::uapi::BPF_PROG_TYPE_KPROBE || !sys::is_prog(fd.as_fd()) {
+    check_program(fd.as_fd()).map(|()| Program(fd))
+}
+
+/// Checks that a file descriptor is a kprobe program.
+fn check_program(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let info = sys::prog_info(fd)?;
+    if info.prog_type != sys::uapi::BPF_PROG_TYPE_KPROBE || !sys::is_prog(fd) {
         return Err(Errno::INVAL);
     }
-    Ok(Program(fd))
+    Ok(())
 }
 
 fn open_failed(errno: Errno) -> Error {
     let cause = match errno {
-        Errno::NOENT => Cause::Unknown,
+        Errno::NOENT | Errno::BADF => Cause::Unknown,
         _ => Cause::WrongProgram,
     };
     bpf_error(Step::OpenProgram, errno, cause)

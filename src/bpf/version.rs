@@ -5,6 +5,8 @@ use core::ffi::CStr;
 use rustix::fd::OwnedFd;
 
 use crate::mount::open_read;
+#[cfg(feature = "object")]
+use crate::text::decimal;
 use crate::text::read_small;
 
 /// Reads the version from this process's own vDSO, by way of `/proc`, which must be procfs.
@@ -18,6 +20,22 @@ pub(super) fn vdso_version() -> Option<u32> {
     let mut page = [0; 4096];
     let len = rustix::io::pread(open_proc(c"/proc/self/mem")?, &mut page, vdso).ok()?;
     kern_version(page.get(..len)?)
+}
+
+/// Returns the version of the running kernel, or without `/proc` what `uname(2)` shows of it.
+#[cfg(feature = "object")]
+#[cold]
+pub(crate) fn running_version() -> u32 {
+    vdso_version().unwrap_or_else(|| {
+        let uname = rustix::system::uname();
+        // As in `LINUX_VERSION_CODE`, where the last number is at most 255.
+        let mut numbers = uname
+            .release()
+            .to_bytes()
+            .split(|byte| !byte.is_ascii_digit());
+        let mut number = || numbers.next().and_then(decimal::<u32>).unwrap_or_default();
+        number() << 16 | number().min(255) << 8 | number().min(255)
+    })
 }
 
 fn open_proc(path: &CStr) -> Option<OwnedFd> {

@@ -93,6 +93,8 @@ pub enum Cause {
     UnsupportedArch,
     /// No other cause applies, and the errno is all that is known.
     Unknown,
+    /// The object is malformed, or has something that this crate or the kernel does not serve.
+    BadObject,
 }
 
 impl Cause {
@@ -109,6 +111,7 @@ impl Cause {
             NotProbeable => "not-probeable",
             NameRefused => "name-refused",
             BadAddress => "bad-address",
+            BadObject => "bad-object",
             NoPermission => "no-permission",
             PerfEventParanoid => "perf-event-paranoid",
             Seccomp => "seccomp",
@@ -153,6 +156,7 @@ impl Cause {
             NameRefused => "the function exists, but the kprobe PMU of this kernel \
                 does not take its name: give its address, or use a tracefs mode",
             BadAddress => "no kernel function is at this address",
+            BadObject => "the object is malformed, or not served",
             NoPermission => "not permitted: this takes CAP_BPF and CAP_PERFMON \
                 (CAP_SYS_ADMIN before Linux 5.8) in the initial user namespace",
             PerfEventParanoid => "not permitted: with kernel.perf_event_paranoid at 3 or above, \

@@ -51,6 +51,8 @@ pub enum Step {
     LinkInfo,
     /// Makes or opens a map, or reads or writes its elements.
     Map,
+    /// Reads an object. Nothing was changed.
+    ReadObject,
 }
 
 impl Step {
@@ -61,6 +63,7 @@ impl Step {
             Request => "request",
             ProbeKernel => "probe-kernel",
             ResolveSymbol => "resolve-symbol",
+            ReadObject => "read-object",
             LoadProgram => "load-program",
             OpenProgram => "open-program",
             OpenLink => "open-link",

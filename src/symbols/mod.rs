@@ -19,7 +19,7 @@ pub use glob::glob_matches;
 pub use kallsyms::{Symbol, for_each_address};
 #[cfg(fuzzing)]
 pub use lists::{blacklist_line, filter_line};
-pub use resolve::{Resolution, for_each_function, resolve};
+pub use resolve::{Resolution, for_each_function, has_syscall_wrapper, resolve};
 
 pub(crate) use addresses::addresses_of;
 pub(crate) use kallsyms::{KALLSYMS, not_read};

@@ -556,6 +556,27 @@ pub(crate) fn count_functions(error: &mut Error, target: &Target<'_>) {
     *error = error.found(target.functions, target.addresses);
 }
 
+/// Returns whether the entry points of system calls take their arguments in a `struct pt_regs`.
+/// Their names then have a prefix for the architecture, such as `__x64_sys_`.
+///
+/// It is the value of `LINUX_HAS_SYSCALL_WRAPPER` in a program that libbpf loads.
+///
+/// # Errors
+///
+/// Returns the errors of [`resolve`], and those of [`Resolution::target`] for the system call
+/// [`bpf(2)`].
+///
+/// [`bpf(2)`]: https://man7.org/linux/man-pages/man2/bpf.2.html
+pub fn has_syscall_wrapper() -> Result<bool, Error> {
+    let mut found = [Resolution::new(Target::syscall("bpf")?)];
+    resolve_dyn(&mut found, &mut |_, _| {})?;
+    let [found] = &found;
+    let target = found.target()?;
+    let function = found.function().unwrap_or(target);
+    let name = function.function().unwrap_or_default();
+    Ok(EntryName::of(name.as_bytes()).is_some_and(|name| name.has_prefix()))
+}
+
 /// Returns the address of the symbol for which the kernel reports a probe at an address: the same,
 /// or that of the nearest function at most `most` bytes before. [`None`] if there is none.
 #[inline(never)]

@@ -57,9 +57,9 @@ impl ArrayFd {
         unsafe { obj_get_info(fd.as_fd(), &mut info, len) }?;
         let MapInfo {
             r#type,
-            id: _,
             key_size,
             value_size,
+            ..
         } = info;
         if (r#type, key_size, value_size) == (BPF_MAP_TYPE_ARRAY, 4, 8) {
             Ok(Self(fd))

@@ -30,6 +30,8 @@ mod cpu;
 mod link;
 mod lock;
 mod map;
+#[cfg(feature = "object")]
+mod map_of_object;
 mod multi;
 mod object;
 mod once;
@@ -43,6 +45,8 @@ pub(crate) use cpu::first_allowed_cpu;
 pub(crate) use link::{LinkInfo, is_link, link_create_nothing, link_create_perf_event, link_info};
 pub(crate) use lock::{is_byte_locked, lock_byte, unlock_byte};
 pub(crate) use map::{ArrayFd, create_hash};
+#[cfg(feature = "object")]
+pub(crate) use map_of_object::{MapFd, MapKind, map_get_fd_by_id};
 pub use multi::SymbolRef;
 pub(crate) use multi::{
     Places, link_create_kprobe_multi, link_create_multi_bad_address, multi_link_info,
@@ -56,4 +60,8 @@ pub(crate) use perf::{
 };
 pub(crate) use private_mount::mount_privately;
 pub use prog::Insn;
-pub(crate) use prog::{Load, btf_load_nothing, is_prog, prog_get_fd_by_id, prog_info, prog_load};
+pub(crate) use prog::{
+    Load, btf_load_nothing, insn_bytes, is_prog, prog_get_fd_by_id, prog_info, prog_load,
+};
+#[cfg(feature = "object")]
+pub(crate) use prog::{ProgBtf, Records, btf_load, insns_in};

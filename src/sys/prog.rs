@@ -40,10 +40,55 @@ impl Insn<'_> {
     }
 }
 
+/// Returns the bytes of instructions, as `BPF_PROG_LOAD` takes them.
+pub(crate) fn insn_bytes<'a>(insns: &'a [Insn<'_>]) -> &'a [[u8; 8]] {
+    // SAFETY: an instruction is a u64 and a marker without bytes, so all of its 8 bytes are
+    // initialised. They are those of the slice, which stays borrowed.
+    unsafe { core::slice::from_raw_parts(insns.as_ptr().cast(), insns.len()) }
+}
+
+/// Returns the whole instructions in bytes.
+#[cfg(feature = "object")]
+pub(crate) fn insns_in(bytes: &[u8]) -> &[[u8; 8]] {
+    // SAFETY: arrays of bytes need no alignment. They are those of the slice, which stays borrowed.
+    unsafe { core::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / 8) }
+}
+
+/// Holds records about instructions, all of one length.
+#[cfg(feature = "object")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Records<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) len: u32,
+}
+
+#[cfg(feature = "object")]
+impl Records<'_> {
+    /// Returns their number.
+    pub(crate) fn count(&self) -> u32 {
+        len_u32(self.bytes)
+            .checked_div(self.len)
+            .unwrap_or_default()
+    }
+}
+
+/// Holds what `BPF_PROG_LOAD` takes beside the instructions: their type information.
+#[cfg(feature = "object")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProgBtf<'a> {
+    pub(crate) fd: BorrowedFd<'a>,
+    pub(crate) functions: Records<'a>,
+    pub(crate) lines: Records<'a>,
+    /// Linux 5.17 (commit fbd94c7afcf9)
+    pub(crate) core: Records<'a>,
+}
+
 /// Holds the input of `BPF_PROG_LOAD`.
 #[derive(Debug)]
 pub(crate) struct Load<'a> {
-    pub(crate) insns: &'a [Insn<'a>],
+    pub(crate) insns: &'a [[u8; 8]],
+    #[cfg(feature = "object")]
+    pub(crate) btf: Option<ProgBtf<'a>>,
     pub(crate) license: &'a CStr,
     pub(crate) name: [u8; 16],
     pub(crate) expected_attach_type: u32,
@@ -59,6 +104,8 @@ const PROG_LOAD_ATTEMPTS: u32 = 5;
 pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
     let Load {
         insns,
+        #[cfg(feature = "object")]
+        btf,
         license,
         name,
         expected_attach_type,
@@ -80,12 +127,31 @@ pub(crate) fn prog_load(load: &mut Load<'_>) -> Result<OwnedFd> {
         attr.log_size = len_u32(log);
         attr.log_buf = address_mut(*log);
     }
+    #[cfg(feature = "object")]
+    if let Some(ProgBtf {
+        fd,
+        functions,
+        lines,
+        core,
+    }) = btf
+    {
+        let to = &mut attr.btf;
+        to.prog_btf_fd = fd_u32(*fd);
+        to.func_info = address(functions.bytes);
+        (to.func_info_cnt, to.func_info_rec_size) = (functions.count(), functions.len);
+        to.line_info = address(lines.bytes);
+        (to.line_info_cnt, to.line_info_rec_size) = (lines.count(), lines.len);
+        if core.len > 0 {
+            to.core_relos = address(core.bytes);
+            (to.core_relo_cnt, to.core_relo_rec_size) = (core.count(), core.len);
+        }
+    }
     let mut attempts = 0;
     loop {
         attempts += 1;
         // SAFETY: the attribute of this command, which opens a file descriptor. The kernel reads
-        // insns and license within their lengths (the license ends with a NUL). It writes the log,
-        // which is borrowed mutably, within log_size.
+        // insns, the license (which ends with a NUL) and the records within their lengths. It
+        // writes the log, which is borrowed mutably, within log_size.
         match unsafe { bpf_fd(BPF_PROG_LOAD, &mut attr) } {
             // The verifier saw a pending signal (Linux 5.0, commit c3494801cd17).
             Err(Errno::AGAIN) if attempts < PROG_LOAD_ATTEMPTS => {}
@@ -100,6 +166,19 @@ pub(crate) fn btf_load_nothing() -> Result<usize> {
     let mut attr = BtfLoad::default();
     // SAFETY: the attribute of this command, with a length of 0 beside its address.
     unsafe { bpf(BPF_BTF_LOAD, &mut attr) }
+}
+
+/// Loads type information by `BPF_BTF_LOAD`. Linux 4.18 (commit f56a653c1fd1).
+#[cfg(feature = "object")]
+pub(crate) fn btf_load(btf: &[u8]) -> Result<OwnedFd> {
+    let mut attr = BtfLoad {
+        btf: address(btf),
+        btf_size: u32::try_from(btf.len()).map_err(|_| Errno::TOOBIG)?,
+        ..BtfLoad::default()
+    };
+    // SAFETY: the attribute of this command, which opens a file descriptor. The kernel reads the
+    // bytes within their length.
+    unsafe { bpf_fd(BPF_BTF_LOAD, &mut attr) }
 }
 
 /// Opens a program by `BPF_PROG_GET_FD_BY_ID`.

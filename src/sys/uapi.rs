@@ -24,13 +24,20 @@ macro_rules! layout {
 pub(super) const BPF_MAP_CREATE: u32 = 0;
 pub(super) const BPF_MAP_LOOKUP_ELEM: u32 = 1;
 pub(super) const BPF_MAP_UPDATE_ELEM: u32 = 2;
+#[cfg(feature = "object")]
+pub(super) const BPF_MAP_GET_NEXT_KEY: u32 = 4;
 pub(super) const BPF_PROG_LOAD: u32 = 5;
 pub(super) const BPF_OBJ_PIN: u32 = 6;
 pub(super) const BPF_OBJ_GET: u32 = 7;
 pub(super) const BPF_PROG_GET_FD_BY_ID: u32 = 13;
+#[cfg(feature = "object")]
+pub(super) const BPF_MAP_GET_FD_BY_ID: u32 = 14;
 pub(super) const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
 pub(super) const BPF_BTF_LOAD: u32 = 18;
 pub(super) const BPF_TASK_FD_QUERY: u32 = 20;
+/// Linux 5.2 (commit 87df15de441b)
+#[cfg(feature = "object")]
+pub(super) const BPF_MAP_FREEZE: u32 = 22;
 pub(super) const BPF_LINK_CREATE: u32 = 28;
 pub(super) const BPF_LINK_UPDATE: u32 = 29;
 pub(super) const BPF_PROG_BIND_MAP: u32 = 35;
@@ -161,7 +168,45 @@ layout!(MapCreate: 20 {
     map_type @ 0, key_size @ 4, value_size @ 8, max_entries @ 12, map_flags @ 16,
 });
 
-/// `BPF_MAP_LOOKUP_ELEM`
+/// `BPF_MAP_CREATE` up to `map_extra` (Linux 5.16)
+#[cfg(feature = "object")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MapCreateNamed {
+    pub(super) map_type: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+    pub(super) map_flags: u32,
+    pub(super) inner_map_fd: u32,
+    pub(super) numa_node: u32,
+    pub(super) map_name: [u8; 16],
+    pub(super) map_ifindex: u32,
+    pub(super) btf_fd: u32,
+    pub(super) btf_key_type_id: u32,
+    pub(super) btf_value_type_id: u32,
+    pub(super) btf_vmlinux_value_type_id: u32,
+    pub(super) map_extra: u64,
+}
+#[cfg(feature = "object")]
+layout!(MapCreateNamed: 72 {
+    map_type @ 0, key_size @ 4, value_size @ 8, max_entries @ 12, map_flags @ 16,
+    inner_map_fd @ 20, numa_node @ 24, map_name @ 28, map_ifindex @ 44, btf_fd @ 48,
+    btf_key_type_id @ 52, btf_value_type_id @ 56, btf_vmlinux_value_type_id @ 60, map_extra @ 64,
+});
+
+/// `BPF_MAP_FREEZE`
+#[cfg(feature = "object")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MapFreeze {
+    pub(super) map_fd: u32,
+}
+#[cfg(feature = "object")]
+layout!(MapFreeze: 4 { map_fd @ 0 });
+
+/// `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_UPDATE_ELEM`, and `BPF_MAP_GET_NEXT_KEY` with the next key as
+/// its value
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MapElem {
@@ -173,7 +218,8 @@ pub(super) struct MapElem {
 }
 layout!(MapElem: 32 { map_fd @ 0, pad @ 4, key @ 8, value @ 16, flags @ 24 });
 
-/// `BPF_PROG_LOAD` up to `expected_attach_type` (Linux 4.17)
+/// `BPF_PROG_LOAD` up to `expected_attach_type` (Linux 4.17), or for objects up to
+/// `core_relo_rec_size` (Linux 5.17)
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ProgLoad {
@@ -189,11 +235,48 @@ pub(super) struct ProgLoad {
     pub(super) prog_name: [u8; 16],
     pub(super) prog_ifindex: u32,
     pub(super) expected_attach_type: u32,
+    #[cfg(feature = "object")]
+    pub(super) btf: ProgLoadBtf,
 }
+#[cfg(not(feature = "object"))]
 layout!(ProgLoad: 72 {
     prog_type @ 0, insn_cnt @ 4, insns @ 8, license @ 16, log_level @ 24, log_size @ 28,
     log_buf @ 32, kern_version @ 40, prog_flags @ 44, prog_name @ 48, prog_ifindex @ 64,
     expected_attach_type @ 68,
+});
+#[cfg(feature = "object")]
+layout!(ProgLoad: 144 {
+    prog_type @ 0, insn_cnt @ 4, insns @ 8, license @ 16, log_level @ 24, log_size @ 28,
+    log_buf @ 32, kern_version @ 40, prog_flags @ 44, prog_name @ 48, prog_ifindex @ 64,
+    expected_attach_type @ 68, btf @ 72,
+});
+
+/// The part of `BPF_PROG_LOAD` that starts at its byte 72.
+#[cfg(feature = "object")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ProgLoadBtf {
+    pub(super) prog_btf_fd: u32,
+    pub(super) func_info_rec_size: u32,
+    pub(super) func_info: u64,
+    pub(super) func_info_cnt: u32,
+    pub(super) line_info_rec_size: u32,
+    pub(super) line_info: u64,
+    pub(super) line_info_cnt: u32,
+    pub(super) attach_btf_id: u32,
+    pub(super) attach_prog_fd: u32,
+    pub(super) core_relo_cnt: u32,
+    pub(super) fd_array: u64,
+    pub(super) core_relos: u64,
+    pub(super) core_relo_rec_size: u32,
+    pub(super) pad: u32,
+}
+#[cfg(feature = "object")]
+layout!(ProgLoadBtf: 72 {
+    prog_btf_fd @ 0, func_info_rec_size @ 4, func_info @ 8, func_info_cnt @ 16,
+    line_info_rec_size @ 20, line_info @ 24, line_info_cnt @ 32, attach_btf_id @ 36,
+    attach_prog_fd @ 40, core_relo_cnt @ 44, fd_array @ 48, core_relos @ 56,
+    core_relo_rec_size @ 64, pad @ 68,
 });
 
 /// `BPF_BTF_LOAD` up to `btf_size`
@@ -237,10 +320,14 @@ pub(super) struct MapInfo {
     pub(super) id: u32,
     pub(super) key_size: u32,
     pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+    pub(super) map_flags: u32,
 }
-layout!(MapInfo: 16 { r#type @ 0, id @ 4, key_size @ 8, value_size @ 12 });
+layout!(MapInfo: 24 {
+    r#type @ 0, id @ 4, key_size @ 8, value_size @ 12, max_entries @ 16, map_flags @ 20,
+});
 
-/// `BPF_PROG_GET_FD_BY_ID`
+/// `BPF_PROG_GET_FD_BY_ID` and `BPF_MAP_GET_FD_BY_ID`
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GetFdById {

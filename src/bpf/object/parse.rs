@@ -1,0 +1,229 @@
+//! An object as a whole, read from bytes.
+
+use core::ffi::CStr;
+
+use super::btf::{BTF, Btf, Ext};
+use super::elf::{Elf, Section, Sections, u32_at};
+use super::error::{Fault, ObjectError, Place, Result};
+use super::externs::{SYSCALL_WRAPPER, kconfig_offset};
+use super::maps::{MAX_MAPS, MapDefinition, for_each_map};
+use super::programs::{Function, INSN_LEN, ObjectProgram, TEXT};
+
+/// Holds an ELF file for BPF, as `clang --target=bpf` makes it.
+///
+/// It borrows the bytes of the file. They need not be aligned.
+#[derive(Clone, Copy, Debug)]
+pub struct Object<'a> {
+    pub(super) elf: Elf<'a>,
+    pub(super) btf: Option<Btf<'a>>,
+    pub(super) ext: Ext<'a>,
+    /// The section of functions that programs call.
+    pub(super) text: Option<usize>,
+    license: &'a CStr,
+    version: u32,
+}
+
+impl<'a> Object<'a> {
+    /// Reads an object of the machine's byte order.
+    ///
+    /// It checks all that does not depend on the kernel, but for the instructions themselves.
+    /// Their relocations are checked when a program is loaded.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first fault, and where it is.
+    pub fn parse(bytes: &'a [u8]) -> core::result::Result<Self, ObjectError<'a>> {
+        let place = Place::default();
+        Self::read(bytes, &place).map_err(|fault| place.error(fault))
+    }
+
+    #[inline(never)]
+    fn read(bytes: &'a [u8], place: &Place<'a>) -> Result<Self> {
+        let elf = Elf::parse(bytes, place)?;
+        let section = |name| elf.section_to_read(name, place);
+        let mut object = Self {
+            elf,
+            btf: None,
+            ext: Ext::default(),
+            text: None,
+            license: c"",
+            version: 0,
+        };
+        if let Some(btf) = section(BTF)? {
+            object.btf = Some(Btf::parse(&btf, place)?);
+            if let Some(ext) = section(Ext::NAME)? {
+                object.ext = Ext::parse(&ext, place)?;
+            }
+        }
+        if let Some(license) = section("license")? {
+            place.at(license.name, "", 0);
+            let text = CStr::from_bytes_until_nul(license.data);
+            object.license = text.map_err(|_| Fault::BadLicense)?;
+        }
+        if let Some(version) = section("version")? {
+            let number = u32_at(version.data, 0).filter(|_| version.data.len() == 4);
+            place.at(version.name, "", 0);
+            object.version = number.ok_or(Fault::BadSize)?;
+        }
+        for section in elf.sections() {
+            if !section.is_code() {
+                continue;
+            }
+            if section.name == TEXT && object.text.is_none() {
+                object.text = Some(section.index);
+            }
+            section.check_uncompressed(place)?;
+            elf.check_relocations(&section, place)?;
+            for symbol in elf.symbols() {
+                if let Some(Err(fault)) = Function::of_symbol(&section, &symbol) {
+                    place.at(section.name, symbol.name, symbol.value);
+                    return Err(fault);
+                }
+            }
+        }
+        let mut count = 0;
+        object.each_map(place, &mut |map| {
+            count += 1;
+            if count > MAX_MAPS {
+                map.at(place);
+                return Err(Fault::TooManyMaps);
+            }
+            Ok(())
+        })?;
+        Ok(object)
+    }
+
+    /// Lists the programs, in the order of their sections and of their places there.
+    ///
+    /// Programs of sections that this crate does not attach are among them.
+    #[must_use]
+    pub const fn programs(&self) -> Programs<'_, 'a> {
+        Programs {
+            object: self,
+            sections: self.elf.sections(),
+            section: None,
+            last: None,
+        }
+    }
+
+    /// Returns the program of a name.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Option<ObjectProgram<'a>> {
+        self.programs().find(|program| program.name() == name)
+    }
+
+    /// Calls `each` with every map.
+    pub fn for_each_map(&self, each: &mut dyn FnMut(&MapDefinition<'a>)) {
+        // They have been read before.
+        let _ = self.each_map(&Place::default(), &mut |map| {
+            each(map);
+            Ok(())
+        });
+    }
+
+    pub(super) fn each_map(
+        &self,
+        place: &Place<'a>,
+        each: &mut dyn FnMut(&MapDefinition<'a>) -> Result<()>,
+    ) -> Result<()> {
+        for_each_map(&self.elf, self.btf.as_ref(), place, each)
+    }
+
+    /// Returns the license of the programs, which is empty if the object has none.
+    #[must_use]
+    pub const fn license(&self) -> &'a CStr {
+        self.license
+    }
+
+    /// Returns the kernel version for which the object says that it was made. Loading does not use
+    /// it, since no kernel but one before 5.0 asks for a version, and that one for its own.
+    #[must_use]
+    pub const fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Returns whether the object has the variable `LINUX_HAS_SYSCALL_WRAPPER`, which
+    /// `BPF_KSYSCALL` of libbpf's headers uses. [`LoadOptions::syscall_wrapper`] sets it.
+    ///
+    /// [`LoadOptions::syscall_wrapper`]: super::LoadOptions::syscall_wrapper
+    #[must_use]
+    #[inline(never)]
+    pub fn needs_syscall_wrapper(&self) -> bool {
+        let offset = |btf: &Btf<'a>| {
+            let place = Place::default();
+            kconfig_offset(&self.elf, btf, SYSCALL_WRAPPER, &place)
+        };
+        matches!(self.btf.as_ref().map(offset), Some(Ok(Some(_))))
+    }
+
+    /// Returns the bytes of memory that it takes to load the object and each of its programs.
+    #[must_use]
+    #[inline(never)]
+    pub fn memory_len(&self) -> usize {
+        let mut longest = 0;
+        for program in self.programs() {
+            longest = longest.max(program.function.code.len());
+        }
+        let text = self.text.and_then(|index| self.elf.section(index));
+        let Ext {
+            functions,
+            lines,
+            core,
+        } = self.ext;
+        let records = functions.len() + lines.len() + core.len();
+        let program = longest + text.map_or(0, |text| text.data.len()) + records;
+        let btf = self.btf.map_or(0, |btf| btf.bytes.len());
+        let mut kconfig = 0_usize;
+        self.for_each_map(&mut |map| {
+            if map.is_kconfig() {
+                kconfig = usize::try_from(map.value_size()).unwrap_or(usize::MAX);
+            }
+        });
+        program.max(btf).max(kconfig)
+    }
+
+    /// Returns the function of `.text` that starts at an instruction.
+    #[inline(never)]
+    pub(super) fn text_function(&self, start: u32) -> Option<Function<'a>> {
+        let text = self.elf.section(self.text?)?;
+        let start = u64::from(start) * INSN_LEN as u64;
+        let symbol = self
+            .elf
+            .symbols()
+            .find(|symbol| symbol.value == start && Function::of_symbol(&text, symbol).is_some())?;
+        Function::of_symbol(&text, &symbol)?.ok()
+    }
+}
+
+/// Iterates over the programs of an object.
+#[derive(Debug)]
+pub struct Programs<'o, 'a> {
+    object: &'o Object<'a>,
+    /// The sections that follow.
+    sections: Sections<'o, 'a>,
+    section: Option<Section<'a>>,
+    /// The place of the last program in its section, and its symbol.
+    last: Option<(u64, usize)>,
+}
+
+impl<'a> Iterator for Programs<'_, 'a> {
+    type Item = ObjectProgram<'a>;
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<ObjectProgram<'a>> {
+        loop {
+            if let Some(section) = &self.section {
+                if let Some((place, program)) =
+                    ObjectProgram::after(&self.object.elf, section, self.last)
+                {
+                    self.last = Some(place);
+                    return Some(program);
+                }
+            }
+            let section = self.sections.next()?;
+            if section.is_code() && Some(section.index) != self.object.text {
+                (self.section, self.last) = (Some(section), None);
+            }
+        }
+    }
+}
