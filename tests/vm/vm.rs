@@ -39,6 +39,8 @@ mod many_probes;
 mod mounts;
 mod multi;
 mod names;
+#[cfg(target_endian = "little")] // the objects are
+mod objects;
 mod pins;
 mod pressure;
 mod private_mount;
