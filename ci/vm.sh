@@ -341,10 +341,13 @@ initramfs() {
     [[ -z ${KPROBE_ATTACH_EXTRA:-} ]] || cp -a "$KPROBE_ATTACH_EXTRA/." "$root/extra/"
     if [[ $arch = amd64 ]]; then # the host's own architecture
         [[ ! -e $vm_tests ]] || cp -L "$vm_tests" "$root/tests/vm"
-        cp "$(command -v strace)" "$root/bin/"
-        ldd "$root/bin/strace" | grep -o '/[^ ]*' | while read -r lib; do
-            mkdir -p "$root${lib%/*}"
-            cp -L "$lib" "$root$lib"
+        for program in strace bpftool; do
+            program=$(PATH=$PATH:/usr/sbin command -v "$program")
+            cp "$program" "$root/bin/"
+            ldd "$program" | grep -o '/[^ ]*' | while read -r lib; do
+                mkdir -p "$root${lib%/*}"
+                cp -L "$lib" "$root$lib"
+            done
         done
     elif [[ -z $job ]]; then
         cp -L "$vm_tests-$arch" "$root/tests/vm"
@@ -459,7 +462,7 @@ vm_prepare() {
     make_scratch
     kernel_row "$1"
     case $arch in
-        amd64) need qemu-system-x86 cpio strace xz-utils ;;
+        amd64) need qemu-system-x86 cpio strace bpftool xz-utils ;;
         riscv64 | s390x) need qemu-system-misc cpio xz-utils ;;
         arm64 | armhf) need qemu-system-arm cpio xz-utils ;;
         i386) need qemu-system-x86 cpio xz-utils ;;

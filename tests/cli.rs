@@ -39,6 +39,7 @@ fn help_fits_a_screen() {
             "explain",
             "functions",
             "sweep",
+            "maps",
         ] {
             assert!(help.contains(command), "{command}");
         }
@@ -133,6 +134,82 @@ fn a_command_has_the_probes_and_the_program_that_it_takes() {
     refused(&["attach", "vfs_read"], "--program");
     refused(&["features", "vfs_read"], "vfs_read");
     refused(&["sweep", "vfs_read"], "vfs_read");
+    for args in [&["maps"][..], &["maps", "dump"], &["maps", "list", "a"]] {
+        refused(args, "dump");
+    }
+    refused(&["maps", "dump", "a", "b"], "dump");
+}
+
+#[test]
+fn options_about_objects_need_one() {
+    refused(&["plan", "--program", "a", "vfs_read"], "--object");
+    refused(&["explain", "--program", "a", "vfs_read"], "--object");
+    refused(
+        &["attach", "--program", "a", "--verifier-log", "vfs_read"],
+        "--object",
+    );
+    refused(
+        &["attach", "--program", "a", "--program", "b", "vfs_read"],
+        "--program",
+    );
+    refused(&["count", "--object", "a.o", "vfs_read"], "object");
+}
+
+/// Runs `plan` with an object of the tests, and returns its status, its output and its messages.
+#[cfg(target_endian = "little")]
+fn plan_object(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = run(&[&["plan"], args].concat());
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn an_object_is_read_before_the_kernel_is_asked() {
+    let object = |name: &str| format!("tests/objects/{name}.o");
+    let kinds = object("kinds");
+    for (args, message) in [
+        (&["--object", "tests/objects/none.o"][..], "none.o: ENOENT"),
+        (
+            &["--object", "tests/objects/kinds.c"],
+            "not a 64-bit ELF file",
+        ),
+        (
+            &["--object", &object("old-big-endian")],
+            "the other byte order",
+        ),
+        // A program whose section is not attached is refused by its name, unless others are chosen.
+        (&["--object", &kinds], "on_switch"),
+        (
+            &["--object", &kinds, "--program", "none"],
+            "no program has the name none",
+        ),
+        (
+            &["--object", &kinds, "--program", "bare"],
+            "bare: the section names no function",
+        ),
+        (
+            &[
+                "--object",
+                &kinds,
+                "--program=entry",
+                "--program=asked",
+                "vfs_read",
+            ],
+            "of 2 programs",
+        ),
+    ] {
+        let (status, output, messages) = plan_object(args);
+        assert_eq!((status, output.as_str()), (Some(1), ""), "{args:?}");
+        assert!(messages.contains(message), "{args:?}: {messages}");
+    }
+    let (status, output, _) = plan_object(&["--object", &kinds, "--program", "none", "--json"]);
+    assert_eq!(status, Some(1));
+    assert!(output.contains(r#""cause":"invalid-request""#), "{output}");
 }
 
 #[test]

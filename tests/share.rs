@@ -236,6 +236,7 @@ fn zsh() -> String {
         }
         let words = match entry.words {
             Words::Nothing => "",
+            Words::Map => "            ':command:(dump)'\n            ':PATH or id\\:N:_files'\n",
             Words::ProbesAndCommand => {
                 "            '*:PROBE: '\n            '*--[command]:COMMAND:_normal'\n"
             }

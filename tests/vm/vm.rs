@@ -40,6 +40,8 @@ mod mounts;
 mod multi;
 mod names;
 #[cfg(target_endian = "little")] // the objects are
+mod object_program;
+#[cfg(target_endian = "little")]
 mod objects;
 mod pins;
 mod pressure;

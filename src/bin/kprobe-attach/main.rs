@@ -16,6 +16,8 @@ use core::fmt::{Display, Write};
 
 use kprobe_attach::Kernel;
 
+#[cfg(feature = "object")]
+use cli::Opt;
 use cli::{Args, Command, FAILURE, Help, Request, USAGE};
 use out::{Output, message};
 use rt::Start;
@@ -47,7 +49,11 @@ fn run(start: &Start, out: &mut Output) -> u8 {
     if args.report.json {
         out.keep_lines();
     }
-    if session::check(&args, out).is_err() {
+    #[cfg(feature = "object")]
+    if args.has(Opt::Object) && session::read_object(&mut args, out).is_err() {
+        return FAILURE;
+    }
+    if entry.words.are_probes() && session::check(&args, out).is_err() {
         return USAGE;
     }
     let run: Run = match entry.command {
@@ -59,7 +65,11 @@ fn run(start: &Start, out: &mut Output) -> u8 {
         Command::Explain if cfg!(feature = "explain") => commands::explain::run,
         Command::Functions if cfg!(feature = "files") => commands::functions::run,
         Command::Sweep if cfg!(feature = "files") => commands::sweep::run,
+        #[cfg(feature = "object")]
+        Command::Maps => commands::maps::run,
         // `Args` has refused it.
+        #[cfg(not(feature = "object"))]
+        Command::Maps => return USAGE,
         Command::Explain | Command::Functions | Command::Sweep => return USAGE,
     };
     // A file system that is not mounted is used as a detached mount.

@@ -31,6 +31,11 @@ pub(crate) struct Args<'a> {
     pub(crate) report: Report,
     /// The index of the command to run among the arguments.
     pub(crate) run: Option<usize>,
+    /// The bytes of the object that `--object` names.
+    #[cfg_attr(not(feature = "object"), allow(dead_code))]
+    pub(crate) object: &'a [u8],
+    /// The sections that stand for the probes if none is given.
+    sections: Option<Sections<'a>>,
 }
 
 impl<'a> Args<'a> {
@@ -42,6 +47,8 @@ impl<'a> Args<'a> {
             probe_count: 0,
             report: Report::new(),
             run: None,
+            object: &[],
+            sections: None,
         }
     }
 
@@ -147,6 +154,8 @@ impl<'a> Args<'a> {
         }
         match self.given.get_mut(option as usize) {
             Some(given @ None) => *given = Some(value),
+            // An object has several.
+            Some(Some(_)) if option == Opt::Program => {}
             _ => return Err(Usage::Twice(name)),
         }
         Ok(())
@@ -175,11 +184,39 @@ impl<'a> Args<'a> {
         }
         // Without a probe, it reads the pins.
         let reads_pins = pins && entry.command == Command::Count;
-        if self.probe_count == 0 && entry.words.needs_probe() && !reads_pins {
+        let has_object = self.has(Opt::Object);
+        if self.probe_count == 0 && entry.words.needs_probe() && !reads_pins && !has_object {
             return Err(Usage::NoProbe);
         }
-        if entry.command == Command::Attach && !self.has(Opt::Program) {
-            return Err(Usage::NoProgram);
+        if entry.words == Words::Map {
+            let mut words = self.probes();
+            if words.next() != Some(c"dump") || words.count() != 1 {
+                return Err(Usage::NoMap);
+            }
+        }
+        self.check_programs(entry.command)
+    }
+
+    /// Checks the options about programs.
+    fn check_programs(&self, command: Command) -> Result<(), Usage<'a>> {
+        let attaches = command == Command::Attach;
+        if self.has(Opt::Object) {
+            return if cfg!(feature = "object") {
+                Ok(())
+            } else {
+                Err(Usage::NotBuilt(c"--object"))
+            };
+        }
+        if self.programs().count() > 1 {
+            return Err(Usage::Twice("program"));
+        }
+        match (self.has(Opt::Program), attaches) {
+            (false, true) => return Err(Usage::NoProgram),
+            (true, false) => return Err(Usage::NoObject("program")),
+            _ => {}
+        }
+        if self.has(Opt::VerifierLog) {
+            return Err(Usage::NoObject("verifier-log"));
         }
         Ok(())
     }
@@ -199,9 +236,45 @@ impl<'a> Args<'a> {
         seconds(self.value(option)?)
     }
 
-    /// Returns the probes as they were given.
+    /// Returns the probes as they were given, or the sections that stand for them.
     pub(crate) fn probes(&self) -> Probes<'a> {
         Probes {
+            words: self.words(),
+            sections: self.sections.as_ref().map(Sections::iter),
+        }
+    }
+
+    /// Returns the values of `--program`.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = &'a CStr> {
+        let programs = self.words();
+        programs.filter_map(|(option, value)| (option == Some(Opt::Program)).then_some(value))
+    }
+
+    /// Lets the sections of an object's programs stand for the probes.
+    #[cfg(feature = "object")]
+    pub(crate) fn set_sections(&mut self, sections: Sections<'a>) {
+        self.probe_count = sections.iter().count();
+        self.sections = Some(sections);
+    }
+
+    /// Returns the number of programs, each of which has probes of its own.
+    pub(crate) fn program_count(&self) -> usize {
+        self.sections.map_or(1, |sections| sections.iter().count())
+    }
+
+    /// Returns the index of the program of a probe.
+    pub(crate) fn program_of(&self, probe: usize) -> usize {
+        self.sections.map_or(0, |_| probe)
+    }
+
+    /// Returns the name of a program, if it is attached as its section says.
+    pub(crate) fn program_name(&self, program: usize) -> Option<&'a CStr> {
+        let (_, name) = self.sections?.iter().nth(program)?;
+        Some(name)
+    }
+
+    fn words(&self) -> Arguments<'a> {
+        Arguments {
             start: self.start,
             index: 1,
             end: self.run.map_or(usize::MAX, |run| run - 1),
@@ -235,9 +308,10 @@ fn split(arg: &CStr) -> Option<(&'static OptionEntry, Option<&CStr>)> {
     Some((OptionEntry::of(name)?, value))
 }
 
-/// Iterates over the arguments that are probes. It looks for them each time, which takes no memory.
+/// Iterates over the arguments of a command: options with their values, and others. It looks for
+/// them each time, which takes no memory.
 #[derive(Debug)]
-pub(crate) struct Probes<'a> {
+struct Arguments<'a> {
     start: &'a Start,
     /// The index of the previous argument.
     index: usize,
@@ -245,21 +319,72 @@ pub(crate) struct Probes<'a> {
     end: usize,
 }
 
+impl<'a> Iterator for Arguments<'a> {
+    type Item = (Option<Opt>, &'a CStr);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.index += 1;
+        let arg = self.start.arg(self.index);
+        let arg = arg.filter(|_| self.index < self.end)?;
+        let Some((entry, mut value)) = split(arg) else {
+            return Some((None, arg));
+        };
+        if value.is_none() && entry.value != Value::None {
+            // Its value is the next argument.
+            self.index += 1;
+            value = self.start.arg(self.index);
+        }
+        Some((Some(entry.option), value.unwrap_or_default()))
+    }
+}
+
+/// Iterates over the probes.
+#[derive(Debug)]
+pub(crate) struct Probes<'a> {
+    words: Arguments<'a>,
+    sections: Option<SectionsIter<'a>>,
+}
+
 impl<'a> Iterator for Probes<'a> {
     type Item = &'a CStr;
 
     fn next(&mut self) -> Option<&'a CStr> {
-        loop {
-            self.index += 1;
-            let arg = self.start.arg(self.index);
-            let arg = arg.filter(|_| self.index < self.end)?;
-            match split(arg) {
-                // Its value is the next argument.
-                Some((entry, None)) if entry.value != Value::None => self.index += 1,
-                Some(_) => {}
-                None => return Some(arg),
-            }
+        if let Some(sections) = &mut self.sections {
+            return sections.next().map(|(probe, _)| probe);
         }
+        self.words
+            .find_map(|(option, word)| option.is_none().then_some(word))
+    }
+}
+
+/// Holds the sections of an object's programs: the probe that each stands for, and the name of the
+/// program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sections<'a>(
+    /// The texts of both, each with a NUL.
+    pub(crate) &'a [u8],
+);
+
+impl<'a> Sections<'a> {
+    const fn iter(&self) -> SectionsIter<'a> {
+        SectionsIter(self.0)
+    }
+}
+
+/// Iterates over them.
+#[derive(Debug)]
+struct SectionsIter<'a>(&'a [u8]);
+
+impl<'a> Iterator for SectionsIter<'a> {
+    type Item = (&'a CStr, &'a CStr);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut text = || {
+            let text = CStr::from_bytes_until_nul(self.0).ok()?;
+            self.0 = self.0.get(text.count_bytes() + 1..)?;
+            Some(text)
+        };
+        Some((text()?, text()?))
     }
 }
 

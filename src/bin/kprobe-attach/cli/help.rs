@@ -36,7 +36,7 @@ impl fmt::Display for Help {
                 row(f, "--", option.name, option.word, option.about)?;
             }
         }
-        if entry.words != Words::Nothing {
+        if entry.words.are_probes() {
             write!(f, "\nPROBE: {PROBE}\n")?;
         }
         if entry.words == Words::ProbesAndCommand {

@@ -13,6 +13,7 @@ pub(crate) enum Command {
     Explain,
     Functions,
     Sweep,
+    Maps,
 }
 
 /// The arguments that a command takes besides its options.
@@ -24,6 +25,8 @@ pub(crate) enum Words {
     OptionalProbes,
     /// Probes, and after `--` a command to run while they are attached.
     ProbesAndCommand,
+    /// `dump`, and the map to dump.
+    Map,
 }
 
 /// Describes a command.
@@ -39,7 +42,7 @@ pub(crate) struct CommandEntry {
 }
 
 /// The commands, in the order in which `--help` lists them.
-pub(crate) const COMMANDS: [CommandEntry; 7] = [
+pub(crate) const COMMANDS: [CommandEntry; 8] = [
     CommandEntry {
         command: Command::Features,
         name: "features",
@@ -58,7 +61,7 @@ pub(crate) const COMMANDS: [CommandEntry; 7] = [
         command: Command::Attach,
         name: "attach",
         words: Words::ProbesAndCommand,
-        about: "Attach a loaded program",
+        about: "Attach a program: a loaded one, or those of an object",
         is_built: true,
     },
     CommandEntry {
@@ -89,6 +92,13 @@ pub(crate) const COMMANDS: [CommandEntry; 7] = [
         about: "Remove the trace events that killed processes left",
         is_built: cfg!(feature = "files"),
     },
+    CommandEntry {
+        command: Command::Maps,
+        name: "maps",
+        words: Words::Map,
+        about: "Print the keys and values of a map",
+        is_built: cfg!(feature = "object"),
+    },
 ];
 
 /// An option: its place in [`OPTIONS`].
@@ -98,6 +108,8 @@ pub(crate) enum Opt {
     Cookie,
     Maxactive,
     Program,
+    Object,
+    VerifierLog,
     Pid,
     CommandOnly,
     Children,
@@ -169,6 +181,9 @@ const OF_PROBES: Commands = Commands::of(&[
     Command::Explain,
 ]);
 
+/// The commands about programs that are given.
+const OF_PROGRAMS: Commands = Commands::of(&[Command::Plan, Command::Attach, Command::Explain]);
+
 /// The commands that hold probes attached.
 const HOLDING: Commands = Commands::of(&[Command::Attach, Command::Count]);
 
@@ -180,10 +195,11 @@ const ALL: Commands = Commands::of(&[
     Command::Explain,
     Command::Functions,
     Command::Sweep,
+    Command::Maps,
 ]);
 
 /// The options, in the order in which `--help` lists them.
-pub(crate) const OPTIONS: [OptionEntry; 16] = [
+pub(crate) const OPTIONS: [OptionEntry; 18] = [
     OptionEntry {
         option: Opt::Mode,
         name: "mode",
@@ -213,7 +229,23 @@ pub(crate) const OPTIONS: [OptionEntry; 16] = [
         name: "program",
         value: Value::Text,
         word: "PROGRAM",
-        about: "the path of a pinned program, or id:N",
+        about: "the path of a pin, id:N or fd:N; or a program of FILE",
+        commands: OF_PROGRAMS,
+    },
+    OptionEntry {
+        option: Opt::Object,
+        name: "object",
+        value: Value::Text,
+        word: "FILE",
+        about: "load an object; its sections say where, unless PROBEs do",
+        commands: OF_PROGRAMS,
+    },
+    OptionEntry {
+        option: Opt::VerifierLog,
+        name: "verifier-log",
+        value: Value::None,
+        word: "",
+        about: "print all of the log if the kernel refuses a program",
         commands: Commands::of(&[Command::Attach]),
     },
     OptionEntry {
@@ -326,11 +358,10 @@ pub(crate) const SUMMARY: &str =
 /// How a probe is written.
 pub(crate) const PROBE: &str = "\
 [prefix/][module:]function[@N][+offset][,key=value]... or 0xADDRESS. The prefix is kprobe, \
-kretprobe, ksyscall, kretsyscall, or for one link to all its functions kprobe.multi, \
-kretprobe.multi or kprobe.session. A key is offset, cookie, mode or maxactive. The flags retprobe \
-and base have no value. Of several functions of a name, @N is the one with this number, @all is \
-each of them, and the module vmlinux is the kernel itself. A pattern in quotes, such as 'tcp_*', \
-is each function that it matches and that can be probed.";
+kretprobe, ksyscall, kretsyscall, or for one link to many kprobe.multi, kretprobe.multi or \
+kprobe.session. A key is offset, cookie, mode or maxactive; retprobe and base are flags. Of \
+several functions of a name, @N is the one of that number and @all is each. The module vmlinux is \
+the kernel. A pattern, such as 'tcp_*', is each function that matches and can be probed.";
 
 /// How long probes stay attached.
 pub(crate) const HELD: &str = "\
@@ -350,7 +381,13 @@ impl Words {
             Self::Probes => " PROBE...",
             Self::OptionalProbes => " [PROBE...]",
             Self::ProbesAndCommand => " PROBE... [-- COMMAND...]",
+            Self::Map => " dump PATH|id:N",
         }
+    }
+
+    /// Returns whether a command takes probes.
+    pub(crate) const fn are_probes(self) -> bool {
+        !matches!(self, Self::Nothing | Self::Map)
     }
 
     /// Returns whether at least one probe must be given.

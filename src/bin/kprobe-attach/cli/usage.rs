@@ -29,6 +29,9 @@ pub(crate) enum Usage<'a> {
     NoProbe,
     UnwantedProbe(&'a CStr),
     NoProgram,
+    /// An option about objects.
+    NoObject(&'a str),
+    NoMap,
     /// No process is named whose children are meant.
     NoProcess,
     RunsNothing,
@@ -63,7 +66,9 @@ impl fmt::Display for Usage<'_> {
                 write!(f, "this command takes no '{}'", Shown(Lossy(probe)))
             }
             Self::NoProcess => f.write_str("--children needs --pid PID or --command-only"),
-            Self::NoProgram => f.write_str("--program PATH or --program id:N is missing"),
+            Self::NoProgram => f.write_str("--program or --object is missing"),
+            Self::NoObject(option) => write!(f, "--{option} needs --object here"),
+            Self::NoMap => f.write_str("'dump' and one map are needed: its path, or id:N"),
             Self::RunsNothing => f.write_str("this command runs no COMMAND"),
             Self::PinAndHold => {
                 f.write_str("--pin takes no --for, no --interval, no --pid and no COMMAND")

@@ -16,8 +16,8 @@ use crate::out::{Decimal, Lossy, Output, Shown, notice};
 use crate::programs::{Counter, Of, load};
 use crate::rt::{Start, is_process};
 use crate::session::{
-    self, Attached, Counts, Followed, Found, Hold, Link, Session, Shared, Source, Way, announce,
-    labelled_counter, pin_all,
+    self, Attached, Counts, Followed, Found, Hold, Known, Link, Session, Shared, Source, Way,
+    announce, labelled_counter, pin_all,
 };
 
 /// The number of file descriptors that a counter holds: the program and its array.
@@ -56,7 +56,8 @@ pub(crate) fn run(
         (None, Some(pid)) => Of::Process(pid),
         (None, None) => Of::All,
     };
-    let mut session = Session::attach(args, kernel, out, &found, &mut |text, probe, count| {
+    let mut session = Session::attach(args, kernel, out, &found, &mut |known, count| {
+        let Known { text, probe, .. } = known;
         let hits = array(text, probe, count)?;
         let program = load(start, &|version| {
             Counter::load(&hits, of, probe.attach_type, version)
@@ -64,7 +65,7 @@ pub(crate) fn run(
         Ok(Source::BuiltIn(Counter { program, hits }))
     })?;
     if let Some(dir) = args.value(Opt::Pin) {
-        return pin_all(args, out, dir, &session).map(|()| 0);
+        return pin_all(args, out, dir, &session, &mut |_| Ok(())).map(|()| 0);
     }
     hold.begin(args, out);
     announce(args, &session);

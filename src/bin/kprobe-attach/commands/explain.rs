@@ -138,7 +138,7 @@ fn refused_of_shared(args: &Args<'_>, kernel: &Kernel) -> Result<Refused, Errno>
             }
         }
     }
-    for kind in Kind::all() {
+    for kind in Kind::all(0) {
         let mut members = Slots::map(args.probe_count)?;
         let of_kind = found.as_slice().iter();
         for known in of_kind.filter(|known| Kind::of(known) == Some(kind)) {
@@ -147,9 +147,9 @@ fn refused_of_shared(args: &Args<'_>, kernel: &Kernel) -> Result<Refused, Errno>
         if members.as_slice().is_empty() {
             continue;
         }
-        let mut load = |_: &CStr, probe: &Probe<'_>, _| {
+        let mut load = |known: &Known<'_>, _| {
             let nothing = [insn::mov_imm(insn::R0, 0), insn::exit()];
-            let program = Load::new(&nothing, c"Dual MIT/GPL").attach_type(probe.attach_type);
+            let program = Load::new(&nothing, c"Dual MIT/GPL").attach_type(known.probe.attach_type);
             program.load().map(Source::Nothing)
         };
         let mut failed = |known: &Known<'_>, error: &Error| {

@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use kprobe_attach::plan::Syscall;
 use kprobe_attach::{Kernel, Plan};
 
-use crate::cli::Args;
+use crate::cli::{Args, Opt};
 use crate::out::{Decimal, Json, Lossy, Output, Shown};
 use crate::rt::Start;
 use crate::session::{Found, Kind, Known, Members, Way, for_all, print_choice, probe_fields};
@@ -17,7 +17,7 @@ use crate::session::{Found, Kind, Known, Members, Way, for_all, print_choice, pr
 /// One or more probes have no plan, and each has been reported. Or the output cannot be written.
 pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output) -> Result<u8, ()> {
     let mut printed = Ok(());
-    let found = Found::of(args, kernel, out, true)?;
+    let found = Found::of(args, kernel, out, !args.has(Opt::Object))?;
     Kind::for_each(args, &found, &mut |kind| {
         print_shared(args, kernel, out, &found, kind)
     })?;

@@ -10,6 +10,14 @@ pub(crate) fn standard_fd(fd: u8) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd.into()) }
 }
 
+/// Returns a file descriptor that was handed over to this process, if it was.
+pub(crate) fn given_fd(fd: u32) -> BorrowedFd<'static> {
+    let fd = i32::try_from(fd).unwrap_or(i32::MAX);
+    // SAFETY: this process closes nothing that was handed over. If nothing was, the kernel refuses
+    // the number.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
 /// Opens the file descriptors 0, 1 and 2 that are closed, as they are for an init without a
 /// console. Otherwise a map or a link could get such a number, and be written to as if it were the
 /// output. A command does not get them.

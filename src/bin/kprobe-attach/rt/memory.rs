@@ -1,5 +1,7 @@
 //! Memory for lists whose length is not known in advance.
 
+#[cfg(feature = "object")]
+use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 use core::slice;
 
@@ -44,6 +46,15 @@ impl Memory {
     pub(crate) fn map(len: usize) -> Result<Self, Errno> {
         let start = map_pages(len, MapFlags::PRIVATE | MapFlags::NORESERVE)?;
         Ok(Self { start, len })
+    }
+
+    /// Gives the bytes away. They stay until the process ends.
+    #[cfg(feature = "object")]
+    pub(crate) fn leak<'a>(self) -> &'a mut [u8] {
+        let memory = ManuallyDrop::new(self);
+        // SAFETY: the memory was mapped with this length. It is never unmapped, and nobody else has
+        // it from now on.
+        unsafe { slice::from_raw_parts_mut(memory.start.as_ptr(), memory.len) }
     }
 
     /// Returns the bytes.

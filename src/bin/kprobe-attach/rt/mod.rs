@@ -33,7 +33,7 @@ mod start;
 
 pub(crate) use clock::{NEVER, now, time_of_day};
 pub(crate) use ends::Ends;
-pub(crate) use fds::standard_fd;
+pub(crate) use fds::{given_fd, standard_fd};
 pub(crate) use memory::Memory;
 pub(crate) use process::{fork_command, is_process};
 pub(crate) use signals::{

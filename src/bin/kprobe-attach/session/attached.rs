@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
         load: &mut Loader<'a, '_>,
     ) -> Result<Self, ()> {
         let memory = Slots::map(found.count).and_then(|attached| {
-            let shared = Slots::map(Kind::COUNT.into())?;
+            let shared = Slots::map(usize::from(Kind::COUNT) * args.program_count())?;
             Ok(Self { attached, shared })
         });
         let mut session = memory.map_err(|errno| {
@@ -149,8 +149,8 @@ impl<'a> Session<'a> {
         known: &Known<'a>,
         load: &mut Loader<'a, '_>,
     ) -> Result<(), Error> {
-        let Known { text, probe, .. } = known;
-        let source = load(text, probe, 1)?;
+        let probe = &known.probe;
+        let source = load(known, 1)?;
         let link = kernel.attach_kprobe(source.as_fd(), probe.target, &probe.opts)?;
         self.attached.push(Attached {
             known: *known,
@@ -322,5 +322,5 @@ impl<'a> Session<'a> {
 
 /// Returns whether the built-in program is attached, to which a cookie is an index.
 fn by_index(args: &Args<'_>) -> bool {
-    !args.has(Opt::Program)
+    !args.has(Opt::Program) && !args.has(Opt::Object)
 }

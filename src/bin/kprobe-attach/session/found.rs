@@ -38,6 +38,8 @@ pub(crate) struct Known<'f> {
     pub(crate) address: Option<u64>,
     /// Whether a link to many functions was chosen for it, and not asked for.
     pub(crate) is_shared: bool,
+    /// The index of its program.
+    pub(crate) program: usize,
 }
 
 impl<'f> Known<'f> {
@@ -49,6 +51,7 @@ impl<'f> Known<'f> {
             choice: None,
             address: probe.target.as_address(),
             is_shared: false,
+            program: 0,
         }
     }
 
@@ -346,10 +349,14 @@ impl<'a> Found<'a> {
         each: &mut Each<'_, 'f>,
     ) -> Result<(), ()> {
         let mut targets = self.targets.as_slice().iter().enumerate();
-        for text in args.probes() {
+        for (index, text) in args.probes().enumerate() {
             // All probes have been read before.
             let Ok(probe) = args.read(text) else { continue };
-            let known = Known::new(text, probe);
+            let program = args.program_of(index);
+            let known = Known {
+                program,
+                ..Known::new(text, probe)
+            };
             let given = probe.target;
             let request = wanted(&probe, self.plain);
             if request.is_resolved() {
@@ -360,7 +367,7 @@ impl<'a> Found<'a> {
                 continue;
             };
             let mut choose = |text, planned, function: Target<'f>, address| {
-                let mut known = Known::new(text, probe);
+                let mut known = Known { text, ..known };
                 known.probe.target = planned;
                 known.address = address;
                 if !given.is_resolved() && !request.is_pattern() {

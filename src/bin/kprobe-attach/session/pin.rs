@@ -21,13 +21,15 @@ use super::print::print_all;
 use crate::cli::Args;
 use crate::out::{Lossy, Output};
 
-/// Pins every probe in `dir` and prints a line for it, or pins none. If the output is lost, the
-/// pins stay: an init may have no console.
+/// Pins every probe in `dir` and prints a line for it, or pins none. Then it calls `pin_others`,
+/// which may pin more, or fail and pin nothing. If the output is lost, the pins stay: an init may
+/// have no console.
 pub(crate) fn pin_all(
     args: &Args<'_>,
     out: &mut Output,
     dir: &CStr,
     session: &Session<'_>,
+    pin_others: &mut dyn FnMut(&mut Output) -> Result<(), ()>,
 ) -> Result<(), ()> {
     // `dir` can be relative to it.
     let start = rustix::fs::open(c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
@@ -43,6 +45,7 @@ pub(crate) fn pin_all(
         all = attached.pin(args, out, dir);
         pinned += usize::from(all.is_ok());
     }
+    all = all.and_then(|()| pin_others(out));
     if all.is_ok() {
         // The end of the program reports what is lost.
         let _ = print_all(args, out, session);
@@ -124,7 +127,7 @@ impl Attached<'_> {
         let Link::Own(Some(pinned), source) = &self.link else {
             return Ok(());
         };
-        let link = of_link(&self.known.probe);
+        let link = of_link(args, &self.known);
         pinned
             .pin(link.as_c_str())
             .map_err(|error| failed(out, &link, &error))?;
@@ -142,11 +145,11 @@ impl Attached<'_> {
         if matches!(&self.link, Link::Own(_, source) if source.counter().is_some()) {
             unlink(args, out, dir, &of_counter(&self.known.probe));
         }
-        unlink(args, out, dir, &of_link(&self.known.probe));
+        unlink(args, out, dir, &of_link(args, &self.known));
     }
 }
 
-fn unlink(args: &Args<'_>, out: &mut Output, dir: &CStr, pin: &Text) {
+pub(super) fn unlink(args: &Args<'_>, out: &mut Output, dir: &CStr, pin: &Text) {
     if let Err(errno) = rustix::fs::unlink(pin.as_c_str()) {
         let (dir, pin, name) = (Lossy(dir), Lossy(pin.as_c_str()), ErrnoName(errno));
         let kind = (Step::Pin, errno, Cause::Unknown);

@@ -2,7 +2,8 @@
 //!
 //! The link of a probe is `kprobe_FUNCTION` or `kretprobe_FUNCTION`, with `_0xADDRESS` if the
 //! function has been chosen by its address, and `_0xOFFSET` if there is an offset. The counter's
-//! name is `hits_` and the link's name.
+//! name is `hits_` and the link's name. The link of an object's program has the program's name, if
+//! it is attached as its section says.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
@@ -10,6 +11,8 @@ use core::fmt::{self, Write};
 use kprobe_attach::bpf::Array;
 use kprobe_attach::request::Probe;
 
+use super::found::Known;
+use crate::cli::Args;
 use crate::out::{Hex, Lossy};
 
 /// A text that ends with a NUL: the name of a pin, or the text of a probe that a counter holds.
@@ -87,29 +90,44 @@ impl Write for Plain<'_, '_> {
 pub(super) const COUNTER: &str = "hits_";
 
 /// Returns the name of the pin of a probe's link.
-pub(super) fn of_link(probe: &Probe<'_>) -> Text {
-    named("", probe)
+pub(super) fn of_link(args: &Args<'_>, known: &Known<'_>) -> Text {
+    let mut name = Text::new();
+    let _ = write!(name, "{}", LinkName::of(args, known));
+    name
 }
 
-/// Prints the path of the pin of a probe's link.
-pub(super) struct LinkPath<'a>(pub(super) &'a CStr, pub(super) &'a Probe<'a>);
+/// Prints the name of the pin of a probe's link.
+pub(super) struct LinkName<'a>(&'a Probe<'a>, Option<&'a CStr>);
 
-impl fmt::Display for LinkPath<'_> {
+impl<'a> LinkName<'a> {
+    pub(super) fn of(args: &Args<'a>, known: &'a Known<'a>) -> Self {
+        Self(&known.probe, args.program_name(known.program))
+    }
+}
+
+impl fmt::Display for LinkName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(dir, probe) = *self;
-        write!(f, "{}/{}", Lossy(dir), Name(probe))
+        match self.1 {
+            Some(program) => Lossy(program).fmt(f),
+            None => Name(self.0).fmt(f),
+        }
+    }
+}
+
+/// Prints the path of a pin in a directory.
+pub(super) struct PinPath<'a, T>(pub(super) &'a CStr, pub(super) T);
+
+impl<T: fmt::Display> fmt::Display for PinPath<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Lossy(self.0), self.1)
     }
 }
 
 /// Returns the name of the pin of a probe's counter.
 pub(super) fn of_counter(probe: &Probe<'_>) -> Text {
-    named(COUNTER, probe)
-}
-
-fn named(prefix: &str, probe: &Probe<'_>) -> Text {
     let mut name = Text::new();
     // It fits: it is about as long as a symbol and an offset.
-    let _ = write!(name, "{prefix}{}", Name(probe));
+    let _ = write!(name, "{COUNTER}{}", Name(probe));
     name
 }
 

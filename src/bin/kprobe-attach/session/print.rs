@@ -7,7 +7,7 @@ use linux_raw_sys::general::SIGINT;
 
 use super::attached::{Attached, Link, Session, Way};
 use super::found::{Choice, Known};
-use super::pin_names::LinkPath;
+use super::pin_names::{LinkName, PinPath};
 use crate::cli::{Args, Opt};
 use crate::out::{Decimal, Hex, Json, Lossy, Now, OrNull, Output, Shown, function_fields, notice};
 use crate::rt::is_ignored;
@@ -59,15 +59,21 @@ fn print(
         }
     };
     let id = id.map(|id| Decimal(id.into()));
-    let pinned = args.value(Opt::Pin).map(|dir| LinkPath(dir, &known.probe));
+    let dir = args.value(Opt::Pin);
+    let pinned = dir.map(|dir| PinPath(dir, LinkName::of(args, known)));
+    let program = args.program_name(known.program).map(Lossy);
     if args.report.json {
         probe_fields(out, known, Some(way))?;
-        return writeln!(
+        write!(
             out,
-            r#","time":{Now},"link_id":{},"pinned":{}}}"#,
+            r#","time":{Now},"link_id":{},"pinned":{}"#,
             OrNull(id),
             OrNull(pinned.map(Json))
-        );
+        )?;
+        if let Some(program) = program {
+            write!(out, r#","program":{}"#, Json(program))?;
+        }
+        return out.write_str("}\n");
     }
     write!(out, "{}: attached, mode {way}", Shown(Lossy(known.text)))?;
     if let Some(id) = id {
@@ -75,6 +81,9 @@ fn print(
     }
     if let Some(path) = pinned {
         write!(out, ", pinned at {}", Shown(path))?;
+    }
+    if let Some(program) = program {
+        write!(out, ", program {}", Shown(program))?;
     }
     print_choice(out, ", ", known)?;
     out.write_char('\n')

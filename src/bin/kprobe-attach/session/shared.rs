@@ -23,10 +23,12 @@ pub(crate) struct Kind {
     retprobe: bool,
     /// Whether the functions have names only, because the kernel hides their addresses.
     by_name: bool,
+    /// The index of their program.
+    program: usize,
 }
 
 impl Kind {
-    /// The largest number of links that are shared.
+    /// The largest number of links that are shared by the probes of one program.
     pub(super) const COUNT: u8 = 8;
 
     /// Returns the kind of the link to a probe's function, if it is one to many functions.
@@ -36,6 +38,7 @@ impl Kind {
             attach_type: probe.attach_type,
             retprobe: probe.opts.retprobe,
             by_name: known.address.is_none(),
+            program: known.program,
         })
     }
 
@@ -49,20 +52,23 @@ impl Kind {
         found: &Found<'_>,
         each: &mut dyn FnMut(Self) -> Result<(), ()>,
     ) -> Result<(), ()> {
-        let mut kinds = 0_u8;
-        found.try_for_each(args, &mut |_, known| {
-            if let Some(kind) = known.ok().and_then(Self::of) {
-                kinds |= 1 << kind.number();
-            }
-            Ok(())
-        })?;
-        let mut all = Self::all().filter(|kind| kinds >> kind.number() & 1 != 0);
-        all.try_for_each(each)
+        (0..args.program_count()).try_for_each(|program| {
+            let mut kinds = 0_u8;
+            found.try_for_each(args, &mut |_, known| {
+                let kind = known.ok().and_then(Self::of);
+                if let Some(kind) = kind.filter(|kind| kind.program == program) {
+                    kinds |= 1 << kind.number();
+                }
+                Ok(())
+            })?;
+            let mut all = Self::all(program).filter(|kind| kinds >> kind.number() & 1 != 0);
+            all.try_for_each(&mut *each)
+        })
     }
 
-    /// Lists all kinds.
-    pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (0..Self::COUNT).map(Self::from_number)
+    /// Lists all kinds of the probes of a program.
+    pub(crate) fn all(program: usize) -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(move |number| Self::from_number(number, program))
     }
 
     const fn number(self) -> u8 {
@@ -70,8 +76,9 @@ impl Kind {
         self.retprobe as u8 | (self.by_name as u8) << 1 | (is_session as u8) << 2
     }
 
-    const fn from_number(number: u8) -> Self {
+    const fn from_number(number: u8, program: usize) -> Self {
         Self {
+            program,
             retprobe: number & 1 != 0,
             by_name: number & 2 != 0,
             attach_type: if number & 4 != 0 {
@@ -92,7 +99,7 @@ impl Kind {
 /// The program that is attached to a probe.
 #[derive(Debug)]
 pub(crate) enum Source<'a> {
-    /// The caller's program, which is the same for every probe.
+    /// The caller's program, which may serve other probes too.
     Given(&'a Program),
     /// The built-in program, one for each probe.
     BuiltIn(Counter),
@@ -121,8 +128,7 @@ impl Source<'_> {
 }
 
 /// Makes the program for a probe, or for so many of its kind.
-pub(crate) type Loader<'a, 'l> =
-    dyn FnMut(&CStr, &Probe<'_>, usize) -> Result<Source<'a>, Error> + 'l;
+pub(crate) type Loader<'a, 'l> = dyn FnMut(&Known<'_>, usize) -> Result<Source<'a>, Error> + 'l;
 
 /// A link to many functions, and its program.
 #[derive(Debug)]
@@ -238,7 +244,7 @@ impl<'f> Members<'f> {
         let first = known.first()?;
         // A kernel without such links may refuse a program for them, and not say why.
         let planned = kernel.plan_multi(arrays.functions(0..arrays.end_of_run(0)), &kind.opts());
-        let source = planned.and_then(|_| load(first.text, &first.probe, known.len()));
+        let source = planned.and_then(|_| load(first, known.len()));
         let source = source.map_err(|error| known.iter().for_each(|known| failed(known, &error)));
         let source = source.ok()?;
         let links = Slots::map(known.len()).ok()?;
