@@ -64,10 +64,10 @@
 //!
 //! The [guide] has the long tables and the recipes: [privileges](guide::privileges),
 //! [system calls](guide::syscalls), [causes](guide::causes), [containers](guide::containers),
-//! [initramfs](guide::initramfs), [many functions](guide::many), [JSON](guide::json),
-//! [building](guide::building), [sizes](guide::sizes), [limits](guide::limits),
-//! [testing](guide::testing), and porting [from libbpf](guide::from_libbpf) and
-//! [from aya](guide::from_aya).
+//! [initramfs](guide::initramfs), [objects](guide::objects), [many functions](guide::many),
+//! [JSON](guide::json), [building](guide::building), [sizes](guide::sizes),
+//! [limits](guide::limits), [testing](guide::testing), and porting
+//! [from libbpf](guide::from_libbpf) and [from aya](guide::from_aya).
 //!
 //! # Words
 //!

@@ -7,6 +7,7 @@
 //! | [`causes`] | why an attach fails, and how to find out |
 //! | [`containers`] | what a container must be given |
 //! | [`initramfs`] | early boot, where nothing is mounted |
+//! | [`objects`] | programs that a compiler made, loaded without libbpf |
 //! | [`many`] | many functions at once, and what detaching takes |
 //! | [`json`] | the output of the program for scripts |
 //! | [`building`] | the program for this machine, for musl, and for other architectures |
@@ -35,6 +36,10 @@ pub mod containers {}
 
 #[doc = include_str!("initramfs.md")]
 pub mod initramfs {}
+
+#[cfg(feature = "object")]
+#[doc = include_str!("objects.md")]
+pub mod objects {}
 
 #[doc = include_str!("many.md")]
 pub mod many {}
