@@ -129,6 +129,7 @@ impl<'m> Functions<'m> {
             }
             symbol.is_some()
         })?;
+        search.finish(each);
         fits?;
         let mut last = 0;
         let read = tracefs.and_then(|tracefs| {
