@@ -21,6 +21,10 @@ const CORE: &[u8] = include_bytes!("../objects/core.o");
 const CORE_19: &[u8] = include_bytes!("../objects/core-19.o");
 const CALLS: &[u8] = include_bytes!("../objects/calls.o");
 const CALLS_19: &[u8] = include_bytes!("../objects/calls-19.o");
+#[cfg(target_arch = "x86_64")]
+const MACROS: &[u8] = include_bytes!("../objects/macros.o");
+#[cfg(target_arch = "x86_64")]
+const MACROS_19: &[u8] = include_bytes!("../objects/macros-19.o");
 const KINDS: &[u8] = include_bytes!("../objects/kinds.o");
 
 const BPFFS: &str = "/tmp/bpf";
@@ -217,6 +221,8 @@ fn libbpf_loads_the_same_programs() {
     let release = rustix::system::uname();
     let release = release.release().to_str().unwrap();
     fs::write(format!("/boot/config-{release}"), "").unwrap();
+    let has_wrapper = kprobe_attach::symbols::has_syscall_wrapper().unwrap();
+    let options = LoadOptions::new().syscall_wrapper(has_wrapper);
     let mut compared = 0;
     with_bpffs(|| {
         for (name, bytes, since) in [
@@ -227,6 +233,8 @@ fn libbpf_loads_the_same_programs() {
             ("core-19", CORE_19, (5, 17)),
             ("calls", CALLS, (5, 13)),
             ("calls-19", CALLS_19, (5, 13)),
+            ("macros", MACROS, (5, 17)),
+            ("macros-19", MACROS_19, (5, 17)),
         ] {
             if version() < since {
                 continue;
@@ -235,7 +243,7 @@ fn libbpf_loads_the_same_programs() {
             bpftool(&["prog", "loadall", &path, DIR]);
             let object = Object::parse(bytes).unwrap();
             let mut memory = vec![0; object.memory_len()];
-            let loaded = object.load(&mut memory, &LoadOptions::new()).unwrap();
+            let loaded = object.load(&mut memory, &options).unwrap();
             for program in object.programs() {
                 let ours = loaded.program(&program, &mut memory, &mut []).unwrap();
                 let ours = translated(&["id", &ours.id().unwrap().to_string()]);

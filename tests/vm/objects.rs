@@ -21,6 +21,11 @@ const CALLS: [&[u8]; 2] = [
     include_bytes!("../objects/calls.o"),
     include_bytes!("../objects/calls-19.o"),
 ];
+#[cfg(target_arch = "x86_64")]
+const MACROS: [&[u8]; 2] = [
+    include_bytes!("../objects/macros.o"),
+    include_bytes!("../objects/macros-19.o"),
+];
 const KINDS: &[u8] = include_bytes!("../objects/kinds.o");
 const OLD: &[u8] = include_bytes!("../objects/old.o");
 
@@ -152,6 +157,50 @@ fn fields_are_read_where_the_running_kernel_has_them() {
         let data = loaded.map(".data").unwrap();
         element(BPF_MAP_LOOKUP_ELEM, data, &zero, &mut missing).unwrap();
         assert_eq!(missing, [0; 4]);
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")] // the registers are
+fn arguments_and_names_are_read_by_the_macros_of_libbpf() {
+    let has_wrapper = kprobe_attach::symbols::has_syscall_wrapper().unwrap();
+    let options = LoadOptions::new().syscall_wrapper(has_wrapper);
+    for bytes in MACROS {
+        let object = Object::parse(bytes).unwrap();
+        assert!(object.needs_syscall_wrapper());
+        let mut memory = vec![0; object.memory_len()];
+        let refused = object.load(&mut memory, &LoadOptions::new()).unwrap_err();
+        assert_eq!(refused.fault(), Fault::ExternNotServed);
+        assert_eq!(refused.symbol(), "LINUX_HAS_SYSCALL_WRAPPER");
+        if version() < (5, 17) {
+            continue;
+        }
+        let loaded = object.load(&mut memory, &options).unwrap();
+        let links = attach_all(&object, &loaded, &mut memory);
+        for _ in 0..3 {
+            std::fs::write("/tmp/a_name_to_read", "").unwrap();
+            let flags = rustix::fs::AtFlags::empty();
+            rustix::fs::unlinkat(rustix::fs::CWD, "/tmp/a_name_to_read", flags).unwrap();
+        }
+        drop(links);
+        let zero = 0_u32.to_ne_bytes();
+        // Each of the four, and two questions about the kernel's types.
+        let counts = words(loaded.map(".bss").unwrap(), &zero, 8);
+        assert_eq!(counts, [3, 3, 0, 3, 3, 3, 3, 0]);
+        let mut event = [0; 32];
+        element(
+            BPF_MAP_LOOKUP_ELEM,
+            loaded.map("last").unwrap(),
+            &zero,
+            &mut event,
+        )
+        .unwrap();
+        let number = |at: usize| u32::from_ne_bytes(event[at..at + 4].try_into().unwrap());
+        assert_eq!(number(0), std::process::id());
+        assert_eq!(number(4), std::os::unix::process::parent_id());
+        assert!(event[8..].starts_with(b"a_name_to_read\0"), "{event:?}");
+        let by_flags = words(loaded.map("by_flags").unwrap(), &zero, 64);
+        assert_eq!(by_flags.iter().sum::<u64>(), 3);
     }
 }
 

@@ -15,8 +15,18 @@ use super::{Fault, Kind, Object, ObjectProgram};
 
 /// The objects in the byte order of the machine on which the tests run.
 #[cfg(target_endian = "little")]
-const OBJECTS: [&str; 9] = [
-    "count", "count-19", "core", "core-19", "kinds", "kinds-19", "calls", "calls-19", "old",
+const OBJECTS: [&str; 11] = [
+    "count",
+    "count-19",
+    "core",
+    "core-19",
+    "kinds",
+    "kinds-19",
+    "calls",
+    "calls-19",
+    "macros",
+    "macros-19",
+    "old",
 ];
 #[cfg(target_endian = "big")]
 const OBJECTS: [&str; 1] = ["old-big-endian"];
