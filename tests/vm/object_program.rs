@@ -291,6 +291,25 @@ fn programs_are_chosen_by_their_names() {
                 assert!(of_it.count() > 0, "{name}: {lines:?}");
             }
         }
+        // Sections can be explained and planned too.
+        let sections = [
+            "--object",
+            &path,
+            "--program=entry",
+            "--program=on_return",
+            "--json",
+        ];
+        for (command, verdict) in [("explain", "would_attach"), ("plan", "steps")] {
+            let output = run(&[&[command], &sections[..]].concat());
+            succeeded(&output);
+            let lines = json(&output.stdout);
+            let probes: Vec<_> = lines.iter().map(|line| &line["probe"]).collect();
+            assert_eq!(probes, ["kprobe/vfs_read", "kretprobe/vfs_read"]);
+            assert!(
+                lines.iter().all(|line| !line[verdict].is_null()),
+                "{lines:?}"
+            );
+        }
         // A probe that is given takes the place of the section.
         let args = [
             "attach",
