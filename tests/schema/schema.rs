@@ -55,6 +55,8 @@ fn every_line_that_is_printed_is_as_the_schema_says() {
             "0.1",
         ],
         &["attach", "--program", "/no/such/pin", "vfs_read"],
+        &["attach", "--object", "/no/such/object"],
+        &["maps", "dump", "/no/such/pin"],
         &[
             "explain",
             "vfs_raed",
