@@ -116,8 +116,6 @@ cmd_lint() {
     shellcheck -x ci/run.sh
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy -p kprobe-attach-vm --test vm --locked -- -D warnings
-    cargo clippy --locked --manifest-path tests/schema/Cargo.toml --target-dir target/schema \
-        --tests -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
     cargo clippy --locked --all-features -- -D warnings
     cargo clippy --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed \
@@ -497,7 +495,7 @@ cmd_all() {
     KPROBE_ATTACH_BRIEF=$(amd64_kernels | sed '1d;$d' | paste -sd ' ')
     export KPROBE_ATTACH_BRIEF
     fetched_ahead="${arch_suites[*]} 6.1-ppc64el $(amd64_kernels)" \
-        stages fmt lint build 'targets recipes &' unit asan nolibc size msrv package wait \
+        stages fmt 'targets recipes &' lint nolibc build unit asan size msrv package wait \
         arch fuzz initramfs vm
 }
 
