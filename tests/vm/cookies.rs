@@ -24,10 +24,10 @@ macro_rules! calls {
 
 /// System calls that do nothing if every argument is -1, and that nothing else here makes: it is no
 /// file descriptor, no process, no address, and no set of flags.
-const CALLS: [(&str, c_long); 123] = calls![
+const CALLS: [(&str, c_long); 122] = calls![
     SYS_accept4 SYS_bind SYS_capget SYS_capset SYS_chroot SYS_clock_adjtime SYS_clock_getres
     SYS_clock_settime SYS_close_range SYS_connect SYS_copy_file_range SYS_delete_module SYS_dup3
-    SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_eventfd2 SYS_faccessat SYS_fadvise64
+    SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_eventfd2 SYS_faccessat
     SYS_fallocate SYS_fanotify_init SYS_fanotify_mark SYS_fchdir SYS_fchmod SYS_fchmodat SYS_fchown
     SYS_fchownat SYS_fdatasync SYS_fgetxattr SYS_finit_module SYS_flistxattr
     SYS_fremovexattr SYS_fsconfig SYS_fsetxattr SYS_fsmount SYS_fspick SYS_fstatfs SYS_fsync

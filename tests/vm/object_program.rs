@@ -2,7 +2,7 @@
 //! by bpftool, and what is refused says why.
 
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use kprobe_attach::Kernel;
 use kprobe_attach::bpf::object::{LoadOptions, Object};
@@ -179,7 +179,10 @@ fn bpftool_reads(_: &[(String, Vec<String>)]) {}
 
 #[cfg(target_arch = "x86_64")]
 fn bpftool(args: &[&str]) -> Output {
-    let output = Command::new("/bin/bpftool").args(args).output().unwrap();
+    let output = std::process::Command::new("/bin/bpftool")
+        .args(args)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{args:?}: {output:?}");
     output
 }
