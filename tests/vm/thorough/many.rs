@@ -19,7 +19,7 @@ use crate::machine::process::Child;
 use crate::machine::supervise::Injector;
 use crate::machine::{
     KPROBES, Switch, Trace, asked, clean, has_multi, kernel_name, probeable, promised, report,
-    version, wait_until,
+    wait_until,
 };
 
 const ALL: GroupOpts = GroupOpts::new();
@@ -108,13 +108,13 @@ fn three_hundred_functions_are_faster_than_as_many_links() {
                  a group, {way:?}: {attach:.2} s, {detach:.2} s",
                 kernel_name()
             ));
-            let (faster_attach, faster_detach) = match (way, version()) {
-                (GroupWay::Multi, _) => (5.0, 5.0),
+            let (faster_attach, faster_detach) = match way {
+                GroupWay::Multi => (5.0, 5.0),
                 // On a machine that does nothing else it is 3.4 for the attach on 5.10, and 2.4 for
                 // the detach on 6.1. Other machines run beside this one, and then it computes more
-                // than it waits.
-                (GroupWay::EachByAddress(_), _) => (2.0, 0.6),
-                _ => (0.7, 0.8),
+                // than it waits: what is asserted is that no way is much slower.
+                GroupWay::EachByAddress(_) => (1.5, 0.4),
+                _ => (0.5, 0.4),
             };
             assert!(attach * faster_attach < attach_links, "{way:?}");
             assert!(detach * faster_detach < detach_links, "{way:?}");
