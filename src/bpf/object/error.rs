@@ -1,4 +1,4 @@
-//! What is wrong with an object, and where.
+//! The error of an object: the fault, and where it is.
 
 use core::cell::Cell;
 use core::fmt;
@@ -151,7 +151,7 @@ pub(super) struct Place<'a> {
     section: Cell<&'a str>,
     symbol: Cell<&'a str>,
     offset: Cell<u64>,
-    /// What the kernel said, for [`Fault::Refused`] and a few others.
+    /// The errno of the kernel, for [`Fault::Refused`] and a few others.
     answer: Cell<Option<(Step, Errno, Cause)>>,
 }
 
