@@ -457,7 +457,7 @@ stage() {
 # stages STAGE...: one after the other; a failed one does not stop the others. `STAGE... &` are of
 # those that occupy one CPU: they run beside the next ones, up to `wait`, and are shown there.
 stages() {
-    local stage one lane=() out=target/stages
+    local stage one beside lane=() out=target/stages
     rm -rf "$out" "$holes"
     mkdir -p "$out"
     need gcc libc6-dev xz-utils # before anything else asks apt
@@ -467,10 +467,10 @@ stages() {
             *' &')
                 read -ra lane <<<"${stage% &}"
                 for one in "${lane[@]}"; do stage "$one"; done >"$out/.lane" &
-                lane=("$!" "${lane[@]}")
+                beside=$!
                 ;;
             wait)
-                wait "${lane[0]}"
+                wait "$beside"
                 cat "$out/.lane"
                 ;;
             *) stage "$stage" ;;

@@ -1,4 +1,4 @@
-//! What the kernel needs changed in the type information that a compiler writes. Source: libbpf's
+//! Changes that the kernel needs in the type information of a compiler. Source: libbpf's
 //! `btf_fixup_datasec` and `bpf_object__sanitize_btf`.
 
 use super::btf::{
@@ -114,7 +114,7 @@ pub(super) fn fix<'a, 'm>(
                 KSYMS => fix_ksyms(btf, &r#type, &mut copy, place)?,
                 name => fix_section(object, btf, &r#type, name, &mut copy, place)?,
             },
-            // What is absent is no function, and a typedef has the same words.
+            // No function is behind it. A typedef is as long, so it takes the place.
             FUNC if r#type.linkage() == EXTERN => copy.set_kind(&r#type, TYPEDEF, 0),
             // The verifier then looks into the function at each call, as for a static one.
             FUNC if r#type.linkage() == GLOBAL && is_hidden(object, btf.name(&r#type)) => {

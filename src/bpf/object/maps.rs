@@ -248,7 +248,7 @@ fn btf_maps<'a>(
         check_map(&map)?;
         each(&map)?;
     }
-    // What is initialised here would be the elements of a map of maps, or of programs.
+    // An initialiser lists the elements of a map of maps or of programs, which is not served.
     match elf.relocations(section.index).next() {
         Some(relocation) => {
             let symbol = elf.symbol(relocation.symbol);

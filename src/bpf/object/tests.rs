@@ -311,7 +311,7 @@ fn called_functions_follow_in_the_order_of_libbpf() {
             "add", "first", "second", "second", "third", "third", "third",
         ];
         assert_eq!(calls, expected, "{name}");
-        // What is absent: an address is 0, and a call is one that no kernel has.
+        // A weak extern that is missing: its address is 0, its call is one that no kernel has.
         let poisoned = code.chunks(8).filter(|insn| insn[..4] == [0x85, 0, 0, 0]);
         let helpers: Vec<_> = poisoned
             .map(|insn| u32::from_ne_bytes(insn[4..].try_into().unwrap()))
@@ -509,7 +509,7 @@ fn a_fault_says_where_it_is() {
             |bytes| bytes[18] = 62,
             "at 0x10: read-object: ENOEXEC: this is not a relocatable",
         ),
-        // The symbol of a relocation is none.
+        // A relocation refers to a symbol that does not exist.
         (
             "old",
             |bytes| set(bytes, ".relkprobe/vfs_unlink", 12, &[0xff]),
