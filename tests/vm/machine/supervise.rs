@@ -7,6 +7,7 @@ use kprobe_attach::Errno;
 use kprobe_attach::fd::{AsRawFd, FromRawFd, OwnedFd};
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
 use rustix::event::{PollFd, PollFlags};
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 
 /// What the C library and Rust's make for memory, threads and locks: nobody's to fail.
@@ -53,7 +54,7 @@ pub(crate) enum Verdict {
     /// The kernel makes it.
     Continue,
     /// It answers this errno. A close(2) has closed all the same, as ever on Linux; nothing else is
-    /// made.
+    /// made. Only for what shares the file descriptors of this process.
     Fail(Errno),
     /// The caller's process is killed, before the system call is made, or while it is.
     Kill(Pid, When),
@@ -111,16 +112,16 @@ pub(crate) fn listen() -> OwnedFd {
 }
 
 /// Decides the system calls of every thread that a listener listens to, until there is none left or
-/// one is killed, or their process ends, where it is another one.
+/// one is killed. Or until `end` is readable or hangs up: before Linux 6.11 the listener does not
+/// hear of the end of a process that nobody has waited for.
 pub(crate) fn supervise(
     listener: &OwnedFd,
-    process: Option<&OwnedFd>,
+    end: Option<&OwnedFd>,
     mut decide: impl FnMut(&Call) -> Verdict,
 ) {
     loop {
         let mut ready = vec![PollFd::new(listener, PollFlags::IN)];
-        // Before Linux 6.11 the listener does not hear of an end that nobody has waited for.
-        ready.extend(process.map(|process| PollFd::new(process, PollFlags::IN)));
+        ready.extend(end.map(|end| PollFd::new(end, PollFlags::IN)));
         rustix::event::poll(&mut ready, None).unwrap();
         if !ready[0].revents().contains(PollFlags::IN) {
             return;
@@ -161,10 +162,6 @@ pub(crate) fn supervise(
                 (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE)
             }
             Verdict::Fail(errno) => {
-                assert!(
-                    process.is_none(),
-                    "only a thread of this process can be made to fail"
-                );
                 if call.number == libc::SYS_close {
                     #[allow(unsafe_code, reason = "see above")]
                     // SAFETY: in the name of the caller, who shares the file descriptors with this
@@ -227,14 +224,18 @@ impl Injector {
     pub(crate) fn with<T: Send>(test: impl FnOnce(&Self) -> T + Send) -> T {
         let injector = Self::default();
         let (send, receive) = mpsc::channel();
+        let (end, running) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
         let run = || {
             send.send(listen()).unwrap();
-            test(&injector)
+            let result = test(&injector);
+            drop(running);
+            result
         };
         std::thread::scope(|scope| {
             let worker = scope.spawn(run);
             let listener = receive.recv().unwrap();
-            supervise(&listener, None, |call| injector.decide(call));
+            supervise(&listener, Some(&end), |call| injector.decide(call));
+            drop(listener); // nobody waits for an answer any more
             worker.join()
         })
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
