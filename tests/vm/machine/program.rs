@@ -1,5 +1,6 @@
 //! The program, run as a user and as a script run it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -32,26 +33,44 @@ pub(crate) fn json(output: &[u8]) -> Vec<Value> {
 /// Whether an object has the fields of one of those that the schema describes. A validator would
 /// take fifty packages to build, for each architecture; `tests/schema` has one.
 fn is_in_schema(object: &Value) -> bool {
-    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-        serde_json::from_str(include_str!("../../../src/guide/output.schema.json")).unwrap()
-    });
+    static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(kinds_in_schema);
+    let object = object.as_object().unwrap();
+    KINDS.iter().any(|kind| {
+        object.keys().all(|key| kind.known.contains(key))
+            && kind.required.iter().all(|key| object.contains_key(key))
+    })
+}
+
+/// The fields that an object of a kind may have, and those that it must have.
+struct Kind {
+    known: BTreeSet<String>,
+    required: BTreeSet<String>,
+}
+
+fn kinds_in_schema() -> Vec<Kind> {
+    let schema = include_str!("../../../src/guide/output.schema.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
     let referred = |of: &Value| {
         let name = of["$ref"].as_str()?.strip_prefix("#/$defs/")?;
-        SCHEMA["$defs"].get(name)
+        schema["$defs"].get(name)
     };
-    let fields = |of: &Value| of["properties"].as_object().cloned().unwrap_or_default();
-    let required = |of: &Value| of["required"].as_array().cloned().unwrap_or_default();
-    let object = object.as_object().unwrap();
-    let kinds = SCHEMA["oneOf"].as_array().unwrap().iter();
-    kinds.filter_map(referred).any(|kind| {
-        let base = referred(kind).unwrap_or(&Value::Null);
-        let known = [fields(kind), fields(base)];
-        let mut required = required(kind).into_iter().chain(required(base));
-        object
-            .keys()
-            .all(|key| known.iter().any(|fields| fields.contains_key(key)))
-            && required.all(|key| object.contains_key(key.as_str().unwrap()))
-    })
+    let kinds = schema["oneOf"].as_array().unwrap().iter();
+    kinds
+        .filter_map(referred)
+        .map(|kind| {
+            let both = [Some(kind), referred(kind)];
+            let both = || both.iter().flatten();
+            let fields = both().filter_map(|one| one["properties"].as_object());
+            let required = both().filter_map(|one| one["required"].as_array());
+            Kind {
+                known: fields.flat_map(|fields| fields.keys().cloned()).collect(),
+                required: required
+                    .flatten()
+                    .map(|key| key.as_str().unwrap().to_owned())
+                    .collect(),
+            }
+        })
+        .collect()
 }
 
 /// Runs the program until it says that its probe is attached.
