@@ -56,7 +56,9 @@ fn with_descriptors<T>(test: impl FnOnce() -> T) -> T {
 fn one_bad_function_among_a_thousand_leaves_nothing_or_the_others() {
     with_descriptors(|| {
         for attach_type in kinds() {
-            check_one_bad(1000, attach_type);
+            // Where the kernel has a link for them all, a thousand links take minutes more.
+            let many_links = has_multi() && attach_type == AttachType::Kprobe;
+            check_one_bad(if many_links { 100 } else { 1000 }, attach_type);
         }
     });
 }
