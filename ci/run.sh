@@ -362,7 +362,6 @@ cmd_vm() {
     # The newest take longest.
     [[ ${#kernels[@]} -gt 0 ]] || mapfile -t kernels < <(amd64_kernels | tac)
     build_vm_tests amd64 # which lists the tests, too
-    rm -f "$vm_dir"/*.{log,console,report,count}
     make_scratch
     for kernel in "${kernels[@]}"; do
         kernel_row "$kernel"
@@ -373,7 +372,7 @@ cmd_vm() {
             [[ $arch = amd64 ]] || foreign[$arch]=$(target_of "$arch")
         else
             printf '%-20s FAILED: cannot be fetched, see above\n' "$kernel"
-            echo 0 1 >"$vm_dir/$kernel.count"
+            echo 0 1 >"$scratch/$kernel.count"
         fi
     done
     if [[ ${#foreign[@]} -gt 0 ]]; then
@@ -391,16 +390,17 @@ cmd_vm() {
         for boot in $boots; do
             while [[ $(jobs -rp | wc -l) -ge 2 ]]; do wait -n || true; done
             name=$(boot_name "$kernel" "$boot")
-            echo 0 1 >"$vm_dir/$name.count" # until the machine has another verdict
+            echo 0 1 >"$scratch/$name.count" # until the machine has another verdict
             { # the report in one piece, whatever the other machine prints meanwhile
                 set +e
+                rm -f "$vm_dir/$name".{log,console,report}
                 (set -e; vm_test "$kernel" "$boot") >"$vm_dir/$name.report" 2>&1
                 cat "$vm_dir/$name.report"
             } &
         done
     done
     wait
-    cat "$vm_dir"/*.count | tally
+    cat "$scratch"/*.count | tally
 }
 
 # cmd_soak [CYCLES [KERNEL...]]: the tests that repeat, for longer than `vm` repeats them.
@@ -454,8 +454,9 @@ stage() {
     fi
 }
 
-# stages STAGE...: one after the other; a failed one does not stop the others. `STAGE... &` are of
-# those that occupy one CPU: they run beside the next ones, up to `wait`, and are shown there.
+# stages STAGE...: one after the other; a failed one does not stop the others. `STAGE, STAGE... &`
+# are of those that occupy one CPU: they run beside the next ones, up to `wait`, where their output
+# is shown.
 stages() {
     local stage one beside lane=() out=target/stages
     rm -rf "$out" "$holes"
@@ -465,8 +466,8 @@ stages() {
     for stage; do
         case $stage in
             *' &')
-                read -ra lane <<<"${stage% &}"
-                for one in "${lane[@]}"; do stage "$one"; done >"$out/.lane" &
+                IFS=, read -ra lane <<<"${stage% &}"
+                for one in "${lane[@]}"; do stage "${one# }"; done >"$out/.lane" &
                 beside=$!
                 ;;
             wait)
@@ -485,17 +486,19 @@ stages() {
 }
 
 cmd_test() {
-    local kernels
-    kernels="$(amd64_kernels | tail -n 1) $(amd64_kernels | head -n 1)"
+    local oldest newest
+    oldest=$(amd64_kernels | head -n 1)
+    newest=$(amd64_kernels | tail -n 1)
     export KPROBE_ATTACH_FILTER="$slow_tests --skip lockdown_"
-    fetched_ahead=$kernels stages fmt lint build 'size &' unit wait "vm $kernels"
+    fetched_ahead="$newest $oldest" \
+        stages fmt build "vm $newest &" lint size unit "vm $oldest" wait
 }
 
 cmd_all() {
     KPROBE_ATTACH_BRIEF=$(amd64_kernels | sed '1d;$d' | paste -sd ' ')
     export KPROBE_ATTACH_BRIEF
     fetched_ahead="${arch_suites[*]} 6.1-ppc64el $(amd64_kernels)" \
-        stages fmt 'targets recipes &' lint nolibc build unit asan size msrv package wait \
+        stages fmt 'targets, recipes &' lint nolibc build unit asan size msrv package wait \
         arch fuzz initramfs vm
 }
 

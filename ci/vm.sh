@@ -523,7 +523,7 @@ vm_test() {
         verdict=FAILED
         [[ $failed -gt 0 ]] || failed=1
     fi
-    echo "$passed $failed" >"$vm_dir/$name.count"
+    echo "$passed $failed" >"$scratch/$name.count"
     printf '%-20s %-6s %3d passed, %d failed, %d s\n' \
         "$name" "$verdict" "$passed" "$failed" $((SECONDS - start))
     grep -a '^measured: ' "$log" || true
