@@ -8,10 +8,11 @@ use rustix::fs::CWD;
 use rustix::io::{Errno, Result};
 
 use super::glob::glob_matches;
+use super::image::Image;
 use super::kallsyms::{KALLSYMS, Symbol, is_no_function, not_read};
 use super::lists::{BLACKLIST, FILTER, blacklist_line, filter_line};
 use super::records::{BLACKLISTED, INIT, Records, SHARED, TRACEABLE};
-use super::resolve::{Image, Resolution, Search};
+use super::resolve::{Resolution, Search};
 use crate::error::Error;
 use crate::mount::for_each_entry;
 use crate::numbers::Decimal;

@@ -4,6 +4,7 @@
 mod addresses;
 mod functions;
 mod glob;
+mod image;
 mod kallsyms;
 mod lists;
 mod names;

@@ -2,9 +2,10 @@
 
 use rustix::io::{Errno, Result};
 
+use super::image::Image;
 use super::kallsyms::{Kallsyms, Symbol, failed};
 use super::place::{Code, Nearest, Place};
-use super::resolve::{Image, Resolution};
+use super::resolve::Resolution;
 use super::similar::Meant;
 use crate::error::{Cause, Error, Step};
 use crate::request::{Invalid, KprobeOpts, Pick, Target, TargetBuf, VMLINUX};

@@ -6,6 +6,7 @@ use linux_raw_sys::general::PROC_SUPER_MAGIC;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 
+use super::image::Image;
 use super::kallsyms::{KALLSYMS, Symbol, failed, not_read};
 use super::syscalls::{Entries, EntryName};
 use crate::error::{Cause, Error, Step};
@@ -495,39 +496,6 @@ fn name_of(line: &[u8]) -> &[u8] {
     let name = line.get(start_of_name(line)..).unwrap_or_default();
     let end = name.iter().position(|byte| *byte == b'\t');
     name.get(..end.unwrap_or(name.len())).unwrap_or_default()
-}
-
-/// Follows the parts of the kernel's image through the lines, which are in the order of addresses.
-///
-/// Code of the boot is gone, and a function there cannot be probed. Linux 7.3 gives some data the
-/// type of code, but that data lies after all of the kernel's code.
-#[derive(Default)]
-pub(super) struct Image {
-    is_init: bool,
-    is_past_code: bool,
-}
-
-impl Image {
-    /// The names of the symbols that are the bounds of these parts.
-    const NAMES: [&[u8]; 3] = [b"_sinittext", b"_einittext", b"_etext"];
-
-    pub(super) fn see(&mut self, name: &[u8]) {
-        match name {
-            b"_sinittext" => self.is_init = true,
-            b"_einittext" => self.is_init = false,
-            b"_etext" => self.is_past_code = true,
-            _ => {}
-        }
-    }
-
-    pub(super) const fn is_code(&self) -> bool {
-        !self.is_init && !self.is_past_code
-    }
-
-    /// Returns whether the symbols are those of the code of the boot.
-    pub(super) const fn is_init(&self) -> bool {
-        self.is_init
-    }
 }
 
 /// Calls `each` with every function that a target may mean, in the order of `/proc/kallsyms`.
