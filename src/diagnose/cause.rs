@@ -35,23 +35,13 @@ pub(crate) fn attach_error(
     error
 }
 
-/// Returns the cause of an errno that means the same at every step.
-pub(crate) const fn out_of(errno: Errno) -> Option<Cause> {
-    match errno {
-        Errno::MFILE | Errno::NFILE => Some(Cause::OutOfFds),
-        // NOLCK is the errno of a lock.
-        Errno::NOMEM | Errno::NOLCK => Some(Cause::OutOfMemory),
-        _ => None,
-    }
-}
-
 /// Returns the cause of an errno for any BPF command, or else `cause`.
 pub(crate) fn bpf_cause(errno: Errno, cause: Cause) -> Cause {
     match errno {
         Errno::PERM => bpf_denied(),
         Errno::NOSYS => missing_call(),
         Errno::ACCESS => Cause::NoPermission,
-        errno => out_of(errno).unwrap_or(cause),
+        errno => Cause::out_of(errno).unwrap_or(cause),
     }
 }
 
@@ -59,7 +49,7 @@ pub(crate) fn bpf_cause(errno: Errno, cause: Cause) -> Cause {
 pub(crate) const fn kprobe_events_cause(errno: Errno) -> Cause {
     match errno {
         Errno::PERM => Cause::Lockdown,
-        errno => match out_of(errno) {
+        errno => match Cause::out_of(errno) {
             Some(cause) => cause,
             None => Cause::NoKprobeEvents,
         },
@@ -70,7 +60,7 @@ pub(crate) const fn kprobe_events_cause(errno: Errno) -> Cause {
 pub(crate) const fn remove_cause(errno: Errno) -> Cause {
     match errno {
         Errno::BUSY => Cause::EventBusy,
-        errno => match out_of(errno) {
+        errno => match Cause::out_of(errno) {
             Some(cause) => cause,
             None => Cause::Unknown,
         },
@@ -89,7 +79,7 @@ fn cause(
     target: &Target<'_>,
     opts: &KprobeOpts,
 ) -> Option<Cause> {
-    if let Some(cause) = out_of(errno) {
+    if let Some(cause) = Cause::out_of(errno) {
         return Some(cause);
     }
     Some(match (step, errno) {

@@ -4,7 +4,5 @@
 mod cause;
 mod denied;
 
-pub(crate) use cause::{
-    attach_error, bpf_cause, bpf_error, kprobe_events_cause, out_of, remove_cause,
-};
+pub(crate) use cause::{attach_error, bpf_cause, bpf_error, kprobe_events_cause, remove_cause};
 pub(crate) use denied::{DUMMY_EVENT, has_capabilities, perf_event_denied};

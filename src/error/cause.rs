@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use rustix::io::Errno;
+
 use crate::text::texts;
 
 #[cfg(feature = "files")]
@@ -98,6 +100,20 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Returns the cause of an errno that means the same at every step, if it is one:
+    /// [`OutOfFds`](Self::OutOfFds) or [`OutOfMemory`](Self::OutOfMemory).
+    // One copy for its many callers.
+    #[inline(never)]
+    #[must_use]
+    pub const fn out_of(errno: Errno) -> Option<Self> {
+        match errno {
+            Errno::MFILE | Errno::NFILE => Some(Self::OutOfFds),
+            // NOLCK is the errno of a lock.
+            Errno::NOMEM | Errno::NOLCK => Some(Self::OutOfMemory),
+            _ => None,
+        }
+    }
+
     texts! {
         /// Returns the name that scripts can rely on, such as `no-such-function`.
         #[must_use]

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 
-use crate::diagnose::{kprobe_events_cause, out_of};
+use crate::diagnose::kprobe_events_cause;
 use crate::error::{Cause, Error, Step};
 use crate::mount::{FILES, Mount, NO_FILES};
 use crate::request::{AttachMode, Invalid, Need};
@@ -423,7 +423,7 @@ impl Kernel {
         }
         match self.tracefs() {
             Ok(_) => Support::Yes,
-            Err(errno) => match out_of(errno) {
+            Err(errno) => match Cause::out_of(errno) {
                 Some(cause) => Support::unknown(errno, cause),
                 None => Support::no(errno, Cause::NoTracefs),
             },
@@ -451,7 +451,7 @@ impl Kernel {
                 Err(Errno::NOENT) if self.pmu().support == LOCKED_DOWN => {
                     Support::no(Errno::NOENT, Cause::Lockdown)
                 }
-                Err(errno) => match out_of(errno) {
+                Err(errno) => match Cause::out_of(errno) {
                     Some(cause) => Support::unknown(errno, cause),
                     None => Support::no(errno, kprobe_events_cause(errno)),
                 },
@@ -475,7 +475,7 @@ impl Kernel {
             }
             Ok(false) => Error::invalid(Invalid::MaxactiveOnKernel).at(Step::ProbeKernel),
             Err(errno) => {
-                let cause = out_of(errno).unwrap_or(Cause::Unknown);
+                let cause = Cause::out_of(errno).unwrap_or(Cause::Unknown);
                 Error::new(Step::ProbeKernel, errno, cause)
             }
         };

@@ -5,7 +5,7 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
 use super::features::Support;
-use crate::diagnose::{out_of, perf_event_denied};
+use crate::diagnose::perf_event_denied;
 use crate::error::Cause;
 use crate::mount::open_read;
 use crate::sys::{
@@ -53,7 +53,7 @@ impl Pmu {
             Some(errno @ (Errno::ACCESS | Errno::PERM | Errno::NOSYS)) => {
                 Support::unknown(errno, perf_event_denied(errno))
             }
-            Some(errno) => Support::unknown(errno, out_of(errno).unwrap_or(Cause::Unknown)),
+            Some(errno) => Support::unknown(errno, Cause::out_of(errno).unwrap_or(Cause::Unknown)),
         };
         Self {
             support,
@@ -74,7 +74,7 @@ impl Pmu {
             Err(Errno::TOOBIG) => {}
             Err(errno) => {
                 let is_about_us = matches!(errno, Errno::ACCESS | Errno::PERM | Errno::NOSYS);
-                if is_about_us || out_of(errno).is_some() {
+                if is_about_us || Cause::out_of(errno).is_some() {
                     *refusal = Some(errno);
                 }
                 return None;

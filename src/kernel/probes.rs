@@ -8,7 +8,7 @@ use rustix::rand::GetRandomFlags;
 
 use super::features::Support;
 use crate::bpf::load_nop;
-use crate::diagnose::{DUMMY_EVENT, bpf_cause, out_of, perf_event_denied};
+use crate::diagnose::{DUMMY_EVENT, bpf_cause, perf_event_denied};
 use crate::error::Cause;
 use crate::sys;
 
@@ -20,7 +20,7 @@ pub(super) fn perf_event(cpu: u32) -> Support {
         Err(errno @ (Errno::ACCESS | Errno::PERM | Errno::NOSYS)) => {
             Support::no(errno, perf_event_denied(errno))
         }
-        Err(errno) => Support::unknown(errno, out_of(errno).unwrap_or(Cause::Unknown)),
+        Err(errno) => Support::unknown(errno, Cause::out_of(errno).unwrap_or(Cause::Unknown)),
     }
 }
 

@@ -9,7 +9,6 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, SeekFrom};
 use rustix::io::Errno;
 
-use crate::diagnose::out_of;
 use crate::error::{Cause, Error, Step};
 use crate::mount::{MASKED, open_read};
 use crate::request::{KprobeOpts, Target, VMLINUX};
@@ -234,7 +233,7 @@ impl Kallsyms {
 /// Makes the error of symbols that cannot be read.
 #[inline(never)]
 pub(crate) fn not_read(errno: Errno) -> Error {
-    failed(errno, out_of(errno).unwrap_or(Cause::Unknown))
+    failed(errno, Cause::out_of(errno).unwrap_or(Cause::Unknown))
 }
 
 pub(super) fn failed(errno: Errno, cause: Cause) -> Error {

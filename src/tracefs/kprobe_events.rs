@@ -13,8 +13,8 @@ use super::event::{
     Definition, ErrorLogLine, EventName, EventPath, ID_LEN, IdPath, Removal, WRITTEN_LEN,
     error_log_errno, error_log_line, parse_id, profile_missed, readme_has_maxactive,
 };
-use crate::diagnose::{attach_error, kprobe_events_cause, out_of, remove_cause};
-use crate::error::{Error, Step};
+use crate::diagnose::{attach_error, kprobe_events_cause, remove_cause};
+use crate::error::{Cause, Error, Step};
 use crate::mount::{FILES, for_each_entry, open_any, open_file, open_read};
 use crate::request::AttachMode;
 use crate::sys;
@@ -88,7 +88,7 @@ impl TraceEvent {
             // Since Linux 6.12, EINVAL has several reasons, and only the log tells them apart.
             let (errno, told) = match error_log(tracefs, name) {
                 Ok(Some(told)) => (errno, told),
-                Err(shortage) if out_of(shortage).is_some() => (shortage, shortage),
+                Err(shortage) if Cause::out_of(shortage).is_some() => (shortage, shortage),
                 _ => (errno, errno),
             };
             return Err(refused(errno, told));

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::event::EventLine;
 use super::kprobe_events::{open_kprobe_events, remove_listed};
-use crate::diagnose::{kprobe_events_cause, out_of, remove_cause};
+use crate::diagnose::{kprobe_events_cause, remove_cause};
 use crate::error::{Cause, Error, Step};
 use crate::mount::{Mount, open_read};
 use crate::sys::{is_byte_locked, lock_byte, unlock_byte};
@@ -205,7 +205,7 @@ fn find_tracefs() -> Result<Mount, Error> {
 
 /// Makes the error of a sweep without tracefs.
 pub(crate) fn no_tracefs(errno: Errno) -> Error {
-    failed(errno, out_of(errno).unwrap_or(Cause::NoTracefs))
+    failed(errno, Cause::out_of(errno).unwrap_or(Cause::NoTracefs))
 }
 
 /// Calls `each` with every event in this crate's groups, and with the file that lists it.
@@ -220,7 +220,7 @@ fn for_each_of_ours(
             each(&event, file.as_fd());
         }
     })
-    .map_err(|errno| failed(errno, out_of(errno).unwrap_or(Cause::Unknown)))
+    .map_err(|errno| failed(errno, Cause::out_of(errno).unwrap_or(Cause::Unknown)))
 }
 
 fn failed(errno: Errno, cause: Cause) -> Error {

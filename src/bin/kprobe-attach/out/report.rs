@@ -103,11 +103,7 @@ impl Report {
 
     /// Reports a failure of the whole run.
     pub(crate) fn run(&self, out: &mut Output, errno: Errno, why: &str) {
-        let cause = match errno {
-            Errno::NOMEM => Cause::OutOfMemory,
-            Errno::MFILE | Errno::NFILE => Cause::OutOfFds,
-            _ => Cause::Unknown,
-        };
+        let cause = Cause::out_of(errno).unwrap_or(Cause::Unknown);
         let (kind, name) = ((Step::Request, errno, cause), ErrnoName(errno));
         self.other(out, None, kind, format_args!("{name}: {why}"));
     }
