@@ -62,10 +62,10 @@ cmd_msrv() {
     echo "builds with $version, and with the oldest dependencies"
 }
 
-# cmd_package: it holds what it needs and no more, builds from that, and docs.rs can show it for
-# every target that is named.
+# cmd_package: it holds what it needs and no more; installed from that, in another directory, the
+# program is the same to the byte; and docs.rs can show it for every target that is named.
 cmd_package() {
-    local listed target host flags
+    local listed target host flags unpacked
     need gcc libc6-dev
     # With uncommitted changes there is no .cargo_vcs_info.json, and there need not be one.
     listed=$(cargo package --locked --allow-dirty --list |
@@ -76,8 +76,15 @@ cmd_package() {
         find src -type f
     } | LC_ALL=C sort) <(echo "$listed") ||
         die "the package does not hold just what is in src/ and beside it"
-    cargo package --locked --allow-dirty --target-dir target/package
+    cmd_build
     make_scratch
+    cargo package --locked --allow-dirty --no-verify --target-dir "$scratch/package"
+    unpacked=$(mktemp -d -p "$scratch")
+    tar -x -C "$unpacked" --strip-components 1 -f "$scratch"/package/package/*.crate
+    cargo install --locked --path "$unpacked" --root "$scratch/installed" \
+        --target-dir target/package
+    cmp "$scratch/installed/bin/kprobe-attach" "$bin" ||
+        die "built in another directory, the program is another one"
     host=$(rustc -vV | sed -n 's/^host: //p')
     locked arch_sysroot
     for target in $(sed -n '/^\[package.metadata.docs.rs\]/,/^$/s/^ *"\([a-z0-9_-]*\)",$/\1/p' \
@@ -89,7 +96,7 @@ cmd_package() {
             RUSTDOCFLAGS="-D warnings -Zunstable-options --generate-link-to-definition $flags" \
             cargo doc --no-deps --locked --lib --target "$target" --target-dir target/docs
     done
-    echo "$(wc -l <<<"$listed") files in the package"
+    echo "$(wc -l <<<"$listed") files in the package, which installs the same program to the byte"
 }
 
 # cmd_deny: licences, sources, duplicate versions, and advisories where their database can be had.

@@ -26,7 +26,8 @@ usage: ci/run.sh COMMAND
   size                 how large program and library are, with and without their features, and
                        whether that is too large
   msrv                 Rust 1.85 builds it, and so it does with the oldest dependencies
-  package              the package holds what it must and builds, and docs.rs can show it
+  package              the package holds what it must, installs the same program to the byte, and
+                       docs.rs can show it
   deny                 licences, sources and versions of the dependencies
   semver [TAG]         the public surface against the last release, or TAG
   targets              the other targets build, without a C compiler
