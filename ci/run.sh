@@ -49,6 +49,11 @@ usage: ci/run.sh COMMAND
   vm-run KERNEL -- COMMAND...
                        a shell command as root in such a machine, with what target/ holds now
                        (KPROBE_ATTACH_EXTRA=DIR: its files are there under /extra)
+  bench [--write] [PEER...]
+                       what an attach costs, beside other libraries, or those named, on each
+                       kernel; --write makes the guide's page of it. It takes hours on two cores
+                       (KPROBE_ATTACH_KERNELS='KERNEL...': only these;
+                       KPROBE_ATTACH_FUNCTIONS='COUNT...': so many functions, not 100 and 1000)
   demo [KERNEL]        ci/demo.sh on KERNEL; unless named, on this machine if it can, else on 6.12
 Kernels are kept in KPROBE_ATTACH_CACHE (~/.cache/kprobe-attach). A machine may take
 KPROBE_ATTACH_TIMEOUT (1800) seconds.
@@ -73,6 +78,8 @@ die() {
 . ci/initramfs.sh
 # shellcheck source=ci/arrows.sh
 . ci/arrows.sh
+# shellcheck source=ci/bench.sh
+. ci/bench.sh
 
 # need PACKAGE...: Debian packages, installed where missing.
 need() {
@@ -108,6 +115,9 @@ cmd_fmt() {
     cargo fmt --check --manifest-path tests/embed/Cargo.toml
     cargo fmt --check --manifest-path tests/schema/Cargo.toml
     [[ ! -e fuzz/Cargo.toml ]] || cargo fmt --check --manifest-path fuzz/Cargo.toml
+    cargo fmt --all --check --manifest-path ci/bench/Cargo.toml
+    cargo fmt --check --manifest-path ci/bench/aya/Cargo.toml
+    cargo fmt --check --manifest-path ci/bench/libbpf-rs/Cargo.toml
 }
 
 cmd_lint() {
@@ -121,6 +131,9 @@ cmd_lint() {
     cargo clippy --locked --all-features -- -D warnings
     cargo clippy --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed \
         -- -D warnings
+    cargo clippy --locked --manifest-path ci/bench/Cargo.toml --target-dir target/bench/lint \
+        --features ours/files -- -D warnings
+    gcc -Wall -Wextra -Werror -fsyntax-only ci/bench/raw.c
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 }
 
@@ -508,7 +521,7 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 case ${1:-} in
     '' | -h | --help | help) usage ;;
     test | all | fmt | lint | unit | asan | build | nolibc | size | msrv | package | deny | \
-        semver | targets | arch | recipes | fuzz | vm | initramfs | soak | vm-run | demo)
+        semver | targets | arch | recipes | fuzz | vm | initramfs | soak | vm-run | demo | bench)
         command=cmd_$1
         shift
         "$command" "$@"

@@ -7,6 +7,7 @@ vm_dir=target/vm            # logs
 vm_tests=$vm_dir/tests-bin  # link to the static test binary; of a foreign ARCH -ARCH is behind it
 vm_timeout=${KPROBE_ATTACH_TIMEOUT:-1800}
 cpu0_hotplug=cpu0_hotplug   # CPU 0 can go offline (x86 before 6.5, on an Intel)
+machine_options=()          # more for QEMU
 vm_modules='dummy nlmon'    # for tests that load a module: small, without dependencies
 
 # Scratch space, on the file system of the cache: only what is complete is moved into it.
@@ -371,7 +372,7 @@ initramfs() {
 }
 
 # machine INITRD CONSOLE_LOG OUTPUT VERDICT PARAMETERS: runs it; OUTPUT and VERDICT are chardevs of
-# QEMU's, PARAMETERS more for the kernel. Returns QEMU's status.
+# QEMU's, PARAMETERS more for the kernel, machine_options more for QEMU. Returns QEMU's status.
 machine() {
     local initrd=$1 console=$2 output=$3 verdict=$4 machine
     local ports=(-serial "file:$console" -device pci-serial-2x,chardev1=output,chardev2=verdict)
@@ -411,7 +412,7 @@ machine() {
         -accel tcg,thread=single -m 1024 -nodefaults -display none -no-reboot \
         -kernel "$kernel_dir/vmlinuz" -initrd "$initrd" \
         -chardev "$output,id=output" -chardev "$verdict,id=verdict" \
-        "${ports[@]}" </dev/null
+        "${ports[@]}" "${machine_options[@]}" </dev/null
 }
 
 # boot INITRD CONSOLE_LOG OUTPUT [PARAMETERS]: runs the machine; OUTPUT is a file or - for stdout.

@@ -66,6 +66,7 @@
 //! [system calls](guide::syscalls), [causes](guide::causes), [containers](guide::containers),
 //! [initramfs](guide::initramfs), [objects](guide::objects), [many functions](guide::many),
 //! [JSON](guide::json), [building](guide::building), [sizes](guide::sizes),
+//! [side by side](guide::peers),
 //! [limits](guide::limits), [testing](guide::testing), and porting
 //! [from libbpf](guide::from_libbpf) and [from aya](guide::from_aya).
 //!

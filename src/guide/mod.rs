@@ -12,6 +12,7 @@
 //! | [`json`] | the output of the program for scripts |
 //! | [`building`] | the program for this machine, for musl, and for other architectures |
 //! | [`sizes`] | bytes, memory, system calls and file descriptors |
+//! | [`peers`] | what an attach costs, beside system calls alone and other libraries |
 //! | [`limits`] | what the kernel or this crate cannot do |
 //! | [`testing`] | how each promise is tested |
 //! | [`from_libbpf`] | each function, option and errno of libbpf, and what takes its place |
@@ -52,6 +53,9 @@ pub mod building {}
 
 #[doc = include_str!("sizes.md")]
 pub mod sizes {}
+
+#[doc = include_str!("peers.md")]
+pub mod peers {}
 
 #[doc = include_str!("limits.md")]
 pub mod limits {}

@@ -1,0 +1,144 @@
+//! The driver of this crate. See harness/src/work.rs for what a driver does.
+
+#![no_std]
+#![no_main]
+
+#[path = "../../../../tests/embed/src/rt.rs"]
+#[allow(dead_code, reason = "it prints nothing")]
+mod rt;
+
+use core::ffi::CStr;
+use core::ops::ControlFlow;
+
+use kprobe_attach::bpf::{AttachType, Load, Program, insn};
+use kprobe_attach::request::{Functions, GroupOpts, SymbolRef};
+use kprobe_attach::symbols::{Resolution, resolve};
+use kprobe_attach::{Errno, Error, GroupMemory, GroupSlot, GroupWay, Kernel, KprobeOpts, Target};
+use rustix::fs::{Mode, OFlags};
+
+const MOST: usize = 1000;
+
+fn main() -> Result<(), Errno> {
+    let mut text = [0; 48 * 1024];
+    let file = rustix::fs::open("/proc/self/cmdline", OFlags::RDONLY, Mode::empty())?;
+    let mut len = 0;
+    loop {
+        match rustix::io::read(&file, &mut text[len..])? {
+            0 => break,
+            more => len += more,
+        }
+    }
+    drop(file);
+    let mut words = text[..len]
+        .split_inclusive(|byte| *byte == 0)
+        .map(|word| CStr::from_bytes_with_nul(word).unwrap_or_default());
+    let (Some(_), Some(way), Some(number), Some(times), Some(function)) = (
+        words.next(),
+        words.next(),
+        words.next(),
+        words.next(),
+        words.clone().next(),
+    ) else {
+        return Err(Errno::INVAL);
+    };
+    mark(0);
+    mark(0);
+    let program =
+        load(way == c"multi", i32::from(number == c"1")).map_err(|error| error.errno())?;
+    mark(1);
+    let times = times
+        .to_bytes()
+        .iter()
+        .fold(0, |sum, digit| 10 * sum + i32::from(digit - b'0'));
+    let done = if way == c"lookup" {
+        lookup(words)
+    } else if words.clone().count() == 1 && way == c"each" {
+        one(&program, function, times)
+    } else {
+        many(&program, words, times)
+    };
+    done.map_err(|error| error.errno())
+}
+
+/// Makes the system call that the harness takes as a mark.
+fn mark(number: usize) {
+    // SAFETY: there is no system call of this number.
+    unsafe {
+        core::arch::asm!(
+            "syscall", inout("rax") 100_000 + number => _, out("rcx") _, out("r11") _,
+            options(nostack)
+        );
+    }
+}
+
+fn load(multi: bool, number: i32) -> Result<Program, Error> {
+    let attach_type = if multi {
+        AttachType::KprobeMulti
+    } else {
+        AttachType::Kprobe
+    };
+    let code = [insn::mov_imm(insn::R0, number), insn::exit()];
+    Load::new(&code, c"GPL").attach_type(attach_type).load()
+}
+
+fn one(program: &Program, function: &CStr, times: i32) -> Result<(), Error> {
+    let kernel = Kernel::new();
+    let function = function.to_str().unwrap_or_default();
+    for _ in 0..times {
+        let target = Target::symbol(function)?;
+        let link = kernel.attach_kprobe(program, target, &KprobeOpts::new())?;
+        mark(2);
+        link.detach()?;
+        mark(3);
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn many<'w>(
+    program: &Program,
+    names: impl Iterator<Item = &'w CStr>,
+    times: i32,
+) -> Result<(), Error> {
+    let mut symbols = [SymbolRef::new(c""); MOST];
+    let mut slots = [const { GroupSlot::new() }; MOST];
+    let mut addresses = [0; MOST];
+    let mut count = 0;
+    for (symbol, name) in symbols.iter_mut().zip(names) {
+        *symbol = SymbolRef::new(name);
+        count += 1;
+    }
+    let kernel = Kernel::new();
+    for _ in 0..times {
+        let group = kernel.attach_group(
+            program,
+            Functions::symbols(&symbols[..count]),
+            &GroupOpts::new(),
+            GroupMemory::new(&mut slots, &mut addresses),
+            |_, _| ControlFlow::Continue(()),
+        )?;
+        mark(2);
+        match group.way() {
+            GroupWay::Multi => group.detach()?,
+            _ => group.detach_by_children(3)?,
+        }
+        mark(3);
+    }
+    Ok(())
+}
+
+/// Finds functions with one reading of `/proc/kallsyms`.
+#[inline(never)]
+fn lookup<'w>(names: impl Iterator<Item = &'w CStr>) -> Result<(), Error> {
+    let mut found = [const { Resolution::new(Target::address(0)) }; MOST];
+    let mut count = 0;
+    for (found, name) in found.iter_mut().zip(names) {
+        let name = name.to_str().unwrap_or_default();
+        *found = Resolution::new(Target::symbol(name)?.unique());
+        count += 1;
+    }
+    mark(1);
+    resolve(&mut found[..count], |_, _| ())?;
+    mark(2);
+    Ok(())
+}
