@@ -126,7 +126,7 @@ bench_machine() {
         cd /extra
         kprobe-attach functions --quiet 'acpi_*' 'ext4_*' 'nvme_*' 'pci_*' |
             grep -Fxf - /sys/kernel/tracing/available_filter_functions | sort >functions
-        ./harness $1 ${KPROBE_ATTACH_FUNCTIONS:-100 1000} 2>/dev/console"
+        ./harness $1 $counts 2>/dev/console"
     vm_prepare "$1"
     KPROBE_ATTACH_EXTRA=$bench_run initramfs "$scratch/initrd" "$job"
     boot "$scratch/initrd" "$console" "$bench_dir/$1.json" nokaslr || status=$?
@@ -135,7 +135,7 @@ bench_machine() {
 
 # cmd_bench [--write] [PEER...]: measures, and prints the tables; --write makes the guide's page.
 cmd_bench() {
-    local kernels kernel files=() write=
+    local kernels kernel files=() write= counts=${KPROBE_ATTACH_FUNCTIONS:-100 1000}
     [[ ${1:-} != --write ]] || { write=1; shift; }
     read -ra kernels <<<"${KPROBE_ATTACH_KERNELS:-$(amd64_kernels | xargs)}"
     make_scratch
@@ -149,7 +149,8 @@ cmd_bench() {
     [[ -n $write ]] || return 0
     {
         cat ci/bench/page.md
-        printf '\nMeasured on %s with `ci/run.sh bench --write`.\n\n' "$(date -u +%F)"
+        printf '\nMeasured on %s with `ci/run.sh bench --write`, up to %d functions.\n\n' \
+            "$(date -u +%F)" "${counts##* }"
         cat "$bench_dir/tables.md"
     } >src/guide/peers.md
 }
