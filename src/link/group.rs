@@ -370,16 +370,19 @@ impl Attach<'_, '_> {
         let functions = self.plan.functions;
         let mut end = range.end;
         let mut refused = None;
-        match check_multi(&functions.slice(range.clone()), self.plan.multi_opts()) {
-            Ok(()) => {}
-            Err((Some(at), invalid)) => {
-                end = range.start + at;
-                refused = Some(about(Error::invalid(invalid), &functions, Some(end)));
+        // With the policy all or nothing, the plan has checked all of them.
+        if self.plan.opts.policy != Policy::AllOrNothing {
+            match check_multi(&functions.slice(range.clone()), self.plan.multi_opts()) {
+                Ok(()) => {}
+                Err((Some(at), invalid)) => {
+                    end = range.start + at;
+                    refused = Some(about(Error::invalid(invalid), &functions, Some(end)));
+                }
+                Err((None, invalid)) => return Err(Error::invalid(invalid)),
             }
-            Err((None, invalid)) => return Err(Error::invalid(invalid)),
         }
         while range.start < end {
-            let plan = self.plan.multi(functions.slice(range.start..end))?;
+            let plan = self.plan.multi(functions.slice(range.start..end));
             match plan.create(self.prog) {
                 Ok(link) => {
                     self.hold(range.start..end, Link::Many(link));

@@ -145,9 +145,13 @@ impl<'a> GroupPlan<'a> {
         opts
     }
 
-    /// Plans one link to some of the functions.
-    pub(crate) fn multi<'f>(&'f self, functions: Functions<'f>) -> Result<MultiPlan<'f>, Error> {
-        MultiPlan::new(self.kernel, functions, self.multi_opts(), None)
+    /// Plans one link to some of the functions, which must have been checked.
+    pub(crate) fn multi<'f>(&'f self, functions: Functions<'f>) -> MultiPlan<'f> {
+        MultiPlan {
+            kernel: self.kernel,
+            functions,
+            opts: self.multi_opts(),
+        }
     }
 
     pub(crate) fn multi_opts(&self) -> KprobeMultiOpts {
