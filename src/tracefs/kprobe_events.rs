@@ -121,6 +121,9 @@ impl TraceEvent {
     }
 
     /// Removes the event, and returns an error if that fails.
+    // This has its own frame, which a detach without a trace event does not need.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn remove(mut self) -> core::result::Result<(), Error> {
         self.defined = false;
         self.write_removal().map_err(|errno| {
