@@ -3,6 +3,7 @@
 
 bench_dir=target/bench
 bench_run=$bench_dir/run # what the machines get
+bench_results=ci/bench/results
 bench_peers=(kprobe-attach raw libbpf libbpf-rs aya cilium)
 bench_target=x86_64-unknown-linux-gnu
 
@@ -37,7 +38,7 @@ bench_driver() {
     local build=$bench_dir/build library
     case $1 in
         kprobe-attach)
-            bench_cargo ours '' --features files
+            bench_cargo ours ''
             build+=/ours/$bench_target/release/ours
             bench_version kprobe-attach . >&3
             ;;
@@ -93,6 +94,8 @@ bench_build() {
         clang -target bpf -O2 -Wall -Wno-unused-parameter -DSECTION="\"$section\"" \
             -c ci/bench/programs.c -o "$bench_run/$section.o"
     done
+    clang -target bpf -O2 -g -Wall -Wno-unused-parameter "-I/usr/include/$(uname -m)-linux-gnu" \
+        -c ci/bench/object.c -o "$bench_run/object.o"
     for peer; do
         file=$bench_run/$peer log=$bench_dir/build/$peer.log
         # A shell of its own: `set -e` would be off inside a condition.
@@ -115,42 +118,53 @@ bench_build() {
 
 # bench_machine KERNEL: measures in a machine of its own, into $bench_dir/KERNEL.json.
 bench_machine() {
-    local console=$bench_dir/$1.console job status=0
+    local console=$bench_dir/$1.console job counts='100 1000' status=0
     # One instruction of the machine is one nanosecond, whatever else this host does.
     local machine_options=(-icount 'shift=0,sleep=off')
-    # Two CPUs do not come up there.
-    [[ $1 != 5.10 && $1 != 6.1 ]] || machine_options+=(-smp 1)
+    if [[ $1 = 5.10 || $1 = 6.1 ]]; then
+        machine_options+=(-smp 1) # two CPUs do not come up there
+        counts=20                 # without links to many functions, 1,000 take hours
+    fi
+    counts=${KPROBE_ATTACH_FUNCTIONS:-$counts}
     # Grace periods are as long as on other machines. The functions are those that both kinds of
     # links take, and that are not called meanwhile.
     job="echo 0 >/sys/kernel/rcu_expedited
         cd /extra
         kprobe-attach functions --quiet 'acpi_*' 'ext4_*' 'nvme_*' 'pci_*' |
             grep -Fxf - /sys/kernel/tracing/available_filter_functions | sort >functions
-        ./harness $1 $counts 2>/dev/console"
+        ./harness $1 $(date -u +%F) $counts 2>/dev/console"
     vm_prepare "$1"
     KPROBE_ATTACH_EXTRA=$bench_run initramfs "$scratch/initrd" "$job"
     boot "$scratch/initrd" "$console" "$bench_dir/$1.json" nokaslr || status=$?
     [[ $status -eq 0 ]] || die "kernel $1: see $bench_dir/$1.json and $console"
 }
 
-# cmd_bench [--write] [PEER...]: measures, and prints the tables; --write makes the guide's page.
+# cmd_bench [--write] [PEER...]: measures, and prints the tables; --write keeps the results, and
+# makes the guide's page of all that are kept.
 cmd_bench() {
-    local kernels kernel files=() write= counts=${KPROBE_ATTACH_FUNCTIONS:-100 1000}
+    local kernels kernel write=''
     [[ ${1:-} != --write ]] || { write=1; shift; }
     read -ra kernels <<<"${KPROBE_ATTACH_KERNELS:-$(amd64_kernels | xargs)}"
     make_scratch
     bench_build "${@:-${bench_peers[@]}}"
     for kernel in "${kernels[@]}"; do
         bench_machine "$kernel"
-        files+=("$bench_dir/$kernel.json")
+        "$bench_run/harness" table "$bench_dir/$kernel.json"
+        if [[ -n $write ]]; then
+            cp "$bench_dir/$kernel.json" "$bench_results/"
+            bench_page
+        fi
     done
-    "$bench_run/harness" table "${files[@]}" >"$bench_dir/tables.md"
-    cat "$bench_dir/tables.md"
-    [[ -n $write ]] || return 0
+}
+
+# Writes the guide's page.
+bench_page() {
+    local kernel files=()
+    for kernel in $(amd64_kernels); do
+        [[ ! -e $bench_results/$kernel.json ]] || files+=("$bench_results/$kernel.json")
+    done
     {
         cat ci/bench/page.md
-        printf '\nMeasured on %s with `ci/run.sh bench --write`, up to %d functions.\n\n' \
-            "$(date -u +%F)" "${counts##* }"
-        cat "$bench_dir/tables.md"
+        "$bench_run/harness" table "${files[@]}"
     } >src/guide/peers.md
 }

@@ -25,15 +25,21 @@ int main(int argc, char **argv)
 {
     static struct bpf_link *links[MOST];
     LIBBPF_OPTS(bpf_kprobe_multi_opts, opts);
-    check(argc > 4 && argc - 4 <= MOST, "usage: libbpf each|multi 0|1 TIMES FUNCTION...");
+    check(argc > 4 && argc - 4 <= MOST, "usage: libbpf each|multi|object 0|1 TIMES FUNCTION...");
     int multi = !strcmp(argv[1], "multi"), times = atoi(argv[3]), count = argc - 4;
     char **functions = argv + 4;
     opts.syms = (const char **)functions;
     opts.cnt = count;
     mark(0);
     mark(0);
-    struct bpf_object *object = bpf_object__open(multi ? "kprobe.multi.o" : "kprobe.o");
+    int whole = !strcmp(argv[1], "object");
+    struct bpf_object *object =
+        bpf_object__open(whole ? "object.o" : multi ? "kprobe.multi.o" : "kprobe.o");
     check(object && !bpf_object__load(object), "load");
+    if (whole) {
+        mark(1);
+        return 0;
+    }
     struct bpf_program *program =
         bpf_object__find_program_by_name(object, atoi(argv[2]) ? "one" : "zero");
     mark(1);

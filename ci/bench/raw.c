@@ -99,6 +99,7 @@ static int attach_multi(int program, char **functions, int count)
 int main(int argc, char **argv)
 {
     check(argc > 4 && argc - 4 <= MOST, "usage: raw each|multi 0|1 TIMES FUNCTION...");
+    check(strcmp(argv[1], "object"), "an object takes a library");
     int multi = !strcmp(argv[1], "multi"), times = atoi(argv[3]), count = argc - 4;
     mark(0);
     mark(0);

@@ -39,9 +39,27 @@ func attach(program *ebpf.Program, multi bool, functions []string, links []io.Cl
 	return nil
 }
 
+// Loads all programs of an object.
+func loadObject() error {
+	mark(0)
+	mark(0)
+	loaded, err := ebpf.LoadCollection("object.o")
+	if err == nil {
+		mark(1)
+		loaded.Close()
+	}
+	return err
+}
+
 func main() {
 	if len(os.Args) < 5 {
-		log.Fatal("usage: cilium each|multi 0|1 TIMES FUNCTION...")
+		log.Fatal("usage: cilium each|multi|object 0|1 TIMES FUNCTION...")
+	}
+	if os.Args[1] == "object" {
+		if err := loadObject(); err != nil {
+			log.Fatal(err)
+		}
+		return
 	}
 	multi := os.Args[1] == "multi"
 	number, _ := strconv.Atoi(os.Args[2])

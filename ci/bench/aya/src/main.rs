@@ -8,9 +8,10 @@ use aya::programs::KProbe;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let [way, number, times, functions @ ..] = &arguments[..] else {
-        return Err("usage: aya each 0|1 TIMES FUNCTION...".into());
+        return Err("usage: aya each|object 0|1 TIMES FUNCTION...".into());
     };
     let name = match (way.as_str(), number.as_str()) {
+        ("object", _) => return load_object(),
         ("each", "0") => "zero",
         ("each", "1") => "one",
         _ => return Err("no such work".into()),
@@ -33,6 +34,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         mark(3);
     }
+    Ok(())
+}
+
+/// Loads all programs of an object.
+fn load_object() -> Result<(), Box<dyn std::error::Error>> {
+    mark(0);
+    mark(0);
+    let mut object = Ebpf::load_file("object.o")?;
+    for (_, program) in object.programs_mut() {
+        let program: &mut KProbe = program.try_into()?;
+        program.load()?;
+    }
+    mark(1);
     Ok(())
 }
 

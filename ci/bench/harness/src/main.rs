@@ -1,11 +1,12 @@
-//! `harness KERNEL COUNT...`, in the machine: measures every driver that the file `peers` names,
-//! also with so many of the functions that the file `functions` names; prints JSON.
+//! `harness KERNEL DATE COUNT...`, in the machine: measures every driver that the file `peers`
+//! names, also with so many of the functions that the file `functions` names; prints JSON.
 //! `harness table FILE...`, on the host: makes Markdown of that.
 
 mod table;
 mod trace;
 mod work;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::error::Error;
 use std::fs;
@@ -17,34 +18,45 @@ use serde::{Deserialize, Serialize};
 
 use work::{Figures, measure};
 
+/// What was measured on a kernel.
 #[derive(Debug, Deserialize, Serialize)]
 struct Results {
     kernel: String,
     release: String,
-    peers: Vec<Peer>,
+    date: String,
+    /// The first one is this crate's.
+    drivers: Vec<Driver>,
+    lines: Vec<Line>,
 }
 
-/// A line of the file `peers`, with what was measured. A peer that was not built has a size of 0.
+/// A line of the file `peers`. A driver that was not built has a size of 0.
 #[derive(Debug, Deserialize, Serialize)]
-struct Peer {
-    driver: String,
-    version: String,
+struct Driver {
+    name: String,
     size: u64,
+    version: String,
     /// Why there are no figures.
     missing: Option<String>,
-    figures: Option<Figures>,
+}
+
+/// One thing that was measured, for each driver that can do it.
+#[derive(Debug, Deserialize, Serialize)]
+struct Line {
+    name: String,
+    figures: BTreeMap<String, f64>,
+    /// The figure of this crate, divided by the least of the others.
+    ratio: Option<f64>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["table", ..] => print_tables(&arguments[1..]),
-        [kernel, ..] => {
-            let counts: Result<Vec<_>, _> =
-                arguments[1..].iter().map(|word| word.parse()).collect();
-            bench(kernel, &counts?)
+        [kernel, date, ..] => {
+            let counts = arguments[2..].iter().map(|word| word.parse());
+            bench(kernel, date, &counts.collect::<Result<Vec<_>, _>>()?)
         }
-        [] => Err("usage: harness KERNEL COUNT... | harness table FILE...".into()),
+        _ => Err("usage: harness KERNEL DATE COUNT... | harness table FILE...".into()),
     }
 }
 
@@ -57,7 +69,7 @@ fn print_tables(files: &[String]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn bench(kernel: &str, counts: &[usize]) -> Result<(), Box<dyn Error>> {
+fn bench(kernel: &str, date: &str, counts: &[usize]) -> Result<(), Box<dyn Error>> {
     // On one CPU: no wakeup then takes an interrupt of another.
     let mut cpus = CpuSet::new();
     cpus.set(0)?;
@@ -65,42 +77,72 @@ fn bench(kernel: &str, counts: &[usize]) -> Result<(), Box<dyn Error>> {
     setrlimit(Resource::RLIMIT_NOFILE, 8192, 8192)?;
     let functions = fs::read_to_string("functions")?;
     let functions: Vec<_> = functions.lines().collect();
-    let mut peers = Vec::new();
-    for line in fs::read_to_string("peers")?.lines() {
-        let mut words = line.splitn(3, ' ');
-        let mut word = || {
-            words
-                .next()
-                .map(str::to_owned)
-                .ok_or("peers: a line is short")
-        };
-        let (driver, size, version) = (word()?, word()?.parse()?, word()?);
-        let mut peer = Peer {
-            driver,
-            version,
-            size,
-            missing: None,
-            figures: None,
-        };
-        if peer.size == 0 {
-            peer.missing = Some(peer.version.clone());
-            peers.push(peer);
-            continue;
-        }
-        eprintln!("{}", peer.driver);
-        match measure(&peer.driver, &functions, counts) {
-            Ok(figures) => peer.figures = Some(figures),
-            Err(error) => peer.missing = Some(error.to_string()),
-        }
-        peers.push(peer);
-    }
-    let results = Results {
+    let mut results = Results {
         kernel: kernel.to_owned(),
         release: fs::read_to_string("/proc/sys/kernel/osrelease")?
             .trim()
             .to_owned(),
-        peers,
+        date: date.to_owned(),
+        drivers: Vec::new(),
+        lines: Vec::new(),
     };
+    for line in fs::read_to_string("peers")?.lines() {
+        let mut driver = Driver::of_line(line).ok_or("peers: a bad line")?;
+        if driver.missing.is_none() {
+            eprintln!("{}", driver.name);
+            match measure(&driver.name, driver.size, &functions, counts) {
+                Ok(figures) => results.add(&driver.name, figures),
+                Err(error) => driver.missing = Some(error.to_string()),
+            }
+        }
+        results.drivers.push(driver);
+    }
+    results.compare();
     println!("{}", serde_json::to_string_pretty(&results)?);
     Ok(())
+}
+
+impl Driver {
+    fn of_line(line: &str) -> Option<Self> {
+        let mut words = line.splitn(3, ' ');
+        let (name, size, version) = (words.next()?, words.next()?, words.next()?);
+        let size = size.parse().ok()?;
+        Some(Self {
+            name: name.to_owned(),
+            size,
+            version: version.to_owned(),
+            missing: (size == 0).then(|| version.to_owned()),
+        })
+    }
+}
+
+impl Results {
+    /// Adds the figures of a driver to the lines.
+    fn add(&mut self, driver: &str, figures: Figures) {
+        for (name, figure) in figures.0 {
+            let at = self.lines.iter().position(|line| line.name == name);
+            let at = at.unwrap_or_else(|| {
+                self.lines.push(Line {
+                    name,
+                    figures: BTreeMap::new(),
+                    ratio: None,
+                });
+                self.lines.len() - 1
+            });
+            self.lines[at].figures.insert(driver.to_owned(), figure);
+        }
+    }
+
+    /// Computes the ratios.
+    fn compare(&mut self) {
+        let Some(ours) = self.drivers.first().map(|driver| &driver.name) else {
+            return;
+        };
+        for line in &mut self.lines {
+            let others = line.figures.iter().filter(|(name, _)| *name != ours);
+            let best = others.map(|(_, figure)| *figure).min_by(f64::total_cmp);
+            let ratio = line.figures.get(ours).zip(best.filter(|best| *best > 0.0));
+            line.ratio = ratio.map(|(figure, best)| figure / best);
+        }
+    }
 }

@@ -36,7 +36,7 @@ pub struct Interval {
     pub steps: u64,
     pub allocations: u64,
     /// File descriptors that are open at the mark.
-    pub fds: usize,
+    pub fds: u64,
     /// The peak of memory until the mark, in KiB.
     pub peak: u64,
 }
@@ -88,7 +88,7 @@ pub fn run(
             WaitStatus::PtraceEvent(..) => {
                 now.nanoseconds = u64::try_from(start.elapsed().as_nanos())?;
                 now.mark = ptrace::getregs(pid)?.orig_rax - MARK;
-                now.fds = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+                now.fds = fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64;
                 now.peak = peak(pid)?;
                 at_mark(now.mark);
                 marks.push(std::mem::take(&mut now));

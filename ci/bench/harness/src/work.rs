@@ -6,14 +6,16 @@
 //! The marks: twice 0 at the start, 1 when the program is loaded, 2 when it is attached, 3 when it
 //! is detached. A driver that cannot do its work ends with another status than 0.
 //!
+//! `DRIVER object 0 1 FUNCTION` loads the programs of an object, from mark 0 to 1, and attaches
+//! none. `raw` has no loader.
+//!
 //! `DRIVER lookup` is this crate's alone: it finds functions in `/proc/kallsyms`, from mark 1 to 2.
 
 use std::error::Error;
 use std::fs;
 use std::hint::black_box;
-use std::time::Instant;
-
-use serde::{Deserialize, Serialize};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::trace::{Interval, Watch, run};
 
@@ -25,169 +27,219 @@ const DETACHED: u64 = 3;
 const FUNCTION: &str = "__x64_sys_getppid";
 const HITS: u32 = 20_000;
 
-/// The figures of a driver on a kernel. What it cannot do is absent.
-#[derive(Debug, Default, Deserialize, Serialize)]
-pub struct Figures {
-    pub first: Cost,
-    pub steady_attach: Cost,
-    pub steady_detach: Cost,
-    /// Loading the program, from an object where the driver has one.
-    pub load: Cost,
-    /// Descriptors of a link.
-    pub fds: usize,
-    /// KiB at the peak.
-    pub peak: u64,
-    pub hits: Hits,
-    pub many: Vec<Many>,
-    pub lookups: Vec<Lookup>,
-}
+/// How often the driver attaches when times are taken. The first time is not like the others.
+const TIMES: &str = "9";
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-pub struct Cost {
-    pub calls: u64,
-    pub instructions: u64,
-    pub allocations: u64,
-    pub nanoseconds: u64,
-}
+/// A link to each of more functions takes too long in a machine that counts instructions.
+const MOST_LINKS: usize = 100;
 
-/// Nanoseconds of a call of the function.
-#[derive(Debug, Default, Deserialize, Serialize)]
-pub struct Hits {
-    pub unprobed: f64,
-    pub returning_0: f64,
-    pub returning_1: f64,
-}
+/// What was measured of a driver: the name of each figure, and the figure. What the driver cannot
+/// do is absent.
+#[derive(Default)]
+pub struct Figures(pub Vec<(String, f64)>);
 
-/// The cost of attaching to many functions, and detaching from them.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct Many {
-    pub functions: usize,
-    /// `multi`, or `each`.
-    pub way: String,
-    pub fds: usize,
-    pub attach: u64,
-    pub detach: u64,
-}
+impl Figures {
+    fn count(&mut self, name: &str, number: u64) {
+        self.0.push((name.to_owned(), number as f64));
+    }
 
-/// Nanoseconds of finding functions, and of reading `/proc/kallsyms`.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct Lookup {
-    pub functions: usize,
-    pub lookup: u64,
-    pub reading: u64,
+    fn ms(&mut self, name: &str, nanoseconds: u64) {
+        self.0.push((name.to_owned(), nanoseconds as f64 / 1e6));
+    }
+
+    fn us(&mut self, name: &str, nanoseconds: u64) {
+        self.0.push((name.to_owned(), nanoseconds as f64 / 1e3));
+    }
 }
 
 /// Measures all of a driver.
 pub fn measure(
     driver: &str,
+    size: u64,
     functions: &[&str],
     counts: &[usize],
 ) -> Result<Figures, Box<dyn Error>> {
     let mut figures = Figures::default();
-    let one = ["each", "0", "5", FUNCTION];
-    let count = |watch| run(driver, &one, watch, |_| ());
-    let (calls, steps) = (count(Watch::Calls)?, count(Watch::Steps)?);
-    let timed = ["each", "0", "31", FUNCTION];
-    let mut hits = Hits::default();
-    let times = run(driver, &timed, Watch::Time, |mark| match mark {
-        LOADED => hits.unprobed = hit(),
-        ATTACHED => hits.returning_0 = hit(),
-        _ => (),
-    })?;
-    run(driver, &["each", "1", "1", FUNCTION], Watch::Time, |mark| {
-        if mark == ATTACHED {
-            hits.returning_1 = hit();
-        }
-    })?;
-    figures.hits = hits;
-
-    let cost = |mark, first| {
-        let steady = |intervals: &[Interval]| of(intervals, mark, first);
-        let (calls, steps, times) = (steady(&calls), steady(&steps), steady(&times));
-        Cost {
-            calls: calls.calls,
-            instructions: steps.steps,
-            allocations: steps.allocations,
-            nanoseconds: times.nanoseconds,
-        }
-    };
-    figures.load = cost(LOADED, true);
-    figures.first = cost(ATTACHED, true);
-    figures.steady_attach = cost(ATTACHED, false);
-    figures.steady_detach = cost(DETACHED, false);
-    figures.fds = of(&calls, ATTACHED, false).fds - of(&calls, DETACHED, false).fds;
-    figures.peak = times
-        .iter()
-        .map(|interval| interval.peak)
-        .max()
-        .unwrap_or(0);
-
-    for &count in counts {
-        let chosen = functions
-            .iter()
-            .step_by(functions.len() / count)
-            .take(count);
-        let chosen: Vec<_> = chosen.copied().collect();
-        figures.many.extend(many(driver, &chosen));
+    one(driver, size, &mut figures)?;
+    if let Err(error) = object(driver, &mut figures) {
+        eprintln!("{error}");
     }
-    let counts: &[usize] = if driver == "kprobe-attach" {
-        &[1, 1000]
-    } else {
-        &[]
-    };
     for &count in counts {
-        figures.lookups.extend(lookup(driver, &functions[..count]));
+        eprintln!("{driver}: {count} functions");
+        let step = functions.len() / count;
+        let chosen: Vec<_> = functions
+            .iter()
+            .step_by(step)
+            .take(count)
+            .copied()
+            .collect();
+        many(driver, &chosen, &mut figures)?;
+        if driver == "kprobe-attach" {
+            lookup(driver, &chosen, &mut figures)?;
+        }
     }
     Ok(figures)
 }
 
-/// The interval before a mark: the first one, or else the last one, with the median time of all but
-/// the first. The wait for a grace period of the kernel has jumps, which would shift a mean.
-fn of(intervals: &[Interval], mark: u64, first: bool) -> Interval {
-    let mut found = intervals.iter().filter(|interval| interval.mark == mark);
-    let start = found.next().cloned().unwrap_or_default();
-    let later: Vec<_> = found.collect();
-    let (false, Some(last)) = (first, later.last()) else {
-        return start;
+/// Attaches to one function.
+fn one(driver: &str, size: u64, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+    let work = ["each", "0", "2", FUNCTION];
+    let (calls, steps) = (
+        run(driver, &work, Watch::Calls, |_| ())?,
+        run(driver, &work, Watch::Steps, |_| ())?,
+    );
+    let [mut unprobed, mut returning_0, mut returning_1] = [0.0; 3];
+    let times = timed(
+        driver,
+        &["each", "0", TIMES, FUNCTION],
+        |mark, is_first| match (mark, is_first) {
+            (LOADED, _) => unprobed = hit(),
+            (ATTACHED, true) => returning_0 = hit(),
+            _ => (),
+        },
+    )?;
+    run(driver, &["each", "1", "1", FUNCTION], Watch::Time, |mark| {
+        if mark == ATTACHED {
+            returning_1 = hit();
+        }
+    })?;
+
+    let of_calls = |mark| (first(&calls, mark), later(&calls, mark));
+    let ((first_attach, attach), (_, detach)) = (of_calls(ATTACHED), of_calls(DETACHED));
+    figures.count("system calls: first attach", first_attach.calls);
+    figures.count("system calls: attach", attach.calls);
+    figures.count("system calls: detach", detach.calls);
+    figures.count(
+        "system calls: attach and detach",
+        attach.calls + detach.calls,
+    );
+    figures.count("file descriptors of a link", attach.fds - detach.fds);
+
+    let of_steps = |mark| (first(&steps, mark), later(&steps, mark));
+    let ((first_attach, attach), (_, detach)) = (of_steps(ATTACHED), of_steps(DETACHED));
+    figures.count("instructions: first attach", first_attach.steps);
+    figures.count("instructions: attach", attach.steps);
+    figures.count("instructions: detach", detach.steps);
+    figures.count("allocations: first attach", first_attach.allocations);
+    let allocations = attach.allocations + detach.allocations;
+    figures.count("allocations: attach and detach", allocations);
+
+    figures
+        .0
+        .push(("static program, KB".to_owned(), size as f64 / 1e3));
+    let peak = times.iter().map(|interval| interval.peak).max();
+    figures.count("memory at the peak, KiB", peak.unwrap_or(0));
+
+    figures.us("first attach, µs", first(&times, ATTACHED).nanoseconds);
+    figures.us("attach, µs", later(&times, ATTACHED).nanoseconds);
+    figures.us("detach, µs", later(&times, DETACHED).nanoseconds);
+    for (name, figure) in [
+        ("a call that is not probed, ns", unprobed),
+        ("a hit that returns 0, ns", returning_0),
+        ("a hit that returns 1, ns", returning_1),
+        ("probed to unprobed, returns 0", returning_0 / unprobed),
+        ("probed to unprobed, returns 1", returning_1 / unprobed),
+    ] {
+        figures.0.push((name.to_owned(), figure));
+    }
+    figures.count("load: system calls", first(&calls, LOADED).calls);
+    figures.us("load, µs", first(&times, LOADED).nanoseconds);
+    Ok(())
+}
+
+/// Loads an object.
+fn object(driver: &str, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+    let work = ["object", "0", "1", FUNCTION];
+    let calls = run(driver, &work, Watch::Calls, |_| ())?;
+    let times = run(driver, &work, Watch::Time, |_| ())?;
+    figures.count("load an object: system calls", first(&calls, LOADED).calls);
+    figures.us("load an object, µs", first(&times, LOADED).nanoseconds);
+    let peak = times.iter().map(|interval| interval.peak).max();
+    figures.count("load an object: memory, KiB", peak.unwrap_or(0));
+    Ok(())
+}
+
+/// Attaches to many functions by one link, or else by a link to each.
+fn many(driver: &str, functions: &[&str], figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+    let count = functions.len();
+    let times = |way, times| {
+        let work = [&[way, "0", times], functions].concat();
+        timed(driver, &work, |_, _| ())
     };
-    let mut times: Vec<_> = later.iter().map(|interval| interval.nanoseconds).collect();
-    times.sort_unstable();
+    let times = match times("multi", TIMES) {
+        Ok(times) => times,
+        Err(_) if count <= MOST_LINKS => times("each", "1")?,
+        Err(error) => {
+            eprintln!("{error}");
+            return Ok(());
+        }
+    };
+    let (attach, detach) = (later(&times, ATTACHED), later(&times, DETACHED));
+    figures.ms(
+        &format!("{count} functions: attach, ms"),
+        attach.nanoseconds,
+    );
+    figures.ms(
+        &format!("{count} functions: detach, ms"),
+        detach.nanoseconds,
+    );
+    let fds = attach.fds - detach.fds;
+    figures.count(&format!("{count} functions: file descriptors"), fds);
+    Ok(())
+}
+
+/// Finds functions in `/proc/kallsyms`.
+fn lookup(driver: &str, functions: &[&str], figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+    let work = [&["lookup", "0", "1"], functions].concat();
+    let times = run(driver, &work, Watch::Time, |_| ())?;
+    let start = Instant::now();
+    black_box(fs::read("/proc/kallsyms")?);
+    let reading = u64::try_from(start.elapsed().as_nanos())?;
+    let count = functions.len();
+    figures.ms(
+        &format!("{count} names: find, ms"),
+        first(&times, ATTACHED).nanoseconds,
+    );
+    figures.ms(
+        &format!("{count} names: read /proc/kallsyms alone, ms"),
+        reading,
+    );
+    Ok(())
+}
+
+/// The first interval before a mark.
+fn first(intervals: &[Interval], mark: u64) -> Interval {
+    let found = intervals.iter().find(|interval| interval.mark == mark);
+    found.cloned().unwrap_or_default()
+}
+
+/// The last interval before a mark, with the mean time of all but the first, if there are several.
+fn later(intervals: &[Interval], mark: u64) -> Interval {
+    let found: Vec<_> = intervals.iter().filter(|one| one.mark == mark).collect();
+    let [_, later @ .., last] = &found[..] else {
+        return first(intervals, mark);
+    };
+    let sum: u64 = later.iter().map(|interval| interval.nanoseconds).sum();
     Interval {
-        nanoseconds: times[times.len() / 2],
+        nanoseconds: (sum + last.nanoseconds) / (later.len() as u64 + 1),
         ..(*last).clone()
     }
 }
 
-/// Attaches to many functions by one link, or else by a link to each.
-fn many(driver: &str, functions: &[&str]) -> Option<Many> {
-    ["multi", "each"].into_iter().find_map(|way| {
-        let arguments = [&[way, "0", "1"], functions].concat();
-        let intervals = run(driver, &arguments, Watch::Time, |_| ())
-            .inspect_err(|error| eprintln!("{error}"))
-            .ok()?;
-        let (attached, detached) = (
-            of(&intervals, ATTACHED, true),
-            of(&intervals, DETACHED, true),
-        );
-        Some(Many {
-            functions: functions.len(),
-            way: way.to_owned(),
-            fds: attached.fds - detached.fds,
-            attach: attached.nanoseconds,
-            detach: detached.nanoseconds,
-        })
-    })
-}
-
-fn lookup(driver: &str, functions: &[&str]) -> Option<Lookup> {
-    let arguments = [&["lookup", "0", "1"], functions].concat();
-    let intervals = run(driver, &arguments, Watch::Time, |_| ()).ok()?;
-    let start = Instant::now();
-    black_box(fs::read("/proc/kallsyms").ok()?);
-    Some(Lookup {
-        functions: functions.len(),
-        reading: u64::try_from(start.elapsed().as_nanos()).ok()?,
-        lookup: of(&intervals, ATTACHED, true).nanoseconds,
+/// Measures times. Detaching waits for ticks of the kernel, of 4 ms, so it would take longer or
+/// shorter by chance. So it begins at another part of a tick each time, and a mean is taken.
+fn timed(
+    driver: &str,
+    work: &[&str],
+    mut at_mark: impl FnMut(u64, bool),
+) -> Result<Vec<Interval>, Box<dyn Error>> {
+    let mut part = Duration::ZERO;
+    run(driver, work, Watch::Time, |mark| {
+        at_mark(mark, part.is_zero());
+        if mark == ATTACHED {
+            part += Duration::from_micros(500);
+            thread::sleep(part);
+        }
     })
 }
 

@@ -8,9 +8,10 @@ use libbpf_rs::{Link, ObjectBuilder, ProgramMut};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let [way, number, times, functions @ ..] = &arguments[..] else {
-        return Err("usage: libbpf-rs each|multi 0|1 TIMES FUNCTION...".into());
+        return Err("usage: libbpf-rs each|multi|object 0|1 TIMES FUNCTION...".into());
     };
     let (path, name) = match (way.as_str(), number.as_str()) {
+        ("object", _) => return load_object(),
         ("each", "0") => ("kprobe.o", "zero"),
         ("each", "1") => ("kprobe.o", "one"),
         ("multi", "0") => ("kprobe.multi.o", "zero"),
@@ -30,6 +31,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         links.clear();
         mark(3);
     }
+    Ok(())
+}
+
+/// Loads all programs of an object.
+fn load_object() -> Result<(), Box<dyn std::error::Error>> {
+    mark(0);
+    mark(0);
+    let object = ObjectBuilder::default().open_file("object.o")?.load()?;
+    mark(1);
+    drop(object);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod rt;
 use core::ffi::CStr;
 use core::ops::ControlFlow;
 
+use kprobe_attach::bpf::object::{LoadOptions, Object};
 use kprobe_attach::bpf::{AttachType, Load, Program, insn};
 use kprobe_attach::request::{Functions, GroupOpts, SymbolRef};
 use kprobe_attach::symbols::{Resolution, resolve};
@@ -43,6 +44,11 @@ fn main() -> Result<(), Errno> {
     };
     mark(0);
     mark(0);
+    if way == c"object" {
+        load_object()?;
+        mark(1);
+        return Ok(());
+    }
     let program =
         load(way == c"multi", i32::from(number == c"1")).map_err(|error| error.errno())?;
     mark(1);
@@ -79,6 +85,30 @@ fn load(multi: bool, number: i32) -> Result<Program, Error> {
     };
     let code = [insn::mov_imm(insn::R0, number), insn::exit()];
     Load::new(&code, c"GPL").attach_type(attach_type).load()
+}
+
+/// Loads all programs of an object.
+#[inline(never)]
+fn load_object() -> Result<(), Errno> {
+    let mut bytes = [0; 8192];
+    let mut memory = [0; 8192];
+    let file = rustix::fs::open("object.o", OFlags::RDONLY, Mode::empty())?;
+    let len = rustix::io::read(&file, &mut bytes)?;
+    drop(file);
+    let object = Object::parse(&bytes[..len]).map_err(|error| error.errno())?;
+    let loaded = object
+        .load(&mut memory, &LoadOptions::new())
+        .map_err(|error| error.errno())?;
+    for program in object.programs() {
+        // The end of the process closes it, as all that the other drivers load.
+        core::mem::forget(
+            loaded
+                .program(&program, &mut memory, &mut [])
+                .map_err(|error| error.errno())?,
+        );
+    }
+    core::mem::forget(loaded);
+    Ok(())
 }
 
 fn one(program: &Program, function: &CStr, times: i32) -> Result<(), Error> {
