@@ -42,6 +42,9 @@ usage: ci/run.sh COMMAND
   initramfs [KERNEL...]
                        the program where nothing is mounted: as /init, beside an init, and across
                        switch_root
+  interop [KERNEL...]
+                       beside other loaders in machines: aya, libbpf-rs, bpftool, and perf's list
+                       of events
   soak [CYCLES [KERNEL...]]
                        20,000 cycles of attaching and detaching, or so many, on each kernel, and
                        all sorts of them at once;
@@ -78,6 +81,8 @@ die() {
 . ci/release.sh
 # shellcheck source=ci/initramfs.sh
 . ci/initramfs.sh
+# shellcheck source=ci/interop.sh
+. ci/interop.sh
 # shellcheck source=ci/arrows.sh
 . ci/arrows.sh
 # shellcheck source=ci/bench.sh
@@ -116,6 +121,7 @@ cmd_fmt() {
     cargo fmt --all --check
     cargo fmt --check --manifest-path tests/embed/Cargo.toml
     cargo fmt --check --manifest-path tests/schema/Cargo.toml
+    cargo fmt --check --manifest-path tests/interop/Cargo.toml
     [[ ! -e fuzz/Cargo.toml ]] || cargo fmt --check --manifest-path fuzz/Cargo.toml
     cargo fmt --all --check --manifest-path ci/bench/Cargo.toml
     cargo fmt --check --manifest-path ci/bench/aya/Cargo.toml
@@ -516,7 +522,7 @@ cmd_all() {
     export KPROBE_ATTACH_BRIEF
     fetched_ahead="${arch_suites[*]} 6.1-ppc64el $(amd64_kernels)" \
         stages fmt 'targets, recipes &' lint nolibc build unit asan size msrv package wait \
-        arch fuzz initramfs vm
+        arch fuzz initramfs interop vm
 }
 
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
@@ -524,7 +530,8 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 case ${1:-} in
     '' | -h | --help | help) usage ;;
     test | all | fmt | lint | unit | asan | build | nolibc | size | msrv | package | deny | \
-        semver | targets | arch | recipes | fuzz | vm | initramfs | soak | vm-run | demo | bench)
+        semver | targets | arch | recipes | fuzz | vm | initramfs | interop | soak | vm-run | \
+        demo | bench)
         command=cmd_$1
         shift
         "$command" "$@"

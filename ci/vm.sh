@@ -9,6 +9,7 @@ vm_timeout=${KPROBE_ATTACH_TIMEOUT:-1800}
 cpu0_hotplug=cpu0_hotplug   # CPU 0 can go offline (x86 before 6.5, on an Intel)
 machine_options=()          # more for QEMU
 vm_modules='dummy nlmon'    # for tests that load a module: small, without dependencies
+vm_programs=(strace bpftool) # of the host, for tests that run them
 
 # Scratch space, on the file system of the cache: only what is complete is moved into it.
 make_scratch() {
@@ -324,10 +325,19 @@ pack() {
     (cd "$1" && find . | cpio -o -H newc -R +0:+0 --quiet) >"$2"
 }
 
+# copy_libraries PROGRAM ROOT: those that it is linked with, if it is.
+copy_libraries() {
+    local lib
+    { ldd "$1" 2>/dev/null || true; } | sed -n 's,^[^/]*\(/[^ ]*\).*,\1,p' | while read -r lib; do
+        mkdir -p "$2${lib%/*}"
+        cp -L "$lib" "$2$lib"
+    done
+}
+
 # initramfs OUTPUT [JOB]: JOB is a shell script to run in place of the tests. What is not built yet
 # is left out.
 initramfs() {
-    local output=$1 job=${2:-} root program lib brief
+    local output=$1 job=${2:-} root program brief
     root=$(new_root)
     mkdir -p "$root"/{bin,dev,etc,extra,lib/modules,proc,root,run,sys,tests,tmp}
     cp "$busybox" "$root/bin/busybox"
@@ -341,15 +351,15 @@ initramfs() {
     [[ -z $job ]] || printf '%s\n' "$job" >"$root/job"
     [[ -z ${KPROBE_ATTACH_EXTRA:-} ]] || cp -a "$KPROBE_ATTACH_EXTRA/." "$root/extra/"
     if [[ $arch = amd64 ]]; then # the host's own architecture
-        [[ ! -e $vm_tests ]] || cp -L "$vm_tests" "$root/tests/vm"
-        for program in strace bpftool; do
+        for program in "${vm_programs[@]}"; do
             program=$(PATH=$PATH:/usr/sbin command -v "$program")
             cp "$program" "$root/bin/"
-            ldd "$program" | grep -o '/[^ ]*' | while read -r lib; do
-                mkdir -p "$root${lib%/*}"
-                cp -L "$lib" "$root$lib"
-            done
+            copy_libraries "$program" "$root"
         done
+        if [[ -e $vm_tests ]]; then
+            cp -L "$vm_tests" "$root/tests/vm"
+            copy_libraries "$vm_tests" "$root"
+        fi
     elif [[ -z $job ]]; then
         cp -L "$vm_tests-$arch" "$root/tests/vm"
         cp -a "$cache/strace-$arch/." "$root/"
