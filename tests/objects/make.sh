@@ -15,7 +15,7 @@ object() {
     llvm-strip -g "$object"
 }
 
-for name in calls cookies core count kinds macros; do
+for name in calls cookies core count kinds macros moved; do
     object clang-14 bpfel "$name.c" "$name.o" -g
     object clang-19 bpfel "$name.c" "$name-19.o" -g
 done

@@ -29,11 +29,11 @@ const MACROS: [&[u8]; 2] = [
 const KINDS: &[u8] = include_bytes!("../objects/kinds.o");
 const OLD: &[u8] = include_bytes!("../objects/old.o");
 
-const BPF_MAP_LOOKUP_ELEM: i32 = 1;
-const BPF_MAP_UPDATE_ELEM: i32 = 2;
+pub(crate) const BPF_MAP_LOOKUP_ELEM: i32 = 1;
+pub(crate) const BPF_MAP_UPDATE_ELEM: i32 = 2;
 
 /// Reads or writes an element of a map, by a second hand than the library's.
-fn element(command: i32, map: &Map, key: &[u8], value: &mut [u8]) -> Result<(), Errno> {
+pub(crate) fn element(command: i32, map: &Map, key: &[u8], value: &mut [u8]) -> Result<(), Errno> {
     assert_eq!(key.len(), map.key_size() as usize);
     assert!(value.len() >= map.value_size() as usize);
     let attr = [
@@ -64,7 +64,11 @@ fn words(map: &Map, key: &[u8], count: usize) -> Vec<u64> {
 }
 
 /// Loads the programs of an object and attaches them as their sections say.
-fn attach_all(object: &Object<'_>, loaded: &Loaded<'_>, memory: &mut [u8]) -> Vec<KprobeLink> {
+pub(crate) fn attach_all(
+    object: &Object<'_>,
+    loaded: &Loaded<'_>,
+    memory: &mut [u8],
+) -> Vec<KprobeLink> {
     let kernel = Kernel::new();
     let mut links = Vec::new();
     for program in object.programs() {

@@ -37,9 +37,11 @@ mod machine;
 mod many_functions;
 mod many_probes;
 mod mounts;
+#[cfg(target_endian = "little")] // the objects are
+mod moved;
 mod multi;
 mod names;
-#[cfg(target_endian = "little")] // the objects are
+#[cfg(target_endian = "little")]
 mod object_program;
 #[cfg(target_endian = "little")]
 mod objects;
