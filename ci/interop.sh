@@ -24,17 +24,18 @@ cmd_interop() {
     vm_programs+=(perf)
     need linux-perf
     build_interop_tests
-    rm -f "$vm_dir"/*.count
+    make_scratch
     for kernel in "${kernels[@]}"; do
         vm_prepare "$kernel"
         while [[ $(jobs -rp | wc -l) -ge 2 ]]; do wait -n || true; done
-        echo 0 1 >"$vm_dir/$kernel.count" # until the machine has another verdict
+        echo 0 1 >"$scratch/$kernel.count" # until the machine has another verdict
         {
             set +e
+            rm -f "$vm_dir/$kernel".{log,console,report}
             (set -e; vm_test "$kernel" ordinary) >"$vm_dir/$kernel.report" 2>&1
             cat "$vm_dir/$kernel.report"
         } &
     done
     wait
-    cat "$vm_dir"/*.count | tally
+    cat "$scratch"/*.count | tally
 }
