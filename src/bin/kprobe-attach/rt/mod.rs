@@ -24,11 +24,13 @@ mod entry;
 mod entry;
 mod fds;
 #[cfg(not(feature = "std"))]
+#[path = "../../../sys/entry/memory.rs"]
 mod functions;
 mod memory;
 mod process;
 mod signals;
 mod slots;
+#[path = "../../../sys/entry/start.rs"]
 mod start;
 
 pub(crate) use clock::{NEVER, now, time_of_day};
