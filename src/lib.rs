@@ -60,12 +60,14 @@
 //! * [`tracefs`]: trace events, and [sweeping](tracefs::sweep()) those of killed processes;
 //! * [`symbols`]: names and addresses in `/proc/kallsyms`;
 //! * [`explain`]: why a probe does not attach;
-//! * [`error`]: steps and causes.
+//! * [`error`]: steps and causes;
+//! * [`mod@entry`]: what a program without libc needs, by the macro [`entry!`](macro@entry).
 //!
 //! The [guide] has the long tables and the recipes: [privileges](guide::privileges),
 //! [system calls](guide::syscalls), [causes](guide::causes), [containers](guide::containers),
 //! [initramfs](guide::initramfs), [objects](guide::objects), [many functions](guide::many),
-//! [JSON](guide::json), [building](guide::building), [sizes](guide::sizes),
+//! [JSON](guide::json), [building](guide::building),
+//! [a program without libc](guide::without_libc), [sizes](guide::sizes),
 //! [side by side](guide::peers),
 //! [limits](guide::limits), [testing](guide::testing), and porting
 //! [from libbpf](guide::from_libbpf) and [from aya](guide::from_aya).
@@ -193,6 +195,7 @@ pub use plan::Plan;
 pub use plan::group::{GroupPlan, GroupWay};
 pub use request::{AttachMode, KprobeMultiOpts, KprobeOpts, Target, TargetBuf};
 pub use rustix::{fd, io::Errno};
+pub use sys::entry;
 
 static_assertions::assert_impl_all!(Error: Send, Sync);
 static_assertions::assert_impl_all!(Target<'static>: Send, Sync);

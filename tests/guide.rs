@@ -249,6 +249,31 @@ fn the_object_of_the_guide_is_compiled_from_it() {
 }
 
 #[test]
+fn the_program_without_libc_is_the_one_that_is_tested() {
+    let page = read("src/guide/without_libc.md");
+    let source = read("tests/embed/src/bin/arguments.rs");
+    assert_eq!(blocks(&page, "rust,ignore"), [source.as_str()]);
+    let linked = read("tests/embed/build.rs");
+    let [options] = blocks(&page, "rust,no_run")[..] else {
+        panic!("{page}");
+    };
+    for option in options.split('"').filter(|text| text.starts_with('-')) {
+        assert!(linked.contains(&format!("\"{option}\"")), "{option}");
+    }
+    assert!(options.contains("-Wl,-e,kprobe_attach_entry"));
+    assert!(linked.contains("-Wl,-e,kprobe_attach_entry"));
+    // The profiles are those of the page, and so are the features that are off.
+    let manifest = read("tests/embed/Cargo.toml");
+    let [shown] = blocks(&page, "toml")[..] else {
+        panic!("{page}");
+    };
+    let (_, profiles) = shown.split_once("[profile.dev]").unwrap();
+    assert!(manifest.contains(profiles.trim_end()));
+    assert!(shown.contains("kprobe-attach = { version = \"0.1\", default-features = false }"));
+    assert!(manifest.contains("kprobe-attach = { path = \"../..\", default-features = false }"));
+}
+
+#[test]
 fn every_target_that_is_tested_has_a_recipe() {
     let page = read("src/guide/building.md");
     let scripts = blocks(&page, "sh");

@@ -11,6 +11,7 @@
 //! | [`many`] | many functions at once, and what detaching takes |
 //! | [`json`] | the output of the program for scripts |
 //! | [`building`] | the program for this machine, for musl, and for other architectures |
+//! | [`without_libc`] | a program of your own, without libc and std |
 //! | [`sizes`] | bytes, memory, system calls and file descriptors |
 //! | [`peers`] | what an attach costs, beside system calls alone and other libraries |
 //! | [`limits`] | what the kernel or this crate cannot do |
@@ -50,6 +51,9 @@ pub mod json {}
 
 #[doc = include_str!("building.md")]
 pub mod building {}
+
+#[doc = include_str!("without_libc.md")]
+pub mod without_libc {}
 
 #[doc = include_str!("sizes.md")]
 pub mod sizes {}

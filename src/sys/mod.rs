@@ -27,6 +27,7 @@ mod arch;
 mod call;
 mod child;
 mod cpu;
+pub mod entry;
 mod link;
 mod lock;
 mod map;

@@ -1,12 +1,13 @@
-//! The functions that compiled code and the compiler's own library call.
+//! The functions that compiled code and the compiler's own library call. [`entry`](crate::entry!)
+//! defines them under their names in C.
 
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{c_char, c_int};
 
 /// # Safety
 ///
 /// As for C's `memcpy`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+#[inline]
+pub unsafe fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     // SAFETY: the caller's buffers are len bytes long and do not overlap.
     unsafe { copy_forward(to, from, len) };
     to
@@ -40,8 +41,8 @@ unsafe fn copy_forward(to: *mut u8, from: *const u8, len: usize) {
 /// # Safety
 ///
 /// As for C's `memmove`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+#[inline]
+pub unsafe fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     if to.addr().wrapping_sub(from.addr()) >= len {
         // SAFETY: `to` is below `from`, or behind its end: going up never writes what is still to
         // be read.
@@ -59,8 +60,8 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u
 /// # Safety
 ///
 /// As for C's `memset`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memset(to: *mut u8, byte: c_int, len: usize) -> *mut u8 {
+#[inline]
+pub unsafe fn memset(to: *mut u8, byte: c_int, len: usize) -> *mut u8 {
     let [byte, ..] = byte.to_le_bytes();
     #[cfg(target_arch = "x86_64")]
     // SAFETY: fills len bytes upwards; the direction flag is clear by the ABI.
@@ -85,8 +86,9 @@ unsafe extern "C" fn memset(to: *mut u8, byte: c_int, len: usize) -> *mut u8 {
 /// # Safety
 ///
 /// As for C's `memcmp`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
+#[inline]
+#[must_use]
+pub unsafe fn memcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
     for index in 0..len {
         // SAFETY: index is below len.
         let a = unsafe { *a.add(index) };
@@ -102,18 +104,10 @@ unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
 
 /// # Safety
 ///
-/// As for C's `bcmp`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn bcmp(a: *const c_void, b: *const c_void, len: usize) -> c_int {
-    // SAFETY: the same contract.
-    unsafe { memcmp(a.cast(), b.cast(), len) }
-}
-
-/// # Safety
-///
 /// As for C's `strlen`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn strlen(text: *const c_char) -> usize {
+#[inline]
+#[must_use]
+pub unsafe fn strlen(text: *const c_char) -> usize {
     let mut len = 0;
     // SAFETY: the text goes on up to its NUL.
     while unsafe { *text.add(len) } != 0 {
@@ -128,13 +122,4 @@ unsafe extern "C" fn strlen(text: *const c_char) -> usize {
 fn keep_loop() {
     // SAFETY: does nothing.
     unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
-}
-
-/// A constructor of `compiler_builtins`, which asks whether the processor has atomic instructions,
-/// refers to this function. The program runs no constructors, so nothing calls it: the outlined
-/// atomic operations use exclusive loads and stores, which every processor has.
-#[cfg(target_arch = "aarch64")]
-#[unsafe(no_mangle)]
-extern "C" fn getauxval(_: core::ffi::c_ulong) -> core::ffi::c_ulong {
-    0
 }

@@ -1,11 +1,21 @@
-//! The initial stack: arguments, environment and auxiliary vector.
+//! What the kernel hands over: the initial stack, with arguments, environment and auxiliary vector,
+//! and the standard file descriptors.
 
 use core::ffi::{CStr, c_char};
+use core::fmt::{self, Write};
 use core::ptr;
 
-/// Reads the arguments, the environment and the auxiliary vector.
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::io::Errno;
+
+/// Represents what the kernel handed over to the process in [execve(2)]: the arguments, the
+/// environment, the auxiliary vector, and the standard file descriptors.
+///
+/// The macro [`entry!`](crate::entry!) makes one, and calls the main function with it.
+///
+/// [execve(2)]: https://man7.org/linux/man-pages/man2/execve.2.html
 #[derive(Debug)]
-pub(crate) struct Start {
+pub struct Start {
     /// The address of `argc`. Everything else is above it.
     stack: *const usize,
 }
@@ -13,7 +23,8 @@ pub(crate) struct Start {
 impl Start {
     /// # Safety
     ///
-    /// `stack` must be the initial stack of the process.
+    /// `stack` must be the initial stack of the process, whose file descriptors 0, 1 and 2 are
+    /// open.
     pub(super) const unsafe fn new(stack: *const usize) -> Self {
         Self { stack }
     }
@@ -24,28 +35,38 @@ impl Start {
         unsafe { *self.stack }
     }
 
-    /// Returns one of the arguments. The first is the program's name.
-    pub(crate) fn arg(&self, index: usize) -> Option<&CStr> {
+    /// Returns one of the arguments. The program's name has the index 0.
+    #[must_use]
+    pub fn arg(&self, index: usize) -> Option<&CStr> {
         let arg = self.argv().get(index).filter(|arg| !arg.is_null())?;
         // SAFETY: each of argv is a string that lives as long as the process.
         Some(unsafe { CStr::from_ptr(*arg) })
     }
 
-    pub(super) fn argv(&self) -> &[*const c_char] {
+    /// Returns the addresses of the arguments, for [execve(2)]. A null pointer follows the slice.
+    ///
+    /// [execve(2)]: https://man7.org/linux/man-pages/man2/execve.2.html
+    #[must_use]
+    pub fn argv(&self) -> &[*const c_char] {
         // SAFETY: argv, of argc pointers, is above argc.
         let argv = unsafe { self.stack.add(1) };
         // SAFETY: as above; nobody writes to it.
         unsafe { core::slice::from_raw_parts(argv.cast(), self.argc()) }
     }
 
-    /// Returns the address of the environment, which ends with a NULL.
-    pub(super) fn envp(&self) -> *const *const c_char {
+    /// Returns the address of the environment, for [execve(2)]. The array of pointers ends with a
+    /// null pointer.
+    ///
+    /// [execve(2)]: https://man7.org/linux/man-pages/man2/execve.2.html
+    #[must_use]
+    pub fn envp(&self) -> *const *const c_char {
         // SAFETY: envp is above argv and its NULL.
         unsafe { self.stack.add(self.argc() + 2) }.cast()
     }
 
-    /// Returns the value of an environment variable.
-    pub(crate) fn env(&self, name: &str) -> Option<&CStr> {
+    /// Returns the value of an environment variable, if there is one of this name.
+    #[must_use]
+    pub fn env(&self, name: &str) -> Option<&CStr> {
         let mut variable = self.envp();
         loop {
             // SAFETY: envp ends with a NULL, and this goes no further.
@@ -64,8 +85,10 @@ impl Start {
         }
     }
 
-    /// Returns the first page of the vDSO, if the kernel mapped one.
-    pub(crate) fn vdso(&self) -> Option<&[u8]> {
+    /// Returns the first page of the vDSO, if the kernel mapped one. It has the kernel's version:
+    /// [`kern_version`](crate::bpf::kern_version).
+    #[must_use]
+    pub fn vdso(&self) -> Option<&[u8]> {
         const AT_NULL: usize = 0;
         const AT_SYSINFO_EHDR: usize = 33;
         let mut end_of_env = self.envp();
@@ -91,5 +114,59 @@ impl Start {
                 _ => pair = unsafe { pair.add(1) },
             }
         }
+    }
+
+    /// Returns standard input.
+    #[must_use]
+    pub fn stdin(&self) -> BorrowedFd<'static> {
+        // SAFETY: see `new`. No safe code closes it, since nothing owns it.
+        unsafe { BorrowedFd::borrow_raw(0) }
+    }
+
+    /// Returns standard output.
+    #[must_use]
+    pub fn stdout(&self) -> Output {
+        // SAFETY: as above.
+        Output(unsafe { BorrowedFd::borrow_raw(1) })
+    }
+
+    /// Returns standard error.
+    #[must_use]
+    pub fn stderr(&self) -> Output {
+        stderr()
+    }
+}
+
+/// Returns standard error.
+pub(super) fn stderr() -> Output {
+    // SAFETY: it is open from the entry on, or is std's, which does the same.
+    Output(unsafe { BorrowedFd::borrow_raw(2) })
+}
+
+/// Represents standard output or standard error.
+///
+/// It has no buffer: each piece that is formatted is a [write(2)].
+///
+/// [write(2)]: https://man7.org/linux/man-pages/man2/write.2.html
+#[derive(Clone, Copy, Debug)]
+pub struct Output(BorrowedFd<'static>);
+
+impl Write for Output {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            match rustix::io::write(self.0, rest) {
+                Err(Errno::INTR) => {}
+                Ok(0) | Err(_) => return Err(fmt::Error),
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0
     }
 }

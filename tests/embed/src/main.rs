@@ -3,18 +3,18 @@
 #![no_std]
 #![no_main]
 
-mod rt;
-
 use kprobe_attach::bpf::{Array, Load, insn};
-use kprobe_attach::{Errno, Error, KprobeOpts, Target, attach_kprobe};
+use kprobe_attach::entry::Start;
+use kprobe_attach::{Error, KprobeOpts, Target, attach_kprobe};
 use rustix::thread::{Timespec, nanosleep};
 
-/// Returns the errno of the step that was refused.
-fn main() -> Result<(), Errno> {
-    run().map_err(|error| error.errno())
+kprobe_attach::entry!(main, panic = kprobe_attach::entry::silent_panic);
+
+fn main(start: &Start) -> u8 {
+    run(start).is_err().into()
 }
 
-fn run() -> Result<(), Error> {
+fn run(start: &Start) -> Result<(), Error> {
     let counter = Array::create(1)?;
     let [map, map_end] = insn::load_map(insn::R1, &counter);
     let program = Load::new(
@@ -42,17 +42,17 @@ fn run() -> Result<(), Error> {
     });
     // Without the feature `files`, detaching cannot leave anything behind.
     drop(link);
-    print(counter.get(0)?);
+    print(start, counter.get(0)?);
     Ok(())
 }
 
 /// Writes a number and a newline, without the 4 KB of `core::fmt`.
-fn print(mut number: u64) {
+fn print(start: &Start, mut number: u64) {
     let mut line = [b'\n'; 21];
-    let mut start = line.len() - 1;
-    while start > 0 {
-        start -= 1;
-        if let Some(digit) = line.get_mut(start) {
+    let mut first = line.len() - 1;
+    while first > 0 {
+        first -= 1;
+        if let Some(digit) = line.get_mut(first) {
             *digit = b'0' + (number % 10) as u8;
         }
         number /= 10;
@@ -61,5 +61,5 @@ fn print(mut number: u64) {
         }
     }
     // If standard output cannot be written to, the error cannot be reported.
-    let _ = rustix::io::write(rt::stdout(), &line[start..]);
+    let _ = rustix::io::write(start.stdout(), &line[first..]);
 }

@@ -1,5 +1,5 @@
-//! The work of a C library: the program's entry, its memory functions, memory, and the few system
-//! calls that neither the library nor rustix has. This is the only unsafe room of the program.
+//! The work of a C library: the program's entry, memory, and the few system calls that neither the
+//! library nor rustix has. This is the only unsafe room of the program.
 //!
 //! # Safety
 //!
@@ -23,15 +23,12 @@ mod entry;
 #[path = "hosted.rs"]
 mod entry;
 mod fds;
-#[cfg(not(feature = "std"))]
-#[path = "../../../sys/entry/memory.rs"]
-mod functions;
 mod memory;
 mod process;
 mod signals;
 mod slots;
-#[path = "../../../sys/entry/start.rs"]
-mod start;
+
+pub(crate) use kprobe_attach::entry::Start;
 
 pub(crate) use clock::{NEVER, now, time_of_day};
 pub(crate) use ends::Ends;
@@ -43,4 +40,3 @@ pub(crate) use signals::{
     ticking, wait_for_signal,
 };
 pub(crate) use slots::{Slots, Text};
-pub(crate) use start::Start;

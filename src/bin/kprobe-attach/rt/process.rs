@@ -3,9 +3,9 @@
 use core::ffi::CStr;
 use core::ptr;
 
+use kprobe_attach::entry::{Start, exit};
 use linux_raw_sys::general::{
-    __NR_clone, __NR_execve, __NR_exit_group, __NR_tgkill, __NR_waitid, P_PID, SIGCHLD, WEXITED,
-    WNOHANG, WNOWAIT,
+    __NR_clone, __NR_execve, __NR_tgkill, __NR_waitid, P_PID, SIGCHLD, WEXITED, WNOHANG, WNOWAIT,
 };
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -14,7 +14,6 @@ use rustix::process::Pid;
 
 use super::arch;
 use super::signals::{SignalSet, restore_signals};
-use super::start::Start;
 
 /// Forks a child, and returns a pipe to it. When a byte is written to the pipe, the child becomes a
 /// command, which it looks for in `PATH` as a shell does. When the pipe is closed, the child ends.
@@ -121,12 +120,4 @@ fn execve(start: &Start, file: &CStr, first: usize) -> Errno {
         )
     };
     Errno::from_raw_os_error(i32::try_from(-errno).unwrap_or_default())
-}
-
-/// Ends the process.
-pub(crate) fn exit(status: u8) -> ! {
-    loop {
-        // SAFETY: it takes a number and does not return.
-        unsafe { arch::syscall5(__NR_exit_group, [status.into(), 0, 0, 0, 0]) };
-    }
 }
