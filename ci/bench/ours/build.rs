@@ -8,7 +8,7 @@ fn main() {
         "-no-pie",
         "-nostdlib",
         "-nostartfiles",
-        "-Wl,-e,embed_entry,--build-id=none,-z,noexecstack,--no-eh-frame-hdr",
+        "-Wl,-e,kprobe_attach_entry,--build-id=none,-z,noexecstack,--no-eh-frame-hdr",
     ] {
         println!("cargo::rustc-link-arg={option}");
     }

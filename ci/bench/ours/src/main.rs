@@ -3,15 +3,12 @@
 #![no_std]
 #![no_main]
 
-#[path = "../../../../tests/embed/src/rt.rs"]
-#[allow(dead_code, reason = "it prints nothing")]
-mod rt;
-
 use core::ffi::CStr;
 use core::ops::ControlFlow;
 
 use kprobe_attach::bpf::object::{LoadOptions, Object};
 use kprobe_attach::bpf::{AttachType, Load, Program, insn};
+use kprobe_attach::entry::Start;
 use kprobe_attach::request::{Functions, GroupOpts, SymbolRef};
 use kprobe_attach::symbols::{Resolution, resolve};
 use kprobe_attach::{Errno, Error, GroupMemory, GroupSlot, GroupWay, Kernel, KprobeOpts, Target};
@@ -19,20 +16,14 @@ use rustix::fs::{Mode, OFlags};
 
 const MOST: usize = 1000;
 
-fn main() -> Result<(), Errno> {
-    let mut text = [0; 48 * 1024];
-    let file = rustix::fs::open("/proc/self/cmdline", OFlags::RDONLY, Mode::empty())?;
-    let mut len = 0;
-    loop {
-        match rustix::io::read(&file, &mut text[len..])? {
-            0 => break,
-            more => len += more,
-        }
-    }
-    drop(file);
-    let mut words = text[..len]
-        .split_inclusive(|byte| *byte == 0)
-        .map(|word| CStr::from_bytes_with_nul(word).unwrap_or_default());
+kprobe_attach::entry!(main, panic = kprobe_attach::entry::silent_panic);
+
+fn main(start: &Start) -> u8 {
+    run(start).is_err().into()
+}
+
+fn run(start: &Start) -> Result<(), Errno> {
+    let mut words = (0..).map_while(|index| start.arg(index));
     let (Some(_), Some(way), Some(number), Some(times), Some(function)) = (
         words.next(),
         words.next(),
