@@ -19,6 +19,20 @@ recipe_targets() {
     sed -n 's/^cargo build .*--target //p' "$recipes"
 }
 
+# Each script of the guide that is a file of its own is without fault.
+check_hooks() {
+    local page path script shell
+    for page in src/guide/*.md; do
+        while read -r shell path; do
+            script=$(guide_script "${path#/}" "$page")
+            [[ $shell != ash ]] || shell=dash
+            # What it sources and what its tool sets is not here.
+            shellcheck --shell "$shell" --exclude SC1091,SC2154 - <<<"$script" ||
+                die "$page: $path has a fault"
+        done < <(sed -nE '/^#!/ { N; s|^#!.*/(.*)\n# (/.*)|\1 \2|p }' "$page")
+    done
+}
+
 # run_program TARGET PROGRAM ARGUMENT...: here, or in an emulator of the processor alone.
 run_program() {
     local target=$1

@@ -133,6 +133,7 @@ cmd_lint() {
     check_arrows src/bin/kprobe-attach "${program_rooms[@]}"
     need gcc libc6-dev shellcheck
     shellcheck -x ci/run.sh
+    check_hooks
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy -p kprobe-attach-vm --test vm --locked -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
