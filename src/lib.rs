@@ -64,12 +64,11 @@
 //! * [`mod@entry`]: what a program without libc needs, by the macro [`entry!`](macro@entry).
 //!
 //! The [guide] has the long tables and the recipes: [privileges](guide::privileges),
-//! [system calls](guide::syscalls), [causes](guide::causes), [containers](guide::containers),
-//! [initramfs](guide::initramfs), [objects](guide::objects), [many functions](guide::many),
-//! [JSON](guide::json), [building](guide::building),
+//! [system calls](guide::syscalls), [causes](guide::causes), [services](guide::services),
+//! [containers](guide::containers), [initramfs](guide::initramfs), [objects](guide::objects),
+//! [many functions](guide::many), [JSON](guide::json), [building](guide::building),
 //! [a program without libc](guide::without_libc), [sizes](guide::sizes),
-//! [side by side](guide::peers),
-//! [limits](guide::limits), [testing](guide::testing), and porting
+//! [side by side](guide::peers), [limits](guide::limits), [testing](guide::testing), and porting
 //! [from libbpf](guide::from_libbpf) and [from aya](guide::from_aya).
 //!
 //! # Words

@@ -6,6 +6,7 @@
 //! | [`syscalls`] | the entry points of system calls |
 //! | [`causes`] | why an attach fails, and how to find out |
 //! | [`containers`] | what a container must be given |
+//! | [`services`] | a unit of systemd with just the rights that it needs |
 //! | [`initramfs`] | early boot, where nothing is mounted |
 //! | [`objects`] | programs that a compiler made, loaded without libbpf |
 //! | [`many`] | many functions at once, and what detaching takes |
@@ -35,6 +36,9 @@ pub mod causes {}
 
 #[doc = include_str!("containers.md")]
 pub mod containers {}
+
+#[doc = include_str!("services.md")]
+pub mod services {}
 
 #[doc = include_str!("initramfs.md")]
 pub mod initramfs {}

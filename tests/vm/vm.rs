@@ -51,6 +51,8 @@ mod private_mount;
 mod privileges;
 mod readers;
 mod reloaded;
+#[cfg(target_pointer_width = "64")] // the system calls of the others have other names
+mod services;
 mod stopping;
 mod suggestions;
 mod sweep;
