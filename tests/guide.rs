@@ -226,6 +226,33 @@ fn the_examples_of_json_are_json_with_names_that_exist() {
 }
 
 #[test]
+fn the_comparison_shows_all_that_was_measured() {
+    let page = read("src/guide/peers.md");
+    assert!(page.starts_with(&read("ci/bench/page.md")));
+    let paths = files("ci/bench/results", "json");
+    assert!(!paths.is_empty());
+    for path in paths {
+        let results: Value = serde_json::from_str(&read(&path)).unwrap();
+        let text = |key: &str| results[key].as_str().unwrap();
+        let head = format!(
+            "## Linux {}\n\nMeasured on {}.",
+            text("release"),
+            text("date")
+        );
+        let (_, section) = page.split_once(&head).unwrap_or_else(|| panic!("{path}"));
+        let rows = rows(section.split("\n## ").next().unwrap());
+        let lines = results["lines"].as_array().unwrap();
+        assert_eq!(rows.len(), lines.len(), "{path}");
+        for (row, line) in rows.iter().zip(lines) {
+            let ratio = line["ratio"].as_f64();
+            let ratio = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+            let shown = row.last().unwrap().trim_matches('*');
+            assert_eq!((row[0], shown), (line["name"].as_str().unwrap(), &*ratio));
+        }
+    }
+}
+
+#[test]
 fn the_shell_scripts_are_shell() {
     for page in pages().into_iter().chain(["README.md".to_owned()]) {
         for script in blocks(&read(&page), "sh") {
