@@ -59,7 +59,7 @@ impl Program {
     }
 
     /// Makes one of a file descriptor of a loaded program, such as one that another process handed
-    /// over. It copies the file descriptor.
+    /// over. It copies the file descriptor. `Program::try_from` takes an [`OwnedFd`] over.
     ///
     /// # Errors
     ///
@@ -72,7 +72,8 @@ impl Program {
     ///
     /// # Minimum kernel
     ///
-    /// Linux 4.13.
+    /// Linux 4.13. Before Linux 5.10 (commit ef15314aa5de), an array map passes for a program: the
+    /// attach then fails.
     pub fn from_fd(fd: impl AsFd) -> Result<Self, Error> {
         let fd = fd.as_fd();
         let checked = check_program(fd).map_err(|errno| match errno {
@@ -124,6 +125,18 @@ impl Program {
             Err(Errno::INVAL) => Ok(None),
             Err(errno) => Err(info_failed(errno)),
         }
+    }
+}
+
+/// Takes over the file descriptor of a program that another crate loaded. If this fails, the file
+/// descriptor is closed.
+///
+/// The errors and the minimum kernel are those of [`Program::from_fd`], but for `EMFILE`.
+impl TryFrom<OwnedFd> for Program {
+    type Error = Error;
+
+    fn try_from(fd: OwnedFd) -> Result<Self, Error> {
+        opened(fd).map_err(open_failed)
     }
 }
 

@@ -29,6 +29,7 @@ mod features;
 mod filter;
 mod functions;
 mod groups;
+mod handed_over;
 mod hostile;
 mod link;
 mod locks;
