@@ -8,9 +8,10 @@ library_rooms=(
 )
 program_rooms=(rt out programs cli session commands)
 
-# code FILE: without its comments, and without its tests, which stand at the end.
+# code FILE: without its comments, without what its macros name for their callers, and without its
+# tests, which stand at the end.
 code() {
-    awk '/^#\[cfg\(test\)\]$/ { exit } { sub(/\/\/.*/, ""); print }' "$1"
+    awk '/^#\[cfg\(test\)\]$/ { exit } { sub(/\/\/.*/, ""); gsub(/\$crate::/, ""); print }' "$1"
 }
 
 # file_of DIR MODULE: the file of a module.
@@ -52,8 +53,9 @@ arrows() {
             for name in $(code "$file" |
                 sed -nE 's/^(pub(\([a-z]+\))? )?mod ([a-z_0-9]+);$/\3/p'); do
                 to=$(file_of "$dir" "$name")
-                # It reads to the end: what stops early would end `code` by a signal.
-                if [[ -n $to ]] && code "$file" | grep -E "\b$name::" >/dev/null; then
+                # Behind `::` it is a module of something else. grep reads to the end: if it stopped
+                # early, `code` would end by a signal.
+                if [[ -n $to ]] && code "$file" | grep -E "(^|[^:])\b$name::" >/dev/null; then
                     echo "$file $to"
                 fi
             done

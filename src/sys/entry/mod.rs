@@ -15,10 +15,10 @@ mod start;
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use linux_raw_sys::errno::EBADF;
 use linux_raw_sys::general::{
     __NR_exit_group, __NR_fcntl, __NR_openat, F_GETFD, O_CLOEXEC, O_PATH,
 };
+use rustix::io::Errno;
 
 use super::arch;
 
@@ -181,6 +181,9 @@ macro_rules! entry {
                 unsafe { memory::memset(to, byte, len) }
             }
 
+            // Inlined into bcmp, the two would be merged into one function with two names. LLVM 19,
+            // which is that of Rust 1.85, crashes if memcmp is no function of its own.
+            #[inline(never)]
             #[unsafe(no_mangle)]
             unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> c_int {
                 // SAFETY: see memcpy.
@@ -190,7 +193,7 @@ macro_rules! entry {
             #[unsafe(no_mangle)]
             unsafe extern "C" fn bcmp(a: *const c_void, b: *const c_void, len: usize) -> c_int {
                 // SAFETY: see memcpy.
-                unsafe { memory::memcmp(a.cast(), b.cast(), len) }
+                unsafe { memcmp(a.cast(), b.cast(), len) }
             }
 
             #[unsafe(no_mangle)]
@@ -271,7 +274,7 @@ fn open_standard_fds() {
     for fd in 0..3 {
         // SAFETY: it is only asked whether this file descriptor is open.
         let flags_of_fd = unsafe { arch::syscall5(__NR_fcntl, [fd, F_GETFD as usize, 0, 0, 0]) };
-        if flags_of_fd == -(EBADF as isize) {
+        if flags_of_fd == -(Errno::BADF.raw_os_error() as isize) {
             // SAFETY: the path is a string, which the kernel only reads. The new file descriptor
             // has the lowest free number, which is `fd`, and nobody owns it.
             unsafe { arch::syscall5(__NR_openat, [0, root, flags, 0, 0]) };
