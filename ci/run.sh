@@ -83,6 +83,8 @@ die() {
 . ci/initramfs.sh
 # shellcheck source=ci/interop.sh
 . ci/interop.sh
+# shellcheck source=ci/examples.sh
+. ci/examples.sh
 # shellcheck source=ci/arrows.sh
 . ci/arrows.sh
 # shellcheck source=ci/bench.sh
@@ -117,11 +119,12 @@ check_width() {
 }
 
 cmd_fmt() {
+    local dir
     check_width
     cargo fmt --all --check
-    cargo fmt --check --manifest-path tests/embed/Cargo.toml
-    cargo fmt --check --manifest-path tests/schema/Cargo.toml
-    cargo fmt --check --manifest-path tests/interop/Cargo.toml
+    for dir in c embed interop schema std; do
+        cargo fmt --check --manifest-path "tests/$dir/Cargo.toml"
+    done
     [[ ! -e fuzz/Cargo.toml ]] || cargo fmt --check --manifest-path fuzz/Cargo.toml
     cargo fmt --all --check --manifest-path ci/bench/Cargo.toml
     cargo fmt --check --manifest-path ci/bench/aya/Cargo.toml
@@ -138,8 +141,7 @@ cmd_lint() {
     cargo clippy -p kprobe-attach-vm --test vm --locked -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
     cargo clippy --locked --all-features -- -D warnings
-    cargo clippy --locked --manifest-path tests/embed/Cargo.toml --target-dir target/embed \
-        -- -D warnings
+    clippy_examples
     # Of the bench only what uses this crate: the rest takes forty packages to check.
     cargo clippy --locked --manifest-path ci/bench/Cargo.toml -p ours \
         --target-dir target/bench/lint -- -D warnings
@@ -361,6 +363,7 @@ build_vm_tests() {
     need gcc libc6-dev
     if [[ $arch = amd64 ]]; then
         cmd_build
+        build_examples
     else
         arch_cargo "$target" build --release
         linker=$(gnu_of "$arch")-gcc

@@ -360,6 +360,10 @@ initramfs() {
             cp -L "$vm_tests" "$root/tests/vm"
             copy_libraries "$vm_tests" "$root"
         fi
+        if [[ -e $examples ]]; then
+            cp -r "$examples" "$root/examples"
+            for program in "$examples"/*; do copy_libraries "$program" "$root"; done
+        fi
     elif [[ -z $job ]]; then
         cp -L "$vm_tests-$arch" "$root/tests/vm"
         cp -a "$cache/strace-$arch/." "$root/"

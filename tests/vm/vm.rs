@@ -24,6 +24,8 @@ mod count;
 mod duplicates;
 mod early;
 mod errors;
+#[cfg(target_arch = "x86_64")] // they are built for the host
+mod examples;
 mod explaining;
 mod features;
 mod filter;
