@@ -19,6 +19,10 @@ for name in calls cookies core count kinds macros moved; do
     object clang-14 bpfel "$name.c" "$name.o" -g
     object clang-19 bpfel "$name.c" "$name-19.o" -g
 done
+# Those that are refused.
+for name in values sizeless; do
+    object clang-19 bpfel "$name.c" "$name.o" -g
+done
 object clang-14 bpfel old.c old.o
 object clang-14 bpfeb old.c old-big-endian.o
 

@@ -28,6 +28,7 @@ const MACROS: [&[u8]; 2] = [
 ];
 const KINDS: &[u8] = include_bytes!("../objects/kinds.o");
 const OLD: &[u8] = include_bytes!("../objects/old.o");
+const SIZELESS: &[u8] = include_bytes!("../objects/sizeless.o");
 
 pub(crate) const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 pub(crate) const BPF_MAP_UPDATE_ELEM: i32 = 2;
@@ -249,6 +250,18 @@ fn an_object_for_a_kernel_without_types_loads() {
     let map = |name| loaded.map(name).unwrap();
     assert_eq!(words(map("first"), &0_u32.to_ne_bytes(), 1), [4]);
     assert_eq!(words(map("second"), &3_u32.to_ne_bytes(), 1), [8]);
+}
+
+#[test]
+fn a_map_that_the_kernel_does_not_make_is_named() {
+    let object = Object::parse(SIZELESS).unwrap();
+    let mut memory = vec![0; object.memory_len()];
+    let refused = object.load(&mut memory, &LoadOptions::new()).unwrap_err();
+    assert_eq!(refused.fault(), Fault::MapRefused);
+    let found = (refused.step(), refused.errno(), refused.cause());
+    assert_eq!(found, (Step::Map, Errno::INVAL, Cause::Unknown));
+    let text = refused.to_string();
+    assert!(text.starts_with(".maps: sizeless: at 0x0: "), "{text}");
 }
 
 #[test]

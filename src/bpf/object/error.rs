@@ -31,7 +31,7 @@ pub enum Fault {
     BadSymbol,
     /// A section that is needed is compressed.
     Compressed,
-    /// The type information is not that of `Documentation/bpf/btf.rst`.
+    /// The type information is not that of `Documentation/bpf/btf.rst`, or `.maps` has none.
     BadBtf,
     /// The type information refers to a type that is missing, or has no size.
     BadType,
@@ -47,8 +47,10 @@ pub enum Fault {
     BadMapMember,
     /// A map's definition lacks its type, or gives a size twice in different ways.
     BadMap,
-    /// The type of a map needs other maps inside, or the kernel's own types.
+    /// A map holds other maps, programs from the start, or the kernel's own types.
     MapNotServed,
+    /// The kernel does not make a map of this type with these sizes and flags.
+    MapRefused,
     /// The object has more maps than a program may use: 64.
     TooManyMaps,
     /// An external symbol is not among those that this crate serves, and is not weak.
@@ -92,16 +94,17 @@ impl Fault {
             BadName => "the name is not in its string table, or is not UTF-8",
             BadSymbol => "the symbol is not within its section",
             Compressed => "a compressed section is not served",
-            BadBtf => "the type information is malformed",
+            BadBtf => "the type information is missing (clang -g) or malformed",
             BadType => "the type is missing, or has no size",
             NoVariable => "the variable has no symbol or no section",
-            BadLicense => "the license is not a string",
+            BadLicense => "the license lacks its final NUL",
             SectionNotServed => "this crate attaches kprobe, kretprobe, ksyscall, kretsyscall, \
                 kprobe.multi, kretprobe.multi and kprobe.session",
             BadTarget => "the section names no function, or an offset that it cannot have",
             BadMapMember => "this member of a map's definition is not served",
             BadMap => "the map has no type, or a size that contradicts its type",
-            MapNotServed => "maps that hold maps, or the kernel's structs, are not served",
+            MapNotServed => "maps made with maps, programs or kernel structs are not served",
+            MapRefused => "the kernel refuses its type, its flags, or a size (0 unless given)",
             TooManyMaps => "more than 64 maps are not served",
             ExternNotServed => "this external symbol is not served, and is not weak",
             BadExtern => "the type does not fit the value",

@@ -120,6 +120,9 @@ impl<'a> Object<'a> {
     /// Returns a fault of the object, or the kernel's errno with the step [`Step::Map`] or
     /// [`Step::Pin`] and the name of the map. Maps that were pinned stay.
     ///
+    /// [`Fault::MapRefused`] and `EINVAL` stand for a map that the kernel does not make, such as
+    /// one of a newer type, or one without `max_entries`.
+    ///
     /// # Minimum kernel
     ///
     /// Linux 4.1, and 5.2 for a program that uses data. What a kernel does not know of the type
@@ -361,6 +364,9 @@ impl<'a> Loaded<'a> {
             } else if name != [0; 16] && errno == Errno::TOOBIG {
                 // Linux before 4.15 (commit ad5b177bd73f) does not have names.
                 name = [0; 16];
+            } else if errno == Errno::INVAL {
+                let fault = Fault::MapRefused;
+                return Err(place.answered(fault, Step::Map, errno, Cause::Unknown));
             } else {
                 return Err(place.refused(&memlock_error(Step::Map, errno, Cause::Unknown)));
             }

@@ -183,8 +183,9 @@ pub(super) fn for_each_map<'a>(
     place: &Place<'a>,
     each: &mut Each<'_, 'a>,
 ) -> Result<()> {
-    if let (Some(section), Some(btf)) = (elf.section_to_read(MAPS, place)?, btf) {
-        btf_maps(elf, btf, &section, place, each)?;
+    if let Some(section) = elf.section_to_read(MAPS, place)? {
+        place.at(MAPS, "", 0);
+        btf_maps(elf, btf.ok_or(Fault::BadBtf)?, &section, place, each)?;
     }
     if let Some(section) = elf.section_to_read(OLD_MAPS, place)? {
         old_maps(elf, &section, place, each)?;
@@ -270,8 +271,11 @@ fn read_member(
     [name, type_id, _]: [u32; 3],
 ) -> Result<()> {
     const MEMBERS: &str = "type\nmax_entries\nmap_flags\nnuma_node\nkey_size\nvalue_size\n\
-        pinning\nmap_extra\nkey\nvalue";
+        pinning\nmap_extra\nkey\nvalue\nvalues";
     let member = line_of(MEMBERS, btf.string(name).as_bytes());
+    if member == Some(10) {
+        return Err(Fault::MapNotServed);
+    }
     let pointer = btf.unqualified(type_id).filter(|it| it.kind == PTR);
     let (Some(member), Some(pointer)) = (member, pointer) else {
         return Err(Fault::BadMapMember);

@@ -497,7 +497,7 @@ fn a_fault_says_where_it_is() {
         let start = section_at(bytes, section) + at;
         bytes[start..start + to.len()].copy_from_slice(to);
     }
-    let cases: [(&str, Break, &str); 10] = [
+    let cases: [(&str, Break, &str); 12] = [
         ("old", |bytes| bytes.truncate(10), "at 0xa: "),
         (
             "old",
@@ -545,12 +545,25 @@ fn a_fault_says_where_it_is() {
         (
             "old",
             |bytes| set(bytes, "maps", 0, &[12]),
-            "maps: first: at 0x0: read-object: ENOEXEC: maps that hold maps",
+            "maps: first: at 0x0: read-object: ENOEXEC: maps made with maps",
+        ),
+        (
+            "count",
+            |bytes| {
+                let name = bytes.windows(5).position(|name| name == b".BTF\0");
+                bytes[name.unwrap()] = b'_';
+            },
+            ".maps: at 0x0: read-object: ENOEXEC: the type information is missing (clang -g)",
+        ),
+        (
+            "values",
+            |_| (),
+            ".maps: jumps: at 0x0: read-object: ENOEXEC: maps made with maps",
         ),
         (
             "old",
             |bytes| set(bytes, "license", 3, b"!"),
-            "license: at 0x0: read-object: ENOEXEC: the license",
+            "license: at 0x0: read-object: ENOEXEC: the license lacks its final NUL",
         ),
     ];
     for (name, make, expected) in cases {
