@@ -230,7 +230,7 @@ proptest! {
 
     #[test]
     fn what_is_taken_here_means_the_same_to_libbpf(text in section()) {
-        let own = text.contains([':', '$', ',', '*', '?', '['])
+        let own = text.contains([':', '$', ',', '*', '?', '[', '@'])
             || !text.contains('/')
             || text.contains(".multi/");
         if let (Ok(probe), false) = (Probe::parse(&text), own) {
