@@ -301,6 +301,20 @@ fn the_program_without_libc_is_the_one_that_is_tested() {
 }
 
 #[test]
+fn the_functions_of_c_are_those_of_the_header() {
+    let words = |text: &str| text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    let header = words(&read("tests/c/kprobe_attach.h"));
+    let page = read("src/guide/from_libbpf.md");
+    let [declared] = blocks(&page, "c")[..] else {
+        panic!("{page}");
+    };
+    assert_eq!(declared.matches(';').count(), 3);
+    for function in declared.split_inclusive(';').map(words) {
+        assert!(header.contains(&function), "{function}");
+    }
+}
+
+#[test]
 fn every_target_that_is_tested_has_a_recipe() {
     let page = read("src/guide/building.md");
     let scripts = blocks(&page, "sh");
