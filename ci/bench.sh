@@ -123,7 +123,7 @@ bench_machine() {
     local machine_options=(-icount 'shift=0,sleep=off')
     if [[ $1 = 5.10 || $1 = 6.1 ]]; then
         machine_options+=(-smp 1) # two CPUs do not come up there
-        counts=20                 # without links to many functions, 1,000 take hours
+        counts=100                # without links to many functions, 1,000 take hours
     fi
     counts=${KPROBE_ATTACH_FUNCTIONS:-$counts}
     # Grace periods are as long as on other machines. The functions are those that both kinds of
