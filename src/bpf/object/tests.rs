@@ -540,7 +540,7 @@ fn a_fault_says_where_it_is() {
         (
             "calls",
             |bytes| set(bytes, ".text", 2 * 8 + 4, &[6]),
-            ".text: at 0x10: read-object: ENOEXEC: the call is not to the start of a function of .text",
+            ".text: at 0x10: read-object: ENOEXEC: the call is not to the start",
         ),
         (
             "old",
