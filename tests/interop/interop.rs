@@ -193,7 +193,7 @@ fn mkdir(times: usize) {
     }
 }
 
-/// What has been hit since then.
+/// Returns the hits since then.
 fn since(before: &Hits, now: &Hits) -> Hits {
     let new = |(cookie, hits): (&u64, &u64)| {
         let hits = hits - before.get(cookie).unwrap_or(&0);

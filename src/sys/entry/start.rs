@@ -1,4 +1,4 @@
-//! What the kernel hands over: the initial stack, with arguments, environment and auxiliary vector,
+//! The initial stack, where the kernel leaves arguments, environment and auxiliary vector,
 //! and the standard file descriptors.
 
 use core::ffi::{CStr, c_char};

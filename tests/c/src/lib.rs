@@ -76,7 +76,7 @@ fn attach(
     let address = address.map_or(0, |bytes| usize::from_ne_bytes(*bytes));
     let opts = opts.map_or(Ok(KprobeOpts::new()), KprobeOpts::from_c_struct)?;
     match func_name {
-        // What is not UTF-8 is no name either.
+        // Every name is UTF-8: text of another kind names no function.
         Some(name) => {
             let target = Target::parse(name.to_str().unwrap_or_default())?;
             kprobe_attach::attach_kprobe(prog, target, &opts)

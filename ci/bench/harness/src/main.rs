@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use work::{Figures, measure};
 
-/// What was measured on a kernel.
+/// The results on one kernel.
 #[derive(Debug, Deserialize, Serialize)]
 struct Results {
     kernel: String,

@@ -33,8 +33,8 @@ const TIMES: &str = "9";
 /// A link to each of more functions takes too long in a machine that counts instructions.
 const MOST_LINKS: usize = 100;
 
-/// What was measured of a driver: the name of each figure, and the figure. What the driver cannot
-/// do is absent.
+/// The figures of a driver, each with its name. A figure is absent if the driver cannot do that
+/// work.
 #[derive(Default)]
 pub struct Figures(pub Vec<(String, f64)>);
 
