@@ -4,10 +4,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bin=target/release/kprobe-attach
-# The tests that take minutes, since they repeat, attach to hundreds of functions, or read the
-# kernel's symbols dozens of times.
-slow_tests='--skip thorough:: --skip why::place:: --skip functions::what_can_be
-    --skip explaining::each_file_is_read'
+# The tests that take minutes in all, since they repeat, attach to hundreds of functions, or read
+# the kernel's symbols dozens of times.
+slow_tests='--skip thorough:: --skip why::place:: --skip suggestions:: --skip explaining::
+    --skip functions::what_can_be --skip functions::a_name_is_answered --skip functions::a_pattern_'
 size_limit=$((215 * 1024)) # the whole program
 embed_limit=9216           # the smallest program around the library, tests/embed
 memory_limit=128           # KiB of memory that `count vfs_read` takes at its peak (VmHWM)
@@ -17,7 +17,8 @@ usage() {
 usage: ci/run.sh COMMAND
   test                 what every change must pass: fmt, lint, unit, build, size, and vm on the
                        oldest and the newest amd64 kernel, but for the tests that take minutes
-                       (thorough, why::place and two more) and the boots that are locked down
+                       (thorough, why::place, suggestions, explaining and some of functions) and the
+                       boots that are locked down
   all                  every check below but deny, semver and soak: on the oldest and the newest
                        amd64 kernel every test, on those between none that takes minutes
   fmt lint unit build  cargo fmt --check; clippy and doc without warnings; host tests; release build
