@@ -118,14 +118,13 @@ bench_build() {
 
 # bench_machine KERNEL: measures in a machine of its own, into $bench_dir/KERNEL.json.
 bench_machine() {
-    local console=$bench_dir/$1.console job counts='100 1000' status=0
+    local console=$bench_dir/$1.console job status=0
+    local counts=${KPROBE_ATTACH_FUNCTIONS:-100 1000}
     # One instruction of the machine is one nanosecond, whatever else this host does.
     local machine_options=(-icount 'shift=0,sleep=off')
     if [[ $1 = 5.10 || $1 = 6.1 ]]; then
         machine_options+=(-smp 1) # two CPUs do not come up there
-        counts=100                # without links to many functions, 1,000 take hours
     fi
-    counts=${KPROBE_ATTACH_FUNCTIONS:-$counts}
     # Grace periods are as long as on other machines. The functions are those that both kinds of
     # links take, and that are not called meanwhile.
     job="echo 0 >/sys/kernel/rcu_expedited

@@ -58,8 +58,7 @@ usage: ci/run.sh COMMAND
                        kernel; --write keeps the results in ci/bench/results, and makes the guide's
                        page of them. It takes an hour on two cores
                        (KPROBE_ATTACH_KERNELS='KERNEL...': only these;
-                       KPROBE_ATTACH_FUNCTIONS='COUNT...': so many functions, not 100 and 1000, or
-                       100 on kernels without links to many)
+                       KPROBE_ATTACH_FUNCTIONS='COUNT...': so many functions, not 100 and 1000)
   demo [KERNEL]        ci/demo.sh on KERNEL; unless named, on this machine if it can, else on 6.12
 Kernels are kept in KPROBE_ATTACH_CACHE (~/.cache/kprobe-attach). A machine may take
 KPROBE_ATTACH_TIMEOUT (1800) seconds.

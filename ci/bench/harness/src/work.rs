@@ -30,9 +30,6 @@ const HITS: u32 = 20_000;
 /// How often the driver attaches when times are taken. The first time is not like the others.
 const TIMES: &str = "9";
 
-/// A link to each of more functions takes too long in a machine that counts instructions.
-const MOST_LINKS: usize = 100;
-
 /// The figures of a driver, each with its name. A figure is absent if the driver cannot do that
 /// work.
 #[derive(Default)]
@@ -168,11 +165,7 @@ fn many(driver: &str, functions: &[&str], figures: &mut Figures) -> Result<(), B
     };
     let times = match times("multi", TIMES) {
         Ok(times) => times,
-        Err(_) if count <= MOST_LINKS => times("each", "1")?,
-        Err(error) => {
-            eprintln!("{error}");
-            return Ok(());
-        }
+        Err(_) => times("each", "1")?,
     };
     let (attach, detach) = (later(&times, ATTACHED), later(&times, DETACHED));
     figures.ms(
@@ -213,21 +206,24 @@ fn first(intervals: &[Interval], mark: u64) -> Interval {
     found.cloned().unwrap_or_default()
 }
 
-/// The last interval before a mark, with the mean time of all but the first, if there are several.
+/// The last interval before a mark, with the least time of all but the first, if there are several.
 fn later(intervals: &[Interval], mark: u64) -> Interval {
     let found: Vec<_> = intervals.iter().filter(|one| one.mark == mark).collect();
-    let [_, later @ .., last] = &found[..] else {
+    let [_, later @ ..] = &found[..] else {
         return first(intervals, mark);
     };
-    let sum: u64 = later.iter().map(|interval| interval.nanoseconds).sum();
-    Interval {
-        nanoseconds: (sum + last.nanoseconds) / (later.len() as u64 + 1),
-        ..(*last).clone()
+    let least = later.iter().map(|interval| interval.nanoseconds).min();
+    match (later.last(), least) {
+        (Some(last), Some(nanoseconds)) => Interval {
+            nanoseconds,
+            ..(*last).clone()
+        },
+        _ => first(intervals, mark),
     }
 }
 
-/// Measures times. Detaching waits for ticks of the kernel, of 4 ms, so it would take longer or
-/// shorter by chance. So it begins at another part of a tick each time, and a mean is taken.
+/// Measures times. Detaching waits for ticks of the kernel, of 4 ms, so it takes longer or shorter
+/// by chance. So it begins at another part of a tick each time.
 fn timed(
     driver: &str,
     work: &[&str],
