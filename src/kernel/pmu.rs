@@ -120,10 +120,11 @@ const RETPROBE_BIT: u8 = 0;
 ///
 /// The answer is evidence only for a type that has answered E2BIG to a long name.
 fn return_inside(r#type: u32, cpu: u32) -> Result<(), Errno> {
-    // Every kernel with kprobes has this function, on the path of a system call.
+    // Every kernel has this function. It is among the first symbols, so a kernel that compares each
+    // with the name finds it early.
     let at = KprobeAt::Symbol {
         module: None,
-        function: b"vfs_read",
+        function: b"do_exit",
         offset: 1,
     };
     perf_event_open_kprobe(r#type, 1 << RETPROBE_BIT, at, cpu).map(drop)
