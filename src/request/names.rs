@@ -16,28 +16,30 @@ pub(super) fn is_glob(text: &[u8]) -> bool {
 /// Returns whether a name keeps all the rules below. `check_function` then finds the one it breaks.
 pub(super) fn is_function(name: &[u8]) -> bool {
     let starts_well = name.first().is_some_and(|byte| !byte.is_ascii_digit());
-    starts_well && name.len() <= MAX_SYMBOL_LEN && name.iter().all(|byte| is_symbol_byte(*byte))
+    // Most names are good: without an early exit, each byte takes fewer instructions.
+    let good = name
+        .iter()
+        .fold(true, |good, byte| good & is_symbol_byte(*byte));
+    starts_well && good && name.len() <= MAX_SYMBOL_LEN
 }
 
 /// Returns whether a byte is a letter, a digit, `_`, `.` or `$`.
+#[inline]
 fn is_symbol_byte(byte: u8) -> bool {
-    /// Holds a bit for each byte.
-    const SET: [u32; 8] = {
-        let mut set = [0; 8];
-        let mut byte = 0_u8;
-        while byte < 128 {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$') {
-                #[allow(clippy::indexing_slicing, reason = "at compile time")]
-                {
-                    set[byte as usize / 32] |= 1 << (byte % 32);
-                }
+    const SET: [bool; 256] = {
+        let mut set = [false; 256];
+        let mut byte = 0;
+        while byte < 128_u8 {
+            #[allow(clippy::indexing_slicing, reason = "at compile time")]
+            {
+                set[byte as usize] =
+                    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
             }
             byte += 1;
         }
         set
     };
-    let word = SET.get(usize::from(byte / 32)).copied().unwrap_or_default();
-    word >> (byte % 32) & 1 == 1
+    SET.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
 /// Checks a module's name: letters, digits and `_`. The kernel turns `-` into `_`.

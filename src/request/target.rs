@@ -196,6 +196,7 @@ impl<'a> Target<'a> {
         Self::split(name, check_function)
     }
 
+    #[inline(never)]
     fn split(text: &'a [u8], check: Check) -> Result<Self, ParseError> {
         match split(text, b':') {
             None => Self::join(None, text, check),
