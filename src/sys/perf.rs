@@ -9,7 +9,7 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::{Errno, Result};
 
 use super::arch;
-use super::call::{address, address_mut, bpf, fd_u32, len_u32, owned, result};
+use super::call::{address, address_mut, bpf, fd_u32, len_u32, owned};
 use super::uapi::{
     BPF_TASK_FD_QUERY, PERF_ATTR_DISABLED, PERF_ATTR_EXCLUDE_KERNEL, PERF_EVENT_IOC_SET_BPF,
     PERF_FLAG_FD_CLOEXEC, PerfEventAttr, TaskFdQuery,
@@ -39,58 +39,39 @@ pub(crate) fn perf_event_open_kprobe(
     at: KprobeAt<'_>,
     cpu: u32,
 ) -> Result<OwnedFd> {
-    let mut name = Name::new();
+    // The kernel reads only the bytes that are written, so the others are left uninitialised.
+    let mut name = [const { MaybeUninit::uninit() }; 512];
     let (config1, config2) = match at {
         KprobeAt::Symbol {
             module,
             function,
             offset,
         } => {
+            let mut free = &mut name[..];
             if let Some(module) = module {
-                name.push(module)?;
-                name.push(b":")?;
+                free = put(free, module)?;
+                free = put(free, b":")?;
             }
-            name.push(function)?;
-            (name.address_with_nul()?, offset)
+            let [nul, ..] = put(free, function)? else {
+                return Err(Errno::NAMETOOLONG);
+            };
+            nul.write(0);
+            (address(&name), offset)
         }
         KprobeAt::Address(address) => (0, address),
     };
     perf_event_open(pmu_type, config, [config1, config2], 0, cpu)
 }
 
-/// Holds a name for the kernel. It reads only the bytes that were written, so the others are left
-/// uninitialised.
-struct Name {
-    bytes: [MaybeUninit<u8>; 512],
-    len: usize,
-}
-
-impl Name {
-    #[inline]
-    const fn new() -> Self {
-        Self {
-            bytes: [const { MaybeUninit::uninit() }; 512],
-            len: 0,
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, text: &[u8]) -> Result<()> {
-        let free = self.bytes.get_mut(self.len..).unwrap_or_default();
-        let free = free.get_mut(..text.len()).ok_or(Errno::NAMETOOLONG)?;
-        let to = free.as_mut_ptr().cast::<u8>();
-        // SAFETY: `free` has room for these bytes, and nothing else refers to it.
-        unsafe { ptr::copy_nonoverlapping(text.as_ptr(), to, text.len()) };
-        self.len += text.len();
-        Ok(())
-    }
-
-    /// Puts a NUL behind the name, and returns its address.
-    #[inline]
-    fn address_with_nul(&mut self) -> Result<u64> {
-        self.push(&[0])?;
-        Ok(address(&self.bytes))
-    }
+/// Puts a text into memory that is free, and returns the rest of that.
+#[inline]
+fn put<'b>(free: &'b mut [MaybeUninit<u8>], text: &[u8]) -> Result<&'b mut [MaybeUninit<u8>]> {
+    let (to, rest) = free
+        .split_at_mut_checked(text.len())
+        .ok_or(Errno::NAMETOOLONG)?;
+    // SAFETY: `to` has room for these bytes, and nothing else refers to it.
+    unsafe { ptr::copy_nonoverlapping(text.as_ptr(), to.as_mut_ptr().cast(), text.len()) };
+    Ok(rest)
 }
 
 /// Asks a PMU for an event with a name that is longer than any symbol and any file name. The kprobe
@@ -161,7 +142,7 @@ unsafe fn perf_event_open_attr(
     let no_group = usize::MAX; // group_fd -1
     // SAFETY: attr is a perf_event_attr of the size in its `size` field, or null, for which the
     // kernel returns EFAULT. The caller guarantees the addresses in it.
-    let fd = result(unsafe {
+    let answer = unsafe {
         arch::syscall5(
             __NR_perf_event_open,
             [
@@ -172,9 +153,9 @@ unsafe fn perf_event_open_attr(
                 PERF_FLAG_FD_CLOEXEC,
             ],
         )
-    })?;
-    // SAFETY: the answer is a new file descriptor.
-    unsafe { owned(fd) }
+    };
+    // SAFETY: the system call opens a file descriptor.
+    unsafe { owned(answer) }
 }
 
 /// Asks for an event without an attribute. The kernel returns EFAULT before it checks permissions,
