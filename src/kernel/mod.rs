@@ -82,6 +82,11 @@ const HAS_SESSION: u8 = 1 << 2;
 const LOOKUP_ASKED: u8 = 1 << 3;
 const LOOKUP_SLOW: u8 = 1 << 4;
 
+/// The bit of [`Kernel::met`] for a mode.
+const fn met_bit(mode: AttachMode, retprobe: bool) -> u8 {
+    1 << (2 * mode as u8 + retprobe as u8)
+}
+
 static_assertions::assert_impl_all!(Kernel: Send, Sync);
 
 impl Default for Kernel {
@@ -274,32 +279,23 @@ impl Kernel {
         sweep_in(tracefs.as_fd(), dry_run, each)
     }
 
+    /// Returns whether all the needs of a mode are known to be met.
+    #[inline]
+    pub(crate) fn has_met(&self, mode: AttachMode, retprobe: bool) -> bool {
+        self.met.load(Ordering::Relaxed) & met_bit(mode, retprobe) != 0
+    }
+
     /// Returns the first need of a mode that is not certainly met. If `prog` is given, the probe
     /// for perf links uses it.
-    #[inline]
     pub(crate) fn unmet(
         &self,
         mode: AttachMode,
         retprobe: bool,
         prog: Option<BorrowedFd<'_>>,
     ) -> Option<(Need, Support)> {
-        let bit = 1 << (2 * mode as u8 + u8::from(retprobe));
-        if self.met.load(Ordering::Relaxed) & bit != 0 {
+        if self.has_met(mode, retprobe) {
             return None;
         }
-        let unmet = self.ask(mode, retprobe, prog);
-        if unmet.is_none() {
-            self.met.fetch_or(bit, Ordering::Relaxed);
-        }
-        unmet
-    }
-
-    fn ask(
-        &self,
-        mode: AttachMode,
-        retprobe: bool,
-        prog: Option<BorrowedFd<'_>>,
-    ) -> Option<(Need, Support)> {
         if !mode.uses_tracefs() {
             // If the PMU is found, that also answers whether events may be opened.
             self.pmu();
@@ -310,6 +306,8 @@ impl Kernel {
                 return Some((*need, support));
             }
         }
+        self.met
+            .fetch_or(met_bit(mode, retprobe), Ordering::Relaxed);
         None
     }
 

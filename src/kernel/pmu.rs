@@ -34,6 +34,7 @@ impl Pmu {
     /// Looks for the PMU among its possible types. Two refusals verify a type. If no type passes,
     /// the type that sysfs shows is verified in the same way.
     #[cold]
+    #[inline(never)]
     pub(super) fn find<'a>(cpu: u32, sysfs: impl Fn() -> Option<BorrowedFd<'a>>) -> Self {
         let mut refusal = None;
         let mut look = |r#type| Self::at(r#type, cpu, &mut refusal);

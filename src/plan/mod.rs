@@ -101,14 +101,7 @@ impl<'a> Plan<'a> {
         opts: &KprobeOpts,
         prog: Option<BorrowedFd<'_>>,
     ) -> Result<Self, Error> {
-        let unmet = |mode| kernel.unmet(mode, opts.retprobe, prog);
-        let mut mode = select(&target, opts, unmet);
-        if FILES && opts.maxactive != 0 && mode.is_ok() {
-            if let Err(error) = kernel.check_maxactive() {
-                mode = Err(error);
-            }
-        }
-        let mode = match mode {
+        let mode = match select(kernel, &target, opts, prog) {
             Ok(mode) => mode,
             Err(mut error) => {
                 error.name(&target, opts);

@@ -1,17 +1,21 @@
 //! The choice of the mode, made here and nowhere else.
 
+use rustix::fd::BorrowedFd;
+
 use crate::error::Error;
-use crate::kernel::Support;
-use crate::request::{AttachMode, Invalid, KprobeOpts, Need, Target, check_mode, check_request};
+use crate::kernel::Kernel;
+use crate::mount::FILES;
+use crate::request::{AttachMode, Invalid, KprobeOpts, Target, check_mode, check_request};
 
 /// Chooses the mode. An explicit mode is checked, and never replaced. Otherwise it is the first
-/// mode that the request and the kernel allow. `unmet` returns the first need of a mode that is not
-/// certainly met.
+/// mode that the request and the kernel allow. If `prog` is given, the probe for perf links uses
+/// it.
 #[inline]
 pub(super) fn select(
+    kernel: &Kernel,
     target: &Target<'_>,
     opts: &KprobeOpts,
-    unmet: impl Fn(AttachMode) -> Option<(Need, Support)>,
+    prog: Option<BorrowedFd<'_>>,
 ) -> Result<AttachMode, Error> {
     let checked = if target.is_resolved() {
         check_request(target, opts)
@@ -21,6 +25,24 @@ pub(super) fn select(
     if let Err(invalid) = checked {
         return Err(Error::invalid(invalid));
     }
+    // Nearly always, the kernel is known to have the first mode.
+    let first = opts.attach_mode.unwrap_or(AttachMode::Link);
+    if opts.maxactive == 0
+        && check_mode(first, opts).is_ok()
+        && kernel.has_met(first, opts.retprobe)
+    {
+        return Ok(first);
+    }
+    search(kernel, opts, prog)
+}
+
+/// Asks about one mode after the other.
+#[inline(never)]
+fn search(
+    kernel: &Kernel,
+    opts: &KprobeOpts,
+    prog: Option<BorrowedFd<'_>>,
+) -> Result<AttachMode, Error> {
     let modes = match &opts.attach_mode {
         Some(mode) => core::slice::from_ref(mode),
         None => &AttachMode::ALL[..],
@@ -30,7 +52,10 @@ pub(super) fn select(
         if check_mode(*mode, opts).is_err() {
             continue;
         }
-        let Some((need, support)) = unmet(*mode) else {
+        let Some((need, support)) = kernel.unmet(*mode, opts.retprobe, prog) else {
+            if FILES && opts.maxactive != 0 {
+                kernel.check_maxactive()?;
+            }
             return Ok(*mode);
         };
         first_unmet = first_unmet.or(Some((*mode, need, support)));

@@ -54,22 +54,26 @@ const fn check_place(target: &Target<'_>, opts: &KprobeOpts) -> Result<(), Inval
             return Err(Invalid::OffsetBeyondFunction);
         }
     }
-    // `kprobe.offset` is an unsigned int. The PMU cuts a larger offset, and would probe another
-    // instruction.
-    if opts.offset > u32::MAX as u64 {
-        return Err(Invalid::OffsetTooLarge);
+    if opts.offset != 0 {
+        // `kprobe.offset` is an unsigned int. The PMU cuts a larger offset, and would probe another
+        // instruction.
+        if opts.offset > u32::MAX as u64 {
+            return Err(Invalid::OffsetTooLarge);
+        }
+        if opts.retprobe {
+            return Err(Invalid::OffsetOnRetprobe);
+        }
+        if cfg!(feature = "files") && target.is_syscall() {
+            return Err(Invalid::OffsetOnSyscall);
+        }
     }
-    if opts.retprobe && opts.offset != 0 {
-        return Err(Invalid::OffsetOnRetprobe);
-    }
-    if cfg!(feature = "files") && opts.offset != 0 && target.is_syscall() {
-        return Err(Invalid::OffsetOnSyscall);
-    }
-    if opts.maxactive > MAX_MAXACTIVE {
-        return Err(Invalid::MaxactiveTooLarge);
-    }
-    if opts.maxactive != 0 && !opts.retprobe {
-        return Err(Invalid::MaxactiveOnEntry);
+    if opts.maxactive != 0 {
+        if opts.maxactive > MAX_MAXACTIVE {
+            return Err(Invalid::MaxactiveTooLarge);
+        }
+        if !opts.retprobe {
+            return Err(Invalid::MaxactiveOnEntry);
+        }
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ use super::call::result;
 
 /// Returns the first CPU on which this thread may run, which is online. Returns 0 if the kernel
 /// does not report one.
+#[cold]
+#[inline(never)]
 pub(crate) fn first_allowed_cpu() -> u32 {
     // NR_CPUS of the largest kernel that can be built.
     let mut set = [0_usize; 8192 / usize::BITS as usize];
