@@ -265,11 +265,11 @@ impl Case<'_> {
     /// Opens and closes the event, and loads a program.
     fn try_plan(&self, mut plan: Plan<'_>, trial: &mut Trial) -> Result<(), Error> {
         self.check_offset()?;
-        let mut tried = open_and_close(&plan);
+        let mut tried = plan.try_event();
         if let Err(error) = &mut tried {
             if plan.settle(error, Some(self.read.map(|()| &self.symbols))) {
                 trial.mode = Some(plan.mode());
-                tried = open_and_close(&plan);
+                tried = plan.try_event();
             }
         }
         tried?;
@@ -524,7 +524,7 @@ impl Case<'_> {
         let opts = self.opts.offset(0);
         let refusal = |func: &Target<'_>| match Plan::new(kernel, *func, &opts, None) {
             Ok(plan) if !is_trial_harmful(func, &opts) => {
-                open_and_close(&plan).err().map(|error| error.cause())
+                plan.try_event().err().map(|error| error.cause())
             }
             _ => None,
         };
@@ -559,11 +559,6 @@ fn is_untold_without_program(error: &Error) -> bool {
     error.unmet_need() == Some(Need::PerfLink)
         && error.cause() == Cause::NoPermission
         && sys::link_create_nothing().err() != Some(Errno::PERM)
-}
-
-/// Opens the event of a plan, then closes and removes it.
-fn open_and_close(plan: &Plan<'_>) -> Result<(), Error> {
-    plan.open_event()?.detach()
 }
 
 /// Returns whether the PMU refuses the entry of a function that every kernel has on the path of a

@@ -91,12 +91,20 @@ impl Kernel {
         func: Target<'_>,
         opts: &KprobeOpts,
     ) -> Result<KprobeLink, Error> {
-        let prog = prog.as_fd();
+        self.attach_dyn(prog.as_fd(), &func, opts)
+    }
+
+    fn attach_dyn(
+        &self,
+        prog: BorrowedFd<'_>,
+        func: &Target<'_>,
+        opts: &KprobeOpts,
+    ) -> Result<KprobeLink, Error> {
         if FILES && !func.is_resolved() {
-            return self.attach_found(prog, func, opts);
+            return self.attach_found(prog, *func, opts);
         }
         // The reference saves a copy of the plan.
-        match Plan::new(self, func, opts, Some(prog)) {
+        match Plan::new(self, *func, opts, Some(prog)) {
             Ok(ref plan) => plan.attach_to(prog),
             Err(error) => Err(error),
         }
@@ -161,17 +169,28 @@ impl Plan<'_> {
     }
 
     fn attach_to(&self, prog: BorrowedFd<'_>) -> Result<KprobeLink, Error> {
-        // Changes the result in place, which saves a copy of the link or error.
-        let mut attached = self.open_event();
-        let bound = match &mut attached {
-            Ok(link) => link.bind(self.bind, prog),
-            Err(error) if FILES => return self.refused(*error, prog),
-            Err(_) => Ok(()),
+        let mut event = None;
+        let fd = match self.open_event(&mut event) {
+            Ok(fd) => fd,
+            Err(error) if FILES => return self.refused(error, prog),
+            Err(error) => return Err(error),
+        };
+        let (step, bound) = match self.bind {
+            Bind::Link { bpf_cookie } => {
+                let link = sys::link_create_perf_event(prog, Some(fd.as_fd()), bpf_cookie);
+                // The link holds the event.
+                drop(fd);
+                (Step::LinkCreate, link)
+            }
+            Bind::Ioctl => {
+                let set = sys::perf_event_set_bpf(fd.as_fd(), prog);
+                (Step::SetBpf, set.map(|()| fd))
+            }
         };
         match bound {
-            Ok(()) => attached,
-            // Dropping the link closes and removes the event in the right order.
-            Err((step, errno)) => Err(self.failed(step, errno)),
+            Ok(fd) => Ok(self.link(fd, event)),
+            // The file descriptor is closed. Dropping the event removes it.
+            Err(errno) => Err(self.failed(step, errno)),
         }
     }
 
@@ -190,42 +209,60 @@ impl Plan<'_> {
         Err(error)
     }
 
-    /// Opens the event, and returns a link that has no program yet. If a step fails, the earlier
-    /// ones are undone.
+    /// Opens the event without a program, then closes and removes it.
+    pub(crate) fn try_event(&self) -> Result<(), Error> {
+        let mut event = None;
+        let fd = self.open_event(&mut event)?;
+        self.link(fd, event).detach()
+    }
+
+    fn link(&self, fd: OwnedFd, event: Option<TraceEvent>) -> KprobeLink {
+        KprobeLink {
+            fd,
+            event,
+            mode: self.mode(),
+        }
+    }
+
+    /// Opens the event. If it is one of tracefs, puts it into `event`, which must outlive the file
+    /// descriptor. If a step fails, the earlier ones are undone.
     #[inline]
-    pub(crate) fn open_event(&self) -> Result<KprobeLink, Error> {
+    fn open_event(&self, event: &mut Option<TraceEvent>) -> Result<OwnedFd, Error> {
         if self.opts.within_function && self.opts.offset != 0 {
             if !FILES {
                 return Err(self.failed(Step::ResolveSymbol, NO_FILES));
             }
             self.check_offset()?;
         }
-        let (opened, event) = match &self.event {
-            Event::Pmu { r#type, config } => {
-                let opened = sys::perf_event_open_kprobe(*r#type, *config, self.place(), self.cpu);
-                (opened, None)
-            }
-            Event::Tracefs(name) if FILES => {
-                // A plan with a trace event exists only where a tracefs was found.
-                let Ok(tracefs) = self.kernel.tracefs_dir() else {
-                    return Err(self.failed(Step::CreateEvent, Errno::NOENT));
-                };
-                let event = TraceEvent::define(tracefs, &self.definition(*name), self.mode())?;
-                let id = match event.id(tracefs) {
-                    Ok(id) => id,
-                    Err(errno) => return Err(self.failed(Step::ReadEventId, errno)),
-                };
-                let opened = sys::perf_event_open_config(PERF_TYPE_TRACEPOINT, id, self.cpu);
-                (opened, Some(event))
-            }
-            Event::Tracefs(_) => return Err(self.failed(Step::CreateEvent, NO_FILES)),
+        let Event::Pmu { r#type, config } = self.event else {
+            return self.open_trace_event(event);
         };
-        match opened {
-            Ok(fd) => Ok(KprobeLink {
-                fd,
-                event,
-                mode: self.mode(),
-            }),
+        match sys::perf_event_open_kprobe(r#type, config, self.place(), self.cpu) {
+            Ok(fd) => Ok(fd),
+            Err(errno) => Err(self.failed(Step::PerfEventOpen, errno)),
+        }
+    }
+
+    // In a frame of its own: it holds names.
+    #[inline(never)]
+    fn open_trace_event(&self, event: &mut Option<TraceEvent>) -> Result<OwnedFd, Error> {
+        let (Event::Tracefs(name), true) = (self.event, FILES) else {
+            return Err(self.failed(Step::CreateEvent, NO_FILES));
+        };
+        // A plan with a trace event exists only where a tracefs was found.
+        let Ok(tracefs) = self.kernel.tracefs_dir() else {
+            return Err(self.failed(Step::CreateEvent, Errno::NOENT));
+        };
+        let defined = TraceEvent::define(tracefs, &self.definition(name), self.mode())?;
+        let id = match defined.id(tracefs) {
+            Ok(id) => id,
+            Err(errno) => return Err(self.failed(Step::ReadEventId, errno)),
+        };
+        match sys::perf_event_open_config(PERF_TYPE_TRACEPOINT, id, self.cpu) {
+            Ok(fd) => {
+                *event = Some(defined);
+                Ok(fd)
+            }
             Err(errno) => Err(self.failed(Step::PerfEventOpen, errno)),
         }
     }
@@ -259,23 +296,6 @@ impl Plan<'_> {
 }
 
 impl KprobeLink {
-    /// Binds a program to the event.
-    #[inline]
-    fn bind(&mut self, bind: Bind, prog: BorrowedFd<'_>) -> Result<(), (Step, Errno)> {
-        match bind {
-            Bind::Link { bpf_cookie } => {
-                // The link holds the event. The assignment closes the event's own file descriptor.
-                match sys::link_create_perf_event(prog, Some(self.fd.as_fd()), bpf_cookie) {
-                    Ok(link) => self.fd = link,
-                    Err(errno) => return Err((Step::LinkCreate, errno)),
-                }
-                Ok(())
-            }
-            Bind::Ioctl => sys::perf_event_set_bpf(self.fd.as_fd(), prog)
-                .map_err(|errno| (Step::SetBpf, errno)),
-        }
-    }
-
     /// Returns the mode that was used, which is never "default".
     ///
     /// The mode of a link from a pin is [`AttachMode::Link`].
