@@ -279,6 +279,12 @@ impl Kernel {
         sweep_in(tracefs.as_fd(), dry_run, each)
     }
 
+    /// Returns whether the kernel is known not to have perf links.
+    #[inline]
+    pub(crate) fn has_no_perf_link(&self) -> bool {
+        matches!(self.perf_link.get(), Some(Support::No(_)))
+    }
+
     /// Returns whether all the needs of a mode are known to be met.
     #[inline]
     pub(crate) fn has_met(&self, mode: AttachMode, retprobe: bool) -> bool {

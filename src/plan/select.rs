@@ -25,15 +25,19 @@ pub(super) fn select(
     if let Err(invalid) = checked {
         return Err(Error::invalid(invalid));
     }
-    // Nearly always, the kernel is known to have the first mode.
-    let first = opts.attach_mode.unwrap_or(AttachMode::Link);
-    if opts.maxactive == 0
-        && check_mode(first, opts).is_ok()
-        && kernel.has_met(first, opts.retprobe)
-    {
-        return Ok(first);
+    // Nearly always, the kernel is known to have the first mode, or the second without the first.
+    let is_known = |mode| {
+        opts.maxactive == 0 && check_mode(mode, opts).is_ok() && kernel.has_met(mode, opts.retprobe)
+    };
+    match opts.attach_mode {
+        None if is_known(AttachMode::Link) => Ok(AttachMode::Link),
+        // Small programs do without this line.
+        None if FILES && kernel.has_no_perf_link() && is_known(AttachMode::Perf) => {
+            Ok(AttachMode::Perf)
+        }
+        Some(mode) if is_known(mode) => Ok(mode),
+        _ => search(kernel, opts, prog),
     }
-    search(kernel, opts, prog)
 }
 
 /// Asks about one mode after the other.
