@@ -1,6 +1,6 @@
 //! The type information of an object: `.BTF` and `.BTF.ext`. Source: `Documentation/bpf/btf.rst`.
 
-use super::elf::{Section, string, u16_at, u32_at};
+use super::elf::{string, u16_at, u32_at};
 use super::error::{Fault, Place, Result};
 
 /// The name of the section.
@@ -56,14 +56,8 @@ pub(super) struct Type<'a> {
     pub(super) id: u32,
     /// The place of the type among the types.
     pub(super) at: usize,
-    pub(super) name: u32,
-    pub(super) kind: u8,
-    /// The number of entries that follow, or the linkage of a function.
-    pub(super) vlen: u16,
-    pub(super) kind_flag: bool,
-    /// A size in bytes, or the id of another type.
-    pub(super) size_or_id: u32,
-    pub(super) entries: &'a [u8],
+    head: &'a [u8; TYPE_LEN],
+    entries: &'a [u8],
 }
 
 /// An entry of three words: a member (name, type, offset) or a variable (type, offset, size).
@@ -71,9 +65,8 @@ pub(super) type Entry = [u32; 3];
 
 impl<'a> Btf<'a> {
     #[inline(never)]
-    pub(super) fn parse(section: &Section<'a>, place: &Place<'a>) -> Result<Self> {
+    pub(super) fn parse(bytes: &'a [u8], place: &Place<'a>) -> Result<Self> {
         // struct btf_header: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
-        let bytes = section.data;
         let at = |at: usize| place.at(BTF, "", at as u64);
         at(0);
         let header = Header::read(bytes).ok_or(Fault::BadBtf)?;
@@ -92,7 +85,7 @@ impl<'a> Btf<'a> {
         let mut end = 0;
         for r#type in btf.types() {
             end = r#type.at + TYPE_LEN + r#type.entries.len();
-            if string(btf.strings, r#type.name).is_none() {
+            if string(btf.strings, r#type.name()).is_none() {
                 at(btf.types_at + r#type.at);
                 return Err(Fault::BadName);
             }
@@ -124,7 +117,7 @@ impl<'a> Btf<'a> {
     }
 
     pub(super) fn name(&self, r#type: &Type<'_>) -> &'a str {
-        self.string(r#type.name)
+        self.string(r#type.name())
     }
 
     /// Returns a type without its typedefs and qualifiers, if there is one.
@@ -132,9 +125,9 @@ impl<'a> Btf<'a> {
     pub(super) fn unqualified(&self, id: u32) -> Option<Type<'a>> {
         let mut r#type = self.type_of(id)?;
         for _ in 0..MAX_DEPTH {
-            match r#type.kind {
+            match r#type.kind() {
                 TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG => {
-                    r#type = self.type_of(r#type.size_or_id)?;
+                    r#type = self.type_of(r#type.size_or_id())?;
                 }
                 _ => return Some(r#type),
             }
@@ -149,9 +142,9 @@ impl<'a> Btf<'a> {
         let mut id = id;
         for _ in 0..MAX_DEPTH {
             let r#type = self.unqualified(id)?;
-            id = match r#type.kind {
+            id = match r#type.kind() {
                 INT | STRUCT | UNION | ENUM | ENUM64 | FLOAT | DATASEC => {
-                    return count.checked_mul(r#type.size_or_id);
+                    return count.checked_mul(r#type.size_or_id());
                 }
                 PTR => return count.checked_mul(8),
                 // struct btf_array: type, index_type, nelems
@@ -160,7 +153,7 @@ impl<'a> Btf<'a> {
                     count = count.checked_mul(len)?;
                     element
                 }
-                VAR => r#type.size_or_id,
+                VAR => r#type.size_or_id(),
                 _ => return None,
             };
         }
@@ -171,7 +164,7 @@ impl<'a> Btf<'a> {
     #[inline(never)]
     pub(super) fn section(&self, name: &str) -> Option<Type<'a>> {
         let mut types = self.types();
-        types.find(|r#type| r#type.kind == DATASEC && self.name(r#type) == name)
+        types.find(|r#type| r#type.kind() == DATASEC && self.name(r#type) == name)
     }
 }
 
@@ -220,15 +213,15 @@ impl<'a> Header<'a> {
 
 /// Reads a type, if all of it is there.
 fn read_type(types: &[u8], at: usize, id: u32) -> Option<Type<'_>> {
-    let info = u32_at(types, at.checked_add(4)?)?;
-    let [vlen0, vlen1, _, kind] = info.to_le_bytes();
-    let (vlen, kind, kind_flag) = (
-        u16::from_le_bytes([vlen0, vlen1]),
-        kind & 31,
-        kind >> 7 == 1,
-    );
-    let count = usize::from(vlen);
-    let len = match kind {
+    let (head, rest) = types.get(at..)?.split_first_chunk()?;
+    let r#type = Type {
+        id,
+        at,
+        head,
+        entries: &[],
+    };
+    let count = usize::from(r#type.vlen());
+    let len = match r#type.kind() {
         INT | VAR | DECL_TAG => 4,
         ARRAY => ENTRY_LEN,
         STRUCT | UNION | DATASEC | ENUM64 => count * ENTRY_LEN,
@@ -236,34 +229,64 @@ fn read_type(types: &[u8], at: usize, id: u32) -> Option<Type<'_>> {
         PTR..=TYPE_TAG => 0,
         _ => return None,
     };
-    let start = at.checked_add(TYPE_LEN)?;
-    Some(Type {
-        id,
-        at,
-        name: u32_at(types, at)?,
-        kind,
-        vlen,
-        kind_flag,
-        size_or_id: u32_at(types, at.checked_add(8)?)?,
-        entries: types.get(start..start.checked_add(len)?)?,
-    })
+    let entries = rest.get(..len)?;
+    Some(Type { entries, ..r#type })
 }
 
 impl<'a> Type<'a> {
+    /// Returns the offset of its name among the strings.
+    pub(super) fn name(&self) -> u32 {
+        u32_at(self.head, 0).unwrap_or_default()
+    }
+
+    fn info(&self) -> u32 {
+        u32_at(self.head, 4).unwrap_or_default()
+    }
+
+    pub(super) fn kind(&self) -> u8 {
+        self.info().to_le_bytes()[3] & 31
+    }
+
+    pub(super) fn kind_flag(&self) -> bool {
+        self.info() >> 31 == 1
+    }
+
+    /// Returns the number of entries that follow, or the linkage of a function.
+    pub(super) fn vlen(&self) -> u16 {
+        let [low, high, ..] = self.info().to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
+    /// Returns a size in bytes, or the id of another type.
+    pub(super) fn size_or_id(&self) -> u32 {
+        u32_at(self.head, 8).unwrap_or_default()
+    }
+
     /// Lists the entries of three words each.
-    pub(super) fn words(&self) -> impl Iterator<Item = Entry> + use<'a> {
-        self.entries.chunks_exact(ENTRY_LEN).map(|entry| {
-            let word = |at| u32_at(entry, at).unwrap_or_default();
-            [word(0), word(4), word(8)]
-        })
+    pub(super) const fn words(&self) -> Words<'a> {
+        Words(self.entries)
     }
 
     /// Returns the linkage of a `FUNC` or of a `VAR`.
     pub(super) fn linkage(&self) -> u32 {
-        match self.kind {
-            FUNC => self.vlen.into(),
+        match self.kind() {
+            FUNC => self.vlen().into(),
             _ => u32_at(self.entries, 0).unwrap_or_default(),
         }
+    }
+}
+
+/// Iterates over the entries of a type.
+pub(super) struct Words<'a>(&'a [u8]);
+
+impl Iterator for Words<'_> {
+    type Item = Entry;
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<Entry> {
+        let (entry, rest) = self.0.split_first_chunk::<ENTRY_LEN>()?;
+        self.0 = rest;
+        Some([0, 4, 8].map(|at| u32_at(entry, at).unwrap_or_default()))
     }
 }
 
@@ -290,9 +313,9 @@ impl<'a> Ext<'a> {
     pub(super) const NAME: &'static str = ".BTF.ext";
 
     #[inline(never)]
-    pub(super) fn parse(section: &Section<'a>, place: &Place<'a>) -> Result<Self> {
+    pub(super) fn parse(bytes: &'a [u8], place: &Place<'a>) -> Result<Self> {
         place.at(Self::NAME, "", 0);
-        let header = Header::read(section.data).ok_or(Fault::BadBtf)?;
+        let header = Header::read(bytes).ok_or(Fault::BadBtf)?;
         let mut ext = Self::default();
         let Self {
             functions,
@@ -348,10 +371,14 @@ impl<'a> Info<'a> {
     }
 
     /// Lists the records of a section, each with the offset of its instruction.
-    pub(super) fn records<'s>(&self, btf: &Btf<'a>, section: &'s str) -> Records<'a, 's> {
+    pub(super) const fn records<'r>(
+        &'r self,
+        btf: &'r Btf<'a>,
+        section: &'r str,
+    ) -> Records<'a, 'r> {
         Records {
-            info: *self,
-            btf: *btf,
+            info: self,
+            btf,
             section,
             blocks: self.blocks,
             rest: &[],
@@ -360,10 +387,10 @@ impl<'a> Info<'a> {
 }
 
 /// Iterates over the records of a section.
-pub(super) struct Records<'a, 's> {
-    info: Info<'a>,
-    btf: Btf<'a>,
-    section: &'s str,
+pub(super) struct Records<'a, 'r> {
+    info: &'r Info<'a>,
+    btf: &'r Btf<'a>,
+    section: &'r str,
     /// The blocks that follow.
     blocks: &'a [u8],
     /// What follows in the current block.

@@ -20,11 +20,7 @@ pub(super) struct Elf<'a> {
 pub(super) struct Section<'a> {
     pub(super) index: usize,
     pub(super) name: &'a str,
-    pub(super) kind: u32,
-    pub(super) flags: u64,
-    pub(super) size: u64,
-    pub(super) link: u32,
-    pub(super) info: u32,
+    header: &'a [u8; HEADER_LEN],
     /// The bytes of the section, of which [`SHT_NOBITS`] has none.
     pub(super) data: &'a [u8],
 }
@@ -33,14 +29,7 @@ pub(super) struct Section<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Symbol<'a> {
     pub(super) name: &'a str,
-    pub(super) kind: u8,
-    pub(super) binding: u8,
-    /// The visibility is hidden or internal.
-    pub(super) is_hidden: bool,
-    /// The index of its section; 0 if it is undefined.
-    pub(super) section: usize,
-    pub(super) value: u64,
-    pub(super) size: u64,
+    entry: &'a [u8; SYMBOL_LEN],
 }
 
 /// `Elf64_Rel`
@@ -149,67 +138,62 @@ impl<'a> Elf<'a> {
         };
         let names = usize::from(half(62));
         at(62);
-        match (elf.header(names), elf.data(names)) {
-            (Some((SHT_STRTAB, _)), Some(names)) => elf.section_names = names,
-            (Some((SHT_STRTAB, _)), None) => return Err(Fault::Truncated),
-            (Some(_), _) => return Err(Fault::BadName),
-            (None, _) => return Err(Fault::BadSize),
+        let names = elf.header(names).ok_or(Fault::BadSize)?;
+        if kind_of(names) != SHT_STRTAB {
+            return Err(Fault::BadName);
         }
+        elf.section_names = elf.data(names).ok_or(Fault::Truncated)?;
         elf.check_sections(place)?;
         elf.find_symbols(place)?;
         Ok(elf)
     }
 
-    /// Returns the type of a section, and its header.
-    #[inline(never)]
-    fn header(&self, index: usize) -> Option<(u32, &'a [u8])> {
-        let header = entry(self.headers, index, HEADER_LEN)?;
-        Some((u32_at(header, 4)?, header))
+    fn header(&self, index: usize) -> Option<&'a [u8; HEADER_LEN]> {
+        record(self.headers, index)
     }
 
     #[inline(never)]
-    fn data(&self, index: usize) -> Option<&'a [u8]> {
-        match self.header(index)? {
-            (SHT_NULL | SHT_NOBITS, _) => Some(&[]),
-            (_, header) => range(self.bytes, u64_at(header, 24)?, u64_at(header, 32)?),
+    fn data(&self, header: &[u8; HEADER_LEN]) -> Option<&'a [u8]> {
+        match kind_of(header) {
+            SHT_NULL | SHT_NOBITS => Some(&[]),
+            _ => range(self.bytes, u64_at(header, 24)?, u64_at(header, 32)?),
         }
     }
 
     #[inline(never)]
     fn check_sections(&self, place: &Place<'a>) -> Result<()> {
         let mut index = 0;
-        while let Some((_, header)) = self.header(index) {
-            let at = u64_at(header, 24).unwrap_or_default();
-            let name = u32_at(header, 0).and_then(|at| string(self.section_names, at));
-            place.at("", "", at);
-            place.at(name.ok_or(Fault::BadName)?, "", 0);
-            if self.data(index).is_none() {
-                return Err(Fault::Truncated);
-            }
+        while let Some(header) = self.header(index) {
+            place.at("", "", u64_at(header, 24).unwrap_or_default());
+            let name = self.section_name(header).ok_or(Fault::BadName)?;
+            place.at(name, "", 0);
+            self.data(header).ok_or(Fault::Truncated)?;
             index += 1;
         }
         Ok(())
     }
 
+    fn section_name(&self, header: &[u8; HEADER_LEN]) -> Option<&'a str> {
+        string(self.section_names, u32_at(header, 0)?)
+    }
+
     #[inline(never)]
     fn find_symbols(&mut self, place: &Place<'a>) -> Result<()> {
-        let mut index = 0;
-        while let Some(section) = self.section(index) {
-            index += 1;
-            if section.kind != SHT_SYMTAB {
+        // One table at most, so that this changes what is iterated over once.
+        let elf = *self;
+        for section in elf.sections() {
+            if section.kind() != SHT_SYMTAB {
                 continue;
             }
             place.at(section.name, "", 0);
             if !self.symbols.is_empty() || section.data.len() % SYMBOL_LEN != 0 {
                 return Err(Fault::BadSize);
             }
-            let names = usize::try_from(section.link).ok();
-            let names = names.and_then(|link| self.section(link));
             self.symbols = section.data;
-            match names {
-                Some(names) if names.kind == SHT_STRTAB => self.symbol_names = names.data,
-                _ => return Err(Fault::BadName),
-            }
+            let names = usize::try_from(section.link()).ok();
+            let names = names.and_then(|link| elf.section(link));
+            let names = names.filter(|names| names.kind() == SHT_STRTAB);
+            self.symbol_names = names.ok_or(Fault::BadName)?.data;
         }
         let count = self.symbols.len() / SYMBOL_LEN;
         let read = self.symbols().count();
@@ -223,16 +207,12 @@ impl<'a> Elf<'a> {
     /// Returns the section of an index, if there is one.
     #[inline(never)]
     pub(super) fn section(&self, index: usize) -> Option<Section<'a>> {
-        let (kind, header) = self.header(index)?;
+        let header = self.header(index)?;
         Some(Section {
             index,
-            name: string(self.section_names, u32_at(header, 0)?)?,
-            kind,
-            flags: u64_at(header, 8)?,
-            size: u64_at(header, 32)?,
-            link: u32_at(header, 40)?,
-            info: u32_at(header, 44)?,
-            data: self.data(index)?,
+            name: self.section_name(header)?,
+            header,
+            data: self.data(header)?,
         })
     }
 
@@ -262,18 +242,9 @@ impl<'a> Elf<'a> {
     /// Returns a symbol, if there is one of this index.
     #[inline(never)]
     pub(super) fn symbol(&self, index: u32) -> Option<Symbol<'a>> {
-        let index = usize::try_from(index).ok()?;
-        let symbol = entry(self.symbols, index, SYMBOL_LEN)?;
-        let (info, other) = (symbol.get(4)?, symbol.get(5)?);
-        Some(Symbol {
-            name: string(self.symbol_names, u32_at(symbol, 0)?)?,
-            kind: info & 15,
-            binding: info >> 4,
-            is_hidden: matches!(other & 3, 1 | 2),
-            section: u16_at(symbol, 6)?.into(),
-            value: u64_at(symbol, 8)?,
-            size: u64_at(symbol, 16)?,
-        })
+        let entry = record(self.symbols, usize::try_from(index).ok()?)?;
+        let name = string(self.symbol_names, u32_at(entry, 0)?)?;
+        Some(Symbol { name, entry })
     }
 
     /// Lists the symbols.
@@ -284,8 +255,8 @@ impl<'a> Elf<'a> {
     /// Returns the name of a symbol, or of the section that it stands for.
     #[inline(never)]
     pub(super) fn name_of(&self, symbol: &Symbol<'a>) -> &'a str {
-        match self.section(symbol.section) {
-            Some(section) if symbol.kind == STT_SECTION => section.name,
+        match self.section(symbol.section()) {
+            Some(section) if symbol.kind() == STT_SECTION => section.name,
             _ => symbol.name,
         }
     }
@@ -304,12 +275,12 @@ impl<'a> Elf<'a> {
     #[inline(never)]
     pub(super) fn check_relocations(&self, of: &Section<'a>, place: &Place<'a>) -> Result<()> {
         for table in self.sections() {
-            let is_table = matches!(table.kind, SHT_REL | SHT_RELA);
-            if !is_table || usize::try_from(table.info) != Ok(of.index) {
+            let is_table = matches!(table.kind(), SHT_REL | SHT_RELA);
+            if !is_table || !table.is_about(of.index) {
                 continue;
             }
             place.at(table.name, "", 0);
-            if table.kind == SHT_RELA {
+            if table.kind() == SHT_RELA {
                 return Err(Fault::BadRelocation);
             }
             if table.data.len() % RELOCATION_LEN != 0 {
@@ -322,9 +293,13 @@ impl<'a> Elf<'a> {
 }
 
 /// Returns one of the entries of a table, all of the same length.
-fn entry(table: &[u8], index: usize, len: usize) -> Option<&[u8]> {
-    let start = index.checked_mul(len)?;
-    table.get(start..start.checked_add(len)?)
+fn record<const N: usize>(table: &[u8], index: usize) -> Option<&[u8; N]> {
+    table.get(index.checked_mul(N)?..)?.first_chunk()
+}
+
+/// Returns the type of a section.
+fn kind_of(header: &[u8; HEADER_LEN]) -> u32 {
+    u32_at(header, 4).unwrap_or_default()
 }
 
 /// Iterates over the sections.
@@ -381,7 +356,7 @@ impl Iterator for Relocations<'_, '_> {
                 });
             }
             let table = self.tables.next()?;
-            if table.kind == SHT_REL && usize::try_from(table.info) == Ok(self.of) {
+            if table.kind() == SHT_REL && table.is_about(self.of) {
                 self.rest = table.data;
             }
         }
@@ -389,22 +364,30 @@ impl Iterator for Relocations<'_, '_> {
 }
 
 impl<'a> Section<'a> {
-    /// Makes a section that is not in the file.
-    pub(super) const fn named(name: &'a str) -> Self {
-        Self {
-            index: 0,
-            name,
-            kind: SHT_NULL,
-            flags: 0,
-            size: 0,
-            link: 0,
-            info: 0,
-            data: &[],
-        }
+    pub(super) fn kind(&self) -> u32 {
+        kind_of(self.header)
+    }
+
+    fn flags(&self) -> u64 {
+        u64_at(self.header, 8).unwrap_or_default()
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        u64_at(self.header, 32).unwrap_or_default()
+    }
+
+    fn link(&self) -> u32 {
+        u32_at(self.header, 40).unwrap_or_default()
+    }
+
+    /// Returns whether the relocations that the section has are those of another section.
+    fn is_about(&self, index: usize) -> bool {
+        let info = u32_at(self.header, 44).unwrap_or_default();
+        usize::try_from(info) == Ok(index)
     }
 
     pub(super) fn check_uncompressed(&self, place: &Place<'a>) -> Result<()> {
-        if self.flags & SHF_COMPRESSED != 0 {
+        if self.flags() & SHF_COMPRESSED != 0 {
             place.at(self.name, "", 0);
             return Err(Fault::Compressed);
         }
@@ -413,6 +396,39 @@ impl<'a> Section<'a> {
 
     /// Returns whether the section has instructions.
     pub(super) fn is_code(&self) -> bool {
-        self.kind == SHT_PROGBITS && self.flags & SHF_EXECINSTR != 0 && !self.data.is_empty()
+        self.kind() == SHT_PROGBITS && self.flags() & SHF_EXECINSTR != 0 && !self.data.is_empty()
+    }
+}
+
+impl Symbol<'_> {
+    /// Returns whether it stands for a function of a section.
+    pub(super) fn is_function_of(&self, section: &Section<'_>) -> bool {
+        self.kind() == STT_FUNC && self.section() == section.index
+    }
+
+    pub(super) const fn kind(&self) -> u8 {
+        self.entry[4] & 15
+    }
+
+    pub(super) const fn binding(&self) -> u8 {
+        self.entry[4] >> 4
+    }
+
+    /// Returns whether the visibility is hidden or internal.
+    pub(super) const fn is_hidden(&self) -> bool {
+        matches!(self.entry[5] & 3, 1 | 2)
+    }
+
+    /// Returns the index of its section, or 0 if it is undefined.
+    pub(super) fn section(&self) -> usize {
+        u16_at(self.entry, 6).unwrap_or_default().into()
+    }
+
+    pub(super) fn value(&self) -> u64 {
+        u64_at(self.entry, 8).unwrap_or_default()
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        u64_at(self.entry, 16).unwrap_or_default()
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Extern<'a> {
 #[inline(never)]
 pub(super) fn find<'a>(elf: &Elf<'a>, name: &str) -> Option<Symbol<'a>> {
     let mut symbols = elf.symbols();
-    symbols.find(|symbol| symbol.section == SHN_UNDEF && symbol.name == name)
+    symbols.find(|symbol| symbol.section() == SHN_UNDEF && symbol.name == name)
 }
 
 /// Calls `each` with every `__kconfig` variable and its offset, in libbpf's order: the widest
@@ -94,12 +94,12 @@ pub(super) fn kconfig_offset<'a>(
 impl<'a> Extern<'a> {
     #[inline(never)]
     fn of(elf: &Elf<'a>, btf: &Btf<'a>, id: u32, place: &Place<'a>) -> Result<Self> {
-        let variable = btf.type_of(id).filter(|variable| variable.kind == VAR);
+        let variable = btf.type_of(id).filter(|variable| variable.kind() == VAR);
         let name = variable.map_or("", |variable| btf.name(&variable));
         place.at(KCONFIG, name, 0);
         let symbol = find(elf, name).ok_or(Fault::NoVariable)?;
-        let r#type = variable.and_then(|variable| btf.unqualified(variable.size_or_id));
-        let sized = r#type.and_then(|r#type| Some((r#type.kind, btf.size_of(r#type.id)?)));
+        let r#type = variable.and_then(|variable| btf.unqualified(variable.size_or_id()));
+        let sized = r#type.and_then(|r#type| Some((r#type.kind(), btf.size_of(r#type.id)?)));
         let (kind, size, align) = match sized {
             Some((kind @ (INT | ENUM), size @ (1 | 2 | 4 | 8))) => (kind, size, size),
             // A string is an array of char.
@@ -111,7 +111,7 @@ impl<'a> Extern<'a> {
             kind,
             size,
             align,
-            is_weak: symbol.binding == STB_WEAK,
+            is_weak: symbol.binding() == STB_WEAK,
         })
     }
 

@@ -44,23 +44,27 @@ struct Copy<'m> {
 }
 
 impl Copy<'_> {
+    #[inline(never)]
     fn set(&mut self, at: usize, word: u32) {
-        let place = self.memory.get_mut(self.types_at + at..);
-        if let Some(to) = place.and_then(|place| place.first_chunk_mut()) {
-            *to = word.to_ne_bytes();
+        self.set_words(at, [word]);
+    }
+
+    fn set_words<const N: usize>(&mut self, at: usize, words: [u32; N]) {
+        let rest = self.memory.get_mut(self.types_at + at..);
+        if let Some((to, _)) = rest.and_then(|rest| rest.split_at_mut_checked(4 * N)) {
+            to.copy_from_slice(words.map(u32::to_ne_bytes).as_flattened());
         }
     }
 
+    #[inline(never)]
     fn entry(&self, r#type: &Type<'_>, index: usize) -> [u32; 3] {
         let at = self.types_at + r#type.at + TYPE_LEN + index * ENTRY_LEN;
         [at, at + 4, at + 8].map(|at| u32_at(self.memory, at).unwrap_or_default())
     }
 
+    #[inline(never)]
     fn set_entry(&mut self, r#type: &Type<'_>, index: usize, entry: [u32; 3]) {
-        let at = r#type.at + TYPE_LEN + index * ENTRY_LEN;
-        for (word, at) in entry.into_iter().zip([at, at + 4, at + 8]) {
-            self.set(at, word);
-        }
+        self.set_words(r#type.at + TYPE_LEN + index * ENTRY_LEN, entry);
     }
 
     fn set_name(&mut self, r#type: &Type<'_>, name: u32) {
@@ -79,7 +83,7 @@ impl Copy<'_> {
     /// Sets the linkage of a function or of a variable.
     fn set_linkage(&mut self, r#type: &Type<'_>, linkage: u32) {
         match u16::try_from(linkage) {
-            Ok(vlen) if r#type.kind == FUNC => self.set_kind(r#type, FUNC, vlen),
+            Ok(vlen) if r#type.kind() == FUNC => self.set_kind(r#type, FUNC, vlen),
             _ => self.set(r#type.at + TYPE_LEN, linkage),
         }
     }
@@ -108,7 +112,7 @@ pub(super) fn fix<'a, 'm>(
     let types_at = btf.types_at;
     let mut copy = Copy { memory, types_at };
     for r#type in btf.types() {
-        match r#type.kind {
+        match r#type.kind() {
             DATASEC => match btf.name(&r#type) {
                 KCONFIG => fix_kconfig(object, btf, &r#type, &mut copy, place)?,
                 KSYMS => fix_ksyms(btf, &r#type, &mut copy, place)?,
@@ -130,10 +134,10 @@ pub(super) fn fix<'a, 'm>(
 #[inline(never)]
 fn is_hidden(object: &Object<'_>, name: &str) -> bool {
     object.elf.symbols().any(|symbol| {
-        symbol.is_hidden
-            && symbol.kind == STT_FUNC
-            && symbol.binding != STB_LOCAL
-            && Some(symbol.section) == object.text
+        symbol.is_hidden()
+            && symbol.kind() == STT_FUNC
+            && symbol.binding() != STB_LOCAL
+            && Some(symbol.section()) == object.text
             && symbol.name == name
     })
 }
@@ -149,10 +153,10 @@ fn fix_section<'a>(
     copy: &mut Copy<'_>,
     place: &Place<'a>,
 ) -> Result<()> {
-    let has_size = section.size_or_id != 0;
+    let has_size = section.size_or_id() != 0;
     if !has_size {
         let found = object.elf.section_named(name);
-        let size = found.and_then(|found| u32::try_from(found.size).ok());
+        let size = found.and_then(|found| u32::try_from(found.size()).ok());
         let size = size.filter(|size| *size > 0);
         place.at(name, "", 0);
         copy.set_size_or_id(section, size.ok_or(Fault::NoVariable)?);
@@ -166,17 +170,17 @@ fn fix_section<'a>(
         }
         let mut symbols = object.elf.symbols();
         let symbol = symbols.find(|symbol| {
-            symbol.kind == STT_OBJECT
-                && symbol.binding != STB_LOCAL
-                && symbol.section != SHN_UNDEF
+            symbol.kind() == STT_OBJECT
+                && symbol.binding() != STB_LOCAL
+                && symbol.section() != SHN_UNDEF
                 && symbol.name == variable_name
         });
         let symbol = symbol.ok_or(Fault::NoVariable)?;
         if !has_size {
-            let offset = u32::try_from(symbol.value).map_err(|_| Fault::BadSymbol)?;
+            let offset = u32::try_from(symbol.value()).map_err(|_| Fault::BadSymbol)?;
             copy.set_entry(section, index, [id, offset, size]);
         }
-        if symbol.is_hidden {
+        if symbol.is_hidden() {
             copy.set_linkage(&variable, STATIC);
         }
     }
@@ -186,7 +190,7 @@ fn fix_section<'a>(
 
 /// Returns the variable that an entry of a section names.
 fn variable<'a>(btf: &Btf<'a>, id: u32, section: &'a str, place: &Place<'a>) -> Result<Type<'a>> {
-    let variable = btf.type_of(id).filter(|variable| variable.kind == VAR);
+    let variable = btf.type_of(id).filter(|variable| variable.kind() == VAR);
     place.at(section, "", 0);
     variable.ok_or(Fault::BadBtf)
 }
@@ -194,7 +198,7 @@ fn variable<'a>(btf: &Btf<'a>, id: u32, section: &'a str, place: &Place<'a>) -> 
 /// Sorts the variables of a section by their offsets.
 #[inline(never)]
 fn sort(section: &Type<'_>, copy: &mut Copy<'_>) {
-    for sorted in 1..usize::from(section.vlen) {
+    for sorted in 1..usize::from(section.vlen()) {
         let entry = copy.entry(section, sorted);
         let mut index = sorted;
         while let Some(before) = index.checked_sub(1) {
@@ -241,11 +245,11 @@ fn fix_ksyms<'a>(
 ) -> Result<()> {
     place.at(KSYMS, "", 0);
     let integer = integer(btf, 8).ok_or(Fault::BadType)?;
-    let size = integer.size_or_id;
+    let size = integer.size_or_id();
     let mut end = 0;
     for (index, [id, ..]) in section.words().enumerate() {
         let variable = btf.type_of(id).ok_or(Fault::BadType)?;
-        if variable.kind == VAR {
+        if variable.kind() == VAR {
             copy.set_size_or_id(&variable, integer.id);
             copy.set_linkage(&variable, GLOBAL);
         }
@@ -253,7 +257,7 @@ fn fix_ksyms<'a>(
         end += size;
     }
     copy.set_name(section, 0);
-    copy.set_kind(section, STRUCT, section.vlen);
+    copy.set_kind(section, STRUCT, section.vlen());
     copy.set_size_or_id(section, end);
     Ok(())
 }
@@ -262,7 +266,7 @@ fn fix_ksyms<'a>(
 #[inline(never)]
 fn integer<'a>(btf: &Btf<'a>, size: u32) -> Option<Type<'a>> {
     btf.types()
-        .find(|r#type| r#type.kind == INT && (1..=size).contains(&r#type.size_or_id))
+        .find(|r#type| r#type.kind() == INT && (1..=size).contains(&r#type.size_or_id()))
 }
 
 /// Replaces what an older kernel does not know, in a copy that [`fix`] has made. Returns whether
@@ -273,16 +277,16 @@ pub(super) fn replace(btf: &Btf<'_>, news: News, memory: &mut [u8]) -> bool {
     let mut copy = Copy { memory, types_at };
     let mut any = false;
     for r#type in btf.types() {
-        let vlen = r#type.vlen;
-        match (news, r#type.kind) {
+        let vlen = r#type.vlen();
+        match (news, r#type.kind()) {
             (News::Enum64, ENUM64) => {
-                let integer = integer(btf, r#type.size_or_id).map_or(0, |integer| integer.id);
+                let integer = integer(btf, r#type.size_or_id()).map_or(0, |integer| integer.id);
                 for (index, [name, ..]) in r#type.words().enumerate() {
                     copy.set_entry(&r#type, index, [name, integer, 0]);
                 }
                 copy.set_kind(&r#type, UNION, vlen);
             }
-            (News::Enum64, ENUM) if r#type.kind_flag => copy.set_kind(&r#type, ENUM, vlen),
+            (News::Enum64, ENUM) if r#type.kind_flag() => copy.set_kind(&r#type, ENUM, vlen),
             (News::TypeTag, TYPE_TAG) => {
                 copy.set_name(&r#type, 0);
                 copy.set_kind(&r#type, CONST, 0);
@@ -298,7 +302,7 @@ pub(super) fn replace(btf: &Btf<'_>, news: News, memory: &mut [u8]) -> bool {
             (News::Variable, DATASEC) if btf.name(&r#type) != KSYMS => {
                 for index in 0..usize::from(vlen) {
                     let [variable, offset, _] = copy.entry(&r#type, index);
-                    let name = btf.type_of(variable).map_or(0, |variable| variable.name);
+                    let name = btf.type_of(variable).map_or(0, |variable| variable.name());
                     let entry = [name, variable, offset.wrapping_mul(8)];
                     copy.set_entry(&r#type, index, entry);
                 }

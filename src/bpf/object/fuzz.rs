@@ -37,7 +37,7 @@ pub fn check(object: &Object<'_>, memory: &mut [u8]) {
         let insns = insns.zip(function.code.chunks_exact(INSN_LEN));
         for (index, (insn, from)) in (0_u64..).zip(insns) {
             let at = function.start + index * INSN_LEN as u64;
-            let mut relocations = object.elf.relocations(function.section_index);
+            let mut relocations = object.elf.relocations(function.section.index);
             let is_relocated = insn == from
                 || relocations.any(|it| at == it.offset || at == it.offset.wrapping_add(8));
             assert!(is_relocated, "{} at {at:#x}", program.name());
@@ -49,11 +49,7 @@ pub fn check(object: &Object<'_>, memory: &mut [u8]) {
         };
         for news in NEWS {
             replace(btf, news, fixed);
-            let section = Section {
-                data: fixed,
-                ..Section::named(BTF)
-            };
-            let parsed = Btf::parse(&section, &Place::default()).expect("it is of the same form");
+            let parsed = Btf::parse(fixed, &Place::default()).expect("it is of the same form");
             assert_eq!(parsed.types().count(), btf.types().count());
         }
     }

@@ -59,11 +59,11 @@ pub struct MapDefinition<'a> {
 }
 
 impl<'a> MapDefinition<'a> {
-    const fn new(name: &'a str, section: &Section<'a>) -> Self {
+    const fn new(name: &'a str, section: Option<usize>, section_name: &'a str) -> Self {
         Self {
             name,
-            section: Some(section.index),
-            section_name: section.name,
+            section,
+            section_name,
             offset: None,
             map_type: 0,
             key_size: 0,
@@ -80,9 +80,16 @@ impl<'a> MapDefinition<'a> {
     }
 
     /// Makes the definition of a map with one element, as the kernel takes it for data.
-    fn data(section: &Section<'a>, btf: Option<&Btf<'a>>, value_size: u32) -> Self {
-        let is_constant = is_part(section.name, RODATA) || section.name == KCONFIG;
-        let value_type = btf.and_then(|btf| btf.section(section.name));
+    #[inline(never)]
+    fn data(
+        name: &'a str,
+        section: Option<usize>,
+        content: Content<'a>,
+        btf: Option<&Btf<'a>>,
+        value_size: u32,
+    ) -> Self {
+        let is_constant = is_part(name, RODATA) || content == Content::Kconfig;
+        let value_type = btf.and_then(|btf| btf.section(name));
         Self {
             map_type: BPF_MAP_TYPE_ARRAY,
             key_size: 4,
@@ -90,8 +97,8 @@ impl<'a> MapDefinition<'a> {
             max_entries: 1,
             map_flags: BPF_F_MMAPABLE | if is_constant { BPF_F_RDONLY_PROG } else { 0 },
             value_type: value_type.map_or(0, |section| section.id),
-            content: Content::Data(section.data),
-            ..Self::new(section.name, section)
+            content,
+            ..Self::new(name, section, name)
         }
     }
 
@@ -165,11 +172,11 @@ fn is_part(section: &str, name: &str) -> bool {
 
 /// Returns whether a section holds data of programs.
 fn is_data(section: &Section<'_>) -> bool {
-    let is_in_file = section.kind == SHT_PROGBITS
+    let is_in_file = section.kind() == SHT_PROGBITS
         && !section.is_code()
         && (is_part(section.name, ".data") || is_part(section.name, RODATA));
-    let is_zero = section.kind == SHT_NOBITS && is_part(section.name, ".bss");
-    (is_in_file || is_zero) && section.size > 0
+    let is_zero = section.kind() == SHT_NOBITS && is_part(section.name, ".bss");
+    (is_in_file || is_zero) && section.size() > 0
 }
 
 /// Takes the definition of a map.
@@ -196,19 +203,17 @@ pub(super) fn for_each_map<'a>(
         }
         section.check_uncompressed(place)?;
         place.at(section.name, "", 0);
-        let size = u32::try_from(section.size).map_err(|_| Fault::BadSize)?;
-        each(&MapDefinition::data(&section, btf, size))?;
+        let size = u32::try_from(section.size()).map_err(|_| Fault::BadSize)?;
+        let (index, content) = (Some(section.index), Content::Data(section.data));
+        each(&MapDefinition::data(section.name, index, content, btf, size))?;
     }
     let kconfig_len = match btf {
         Some(btf) => for_each_kconfig(elf, btf, place, &mut |_, _| Ok(()))?,
         None => 0,
     };
     if kconfig_len > 0 {
-        each(&MapDefinition {
-            section: None,
-            content: Content::Kconfig,
-            ..MapDefinition::data(&Section::named(KCONFIG), btf, kconfig_len)
-        })?;
+        let content = Content::Kconfig;
+        each(&MapDefinition::data(KCONFIG, None, content, btf, kconfig_len))?;
     }
     Ok(())
 }
@@ -229,19 +234,19 @@ fn btf_maps<'a>(
     for [variable, ..] in variables.words() {
         let variable = btf.type_of(variable);
         let name = variable.map_or("", |variable| btf.name(&variable));
-        let mut map = MapDefinition::new(name, section);
+        let mut map = MapDefinition::new(name, Some(section.index), MAPS);
         map.at(place);
         let mut symbols = elf.symbols();
-        let symbol = symbols.find(|symbol| symbol.section == section.index && symbol.name == name);
+        let symbol = symbols.find(|symbol| symbol.section() == section.index && symbol.name == name);
         let symbol = symbol.ok_or(Fault::NoVariable)?;
-        map.offset = Some(symbol.value);
+        map.offset = Some(symbol.value());
         map.at(place);
-        if range(section.data, symbol.value, 1).is_none() {
+        if range(section.data, symbol.value(), 1).is_none() {
             return Err(Fault::BadSymbol);
         }
-        let variable = variable.filter(|variable| variable.kind == VAR);
-        let definition = variable.and_then(|variable| btf.unqualified(variable.size_or_id));
-        let definition = definition.filter(|definition| definition.kind == STRUCT);
+        let variable = variable.filter(|variable| variable.kind() == VAR);
+        let definition = variable.and_then(|variable| btf.unqualified(variable.size_or_id()));
+        let definition = definition.filter(|definition| definition.kind() == STRUCT);
         let definition = definition.ok_or(Fault::BadMap)?;
         for member in definition.words() {
             read_member(btf, &mut map, member)?;
@@ -276,15 +281,15 @@ fn read_member(
     if member == Some(10) {
         return Err(Fault::MapNotServed);
     }
-    let pointer = btf.unqualified(type_id).filter(|it| it.kind == PTR);
+    let pointer = btf.unqualified(type_id).filter(|it| it.kind() == PTR);
     let (Some(member), Some(pointer)) = (member, pointer) else {
         return Err(Fault::BadMapMember);
     };
-    let target = pointer.size_or_id;
+    let target = pointer.size_or_id();
     let number = if member >= 8 {
         btf.size_of(target)
     } else {
-        let array = btf.unqualified(target).filter(|it| it.kind == ARRAY);
+        let array = btf.unqualified(target).filter(|it| it.kind() == ARRAY);
         let words = array.and_then(|array| array.words().next());
         words.map(|[_, _, len]| len)
     };
@@ -340,7 +345,7 @@ fn old_maps<'a>(
     each: &mut Each<'_, 'a>,
 ) -> Result<()> {
     let is_map = |symbol: &Symbol<'_>| {
-        symbol.section == section.index && matches!(symbol.kind, STT_OBJECT | STT_NOTYPE)
+        symbol.section() == section.index && matches!(symbol.kind(), STT_OBJECT | STT_NOTYPE)
     };
     let count = elf.symbols().filter(is_map).count();
     let len = section.data.len().checked_div(count);
@@ -352,11 +357,11 @@ fn old_maps<'a>(
             continue;
         }
         let mut map = MapDefinition {
-            offset: Some(symbol.value),
-            ..MapDefinition::new(symbol.name, section)
+            offset: Some(symbol.value()),
+            ..MapDefinition::new(symbol.name, Some(section.index), OLD_MAPS)
         };
         map.at(place);
-        let bytes = range(section.data, symbol.value, len as u64);
+        let bytes = range(section.data, symbol.value(), len as u64);
         let bytes = bytes.ok_or(Fault::BadSymbol)?;
         // type, key_size, value_size, max_entries and map_flags, of which old objects leave out
         // the last.
@@ -420,12 +425,12 @@ impl MapPlace {
 
     /// Returns whether a symbol is in the map's data, or [`None`] if it is not of this map.
     pub(super) fn is_data_of(&self, symbol: &Symbol<'_>) -> Option<bool> {
-        if u32::try_from(symbol.section) != Ok(self.section) {
+        if u32::try_from(symbol.section()) != Ok(self.section) {
             return None;
         }
         match self.offset {
             WHOLE => Some(true),
-            offset => (u64::from(offset) == symbol.value).then_some(false),
+            offset => (u64::from(offset) == symbol.value()).then_some(false),
         }
     }
 }

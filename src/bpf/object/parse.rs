@@ -50,9 +50,9 @@ impl<'a> Object<'a> {
             version: 0,
         };
         if let Some(btf) = section(BTF)? {
-            object.btf = Some(Btf::parse(&btf, place)?);
+            object.btf = Some(Btf::parse(btf.data, place)?);
             if let Some(ext) = section(Ext::NAME)? {
-                object.ext = Ext::parse(&ext, place)?;
+                object.ext = Ext::parse(ext.data, place)?;
             }
         }
         if let Some(license) = section("license")? {
@@ -75,9 +75,9 @@ impl<'a> Object<'a> {
             section.check_uncompressed(place)?;
             elf.check_relocations(&section, place)?;
             for symbol in elf.symbols() {
-                if let Some(Err(fault)) = Function::of_symbol(&section, &symbol) {
-                    place.at(section.name, symbol.name, symbol.value);
-                    return Err(fault);
+                if symbol.is_function_of(&section) {
+                    place.at(section.name, symbol.name, symbol.value());
+                    Function::of_symbol(&section, &symbol).ok_or(Fault::BadSymbol)?;
                 }
             }
         }
@@ -187,11 +187,10 @@ impl<'a> Object<'a> {
     pub(super) fn text_function(&self, start: u32) -> Option<Function<'a>> {
         let text = self.elf.section(self.text?)?;
         let start = u64::from(start) * INSN_LEN as u64;
-        let symbol = self
-            .elf
-            .symbols()
-            .find(|symbol| symbol.value == start && Function::of_symbol(&text, symbol).is_some())?;
-        Function::of_symbol(&text, &symbol)?.ok()
+        let mut symbols = self.elf.symbols();
+        let symbol =
+            symbols.find(|symbol| symbol.value() == start && symbol.is_function_of(&text))?;
+        Function::of_symbol(&text, &symbol)
     }
 }
 
@@ -203,7 +202,7 @@ pub struct Programs<'o, 'a> {
     sections: Sections<'o, 'a>,
     section: Option<Section<'a>>,
     /// The place of the last program in its section, and its symbol.
-    last: Option<(u64, usize)>,
+    last: Option<(u64, u32)>,
 }
 
 impl<'a> Iterator for Programs<'_, 'a> {

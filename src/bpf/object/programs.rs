@@ -1,10 +1,10 @@
 //! The functions of an object, and how the section of each says that it is attached. Source:
 //! libbpf's `SEC()` rules.
 
-use super::elf::{Elf, STB_LOCAL, STT_FUNC, Section, Symbol, range};
-use super::error::{Fault, ObjectError, Place};
+use super::elf::{Elf, STB_LOCAL, Section, Symbol, range};
+use super::error::{Fault, ObjectError, Place, Result};
 use crate::request::{AttachType, KprobeOpts, Probe, Target};
-use crate::text::{line_of, split_str};
+use crate::text::{DigitError, digits, line_of, split_str};
 
 /// The bytes of an instruction.
 pub(super) const INSN_LEN: usize = 8;
@@ -61,47 +61,36 @@ impl Kind {
     }
 }
 
-/// Describes a function of an object: its name, and its instructions in the object's bytes.
+/// Describes a function of an object: its symbol and section, and its instructions in the object's
+/// bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Function<'a> {
     pub(super) name: &'a str,
-    /// The name, the index and the bytes of its section.
-    pub(super) section: &'a str,
-    pub(super) section_index: usize,
-    pub(super) section_data: &'a [u8],
+    pub(super) section: Section<'a>,
     /// The offset of its first instruction in the section.
     pub(super) start: u64,
     pub(super) code: &'a [u8],
 }
 
 impl<'a> Function<'a> {
-    /// Returns the function that a symbol stands for, if it stands for one of the section.
+    /// Returns the function that a symbol of the section stands for. Returns [`None`] if it is not
+    /// within the section.
     #[inline(never)]
-    pub(super) fn of_symbol(
-        section: &Section<'a>,
-        symbol: &Symbol<'a>,
-    ) -> Option<core::result::Result<Self, Fault>> {
-        if symbol.kind != STT_FUNC || symbol.section != section.index {
-            return None;
-        }
-        let code = range(section.data, symbol.value, symbol.size).filter(|code| {
-            let is_whole = symbol.value % INSN_LEN as u64 == 0 && code.len() % INSN_LEN == 0;
-            !code.is_empty() && is_whole
-        });
-        let function = code.map(|code| Self {
+    pub(super) fn of_symbol(section: &Section<'a>, symbol: &Symbol<'a>) -> Option<Self> {
+        let start = symbol.value();
+        let code = range(section.data, start, symbol.size())?;
+        let is_whole = (start | code.len() as u64) % INSN_LEN as u64 == 0;
+        (is_whole && !code.is_empty()).then_some(Self {
             name: symbol.name,
-            section: section.name,
-            section_index: section.index,
-            section_data: section.data,
-            start: symbol.value,
+            section: *section,
+            start,
             code,
-        });
-        Some(function.ok_or(Fault::BadSymbol))
+        })
     }
 
     /// Says that the function is read.
     pub(super) fn at(&self, place: &Place<'a>) {
-        place.at(self.section, self.name, self.start);
+        place.at(self.section.name, self.name, self.start);
     }
 }
 
@@ -117,23 +106,22 @@ impl<'a> ObjectProgram<'a> {
     pub(super) fn after(
         elf: &Elf<'a>,
         section: &Section<'a>,
-        last: Option<(u64, usize)>,
-    ) -> Option<((u64, usize), Self)> {
-        let mut first: Option<((u64, usize), Function<'a>)> = None;
-        for (index, symbol) in elf.symbols().enumerate() {
-            let place = (symbol.value, index);
+        last: Option<(u64, u32)>,
+    ) -> Option<((u64, u32), Self)> {
+        let mut first = None;
+        for (index, symbol) in (0..).zip(elf.symbols()) {
+            let place = Some((symbol.value(), index));
             // A static function is no program.
-            let may_follow = symbol.binding != STB_LOCAL
-                && last < Some(place)
-                && first.is_none_or(|(earlier, _)| place < earlier);
-            if !may_follow {
-                continue;
-            }
-            if let Some(Ok(function)) = Function::of_symbol(section, &symbol) {
-                first = Some((place, function));
+            let may_be_first = symbol.is_function_of(section)
+                && symbol.binding() != STB_LOCAL
+                && last < place
+                && (first.is_none() || place < first);
+            if may_be_first {
+                first = place;
             }
         }
-        first.map(|(place, function)| (place, Self { function }))
+        let function = Function::of_symbol(section, &elf.symbol(first?.1)?)?;
+        Some((first?, Self { function }))
     }
 
     /// Returns the name of the function.
@@ -145,7 +133,7 @@ impl<'a> ObjectProgram<'a> {
     /// Returns the name of its section.
     #[must_use]
     pub const fn section(&self) -> &'a str {
-        self.function.section
+        self.function.section.name
     }
 
     /// Returns false if the section begins with `?`, and the program is loaded only if asked for.
@@ -183,81 +171,76 @@ impl<'a> ObjectProgram<'a> {
     ///
     /// Returns [`Fault::BadTarget`] if libbpf or [`Target`] refuses the name, or if it does not go
     /// with its offset.
-    #[inline(never)]
     pub fn probe(&self) -> core::result::Result<Option<Probe<'a>>, ObjectError<'a>> {
-        let wrong = || {
-            let place = Place::default();
-            place.at(self.section(), self.name(), 0);
-            place.error(Fault::BadTarget)
-        };
+        let place = Place::default();
+        self.function.at(&place);
+        self.read_probe().map_err(|fault| place.error(fault))
+    }
+
+    #[inline(never)]
+    fn read_probe(&self) -> Result<Option<Probe<'a>>> {
         let (Some(kind), Some(text)) = (self.kind(), self.words().1) else {
             return Ok(None);
         };
-        let (target, offset) = match kind {
-            Kind::Kprobe | Kind::Kretprobe => {
-                let (name, rest) = run(text, |byte| matches!(byte, b'_' | b'.'));
-                let offset = rest.strip_prefix('+').map_or(Some(0), c_long);
-                (Target::symbol(name), offset.ok_or_else(wrong)?)
-            }
-            Kind::Ksyscall | Kind::Kretsyscall => (Target::syscall(text), 0),
-            Kind::KprobeMulti | Kind::KretprobeMulti | Kind::KprobeSession => {
-                let (name, _) = run(text, |byte| matches!(byte, b'_' | b'.' | b'*' | b'?'));
-                let is_pattern = name.bytes().any(|byte| matches!(byte, b'*' | b'?'));
-                let target = if is_pattern {
-                    Target::parse(name)
-                } else {
-                    Target::symbol(name)
-                };
-                (target, 0)
-            }
-        };
+        let attach_type = kind.attach_type();
+        let is_call = matches!(kind, Kind::Ksyscall | Kind::Kretsyscall);
         let retprobe = matches!(
             kind,
             Kind::Kretprobe | Kind::Kretsyscall | Kind::KretprobeMulti
         );
-        let target = target.map_err(|_| wrong())?;
-        if retprobe && offset != 0 {
-            return Err(wrong());
-        }
-        let opts = KprobeOpts::new().offset(offset).retprobe(retprobe);
-        let attach_type = kind.attach_type();
+        let is_wild = |byte: &u8| matches!(byte, b'*' | b'?');
+        let is_of_name = |byte: &u8| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'_' | b'.')
+                || attach_type != AttachType::Kprobe && is_wild(byte)
+        };
+        let end = text.bytes().take_while(is_of_name).count();
+        let (name, rest) = text.split_at_checked(end).unwrap_or_default();
+        let target = if is_call {
+            Target::syscall(text)
+        } else if name.as_bytes().iter().any(is_wild) {
+            Target::parse(name)
+        } else {
+            Target::symbol(name)
+        };
+        let target = target.map_err(|_| Fault::BadTarget)?;
+        let offset = match rest.strip_prefix('+') {
+            Some(offset) if attach_type == AttachType::Kprobe && !is_call => c_long(offset),
+            _ => Some(0),
+        };
+        let offset = offset.filter(|offset| !retprobe || *offset == 0);
+        let offset = offset.ok_or(Fault::BadTarget)?;
         Ok(Some(Probe {
             target,
-            opts,
+            opts: KprobeOpts::new().offset(offset).retprobe(retprobe),
             attach_type,
         }))
     }
 }
 
-/// Splits a text behind its first letters, digits and other allowed bytes.
-fn run(text: &str, other: impl Fn(u8) -> bool) -> (&str, &str) {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || other(*byte);
-    let end = text.bytes().take_while(allowed).count();
-    text.split_at_checked(end).unwrap_or((text, ""))
-}
-
 /// Reads a number as `strtol(3)` does in base 0, and ignores what follows it. Returns [`None`] for
 /// a negative one.
 fn c_long(text: &str) -> Option<u64> {
-    let text = text.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b');
-    let (text, is_negative) = match text.as_bytes() {
+    let mut text = text.as_bytes();
+    while let [b'\t'..=b'\r' | b' ', rest @ ..] = text {
+        text = rest;
+    }
+    let (text, is_negative) = match text {
         [b'-', rest @ ..] => (rest, true),
         [b'+', rest @ ..] | rest => (rest, false),
     };
-    let (digits, base) = match text {
+    let (mut text, base) = match text {
         [b'0', b'x' | b'X', rest @ ..] => (rest, 16),
         [b'0', rest @ ..] => (rest, 8),
         rest => (rest, 10),
     };
-    let mut number = 0_u64;
-    for digit in digits {
-        match char::from(*digit).to_digit(base) {
-            Some(digit) => {
-                let tens = number.saturating_mul(base.into());
-                number = tens.saturating_add(digit.into());
-            }
-            None => break,
+    let number = loop {
+        match digits(text, base) {
+            Ok(number) => break number,
+            Err(DigitError::NotADigit(end)) => text = text.get(..end)?,
+            Err(DigitError::Empty) => break 0,
+            Err(DigitError::TooLarge(_)) => break u64::MAX,
         }
-    }
+    };
     (!is_negative || number == 0).then_some(number.min(i64::MAX.unsigned_abs()))
 }

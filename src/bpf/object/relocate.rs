@@ -2,7 +2,7 @@
 //! functions that it calls, with what each relocation stands for.
 
 use super::btf::Info;
-use super::elf::{self, Relocation, SHN_UNDEF, STB_WEAK, STT_FUNC, STT_SECTION, Symbol};
+use super::elf::{SHN_UNDEF, STB_WEAK, STT_FUNC, STT_SECTION, Symbol};
 use super::error::{Fault, Place, Result};
 use super::externs::kconfig_offset;
 use super::maps::MapPlace;
@@ -144,7 +144,7 @@ impl<'a> Layout<'a> {
 
     /// Returns the name of the section that a placed function is in.
     const fn section(&self, index: u16) -> &'a str {
-        if index == 0 { self.main.section } else { TEXT }
+        if index == 0 { self.main.section.name } else { TEXT }
     }
 
     /// Returns the function of `.text` that starts at an instruction, if it is placed.
@@ -274,77 +274,68 @@ fn relocate<'a>(
     place: &Place<'a>,
 ) -> Result<()> {
     let elf = &object.elf;
-    let (start, end) = (function.start, function.start + code.len() as u64);
-    let here = |relocation: &Relocation| (start..end).contains(&relocation.offset);
-    let count = insns(code.len() as u64);
-    let is_text = function.section == TEXT;
+    let relocations = || elf.relocations(function.section.index);
+    let section = function.section.name;
+    let is_text = section == TEXT;
     let mut index = 0;
     while let Some(insn) = insn(code, index) {
-        let at = start + u64::from(index) * INSN_LEN as u64;
-        let is_relocated = || {
-            elf.relocations(function.section_index)
-                .any(|r| r.offset == at)
-        };
+        let at = function.start + u64::from(index) * INSN_LEN as u64;
         index += 1;
-        match read(*insn) {
+        let needs_relocation = match read(*insn) {
             // It is relative to the next instruction, unless a relocation says otherwise.
             (CALL, BPF_PSEUDO_CALL, imm) if is_text => {
                 set_imm(insn, insns(at).wrapping_add(1).wrapping_add(imm));
+                false
             }
-            (CALL, BPF_PSEUDO_CALL | BPF_PSEUDO_KFUNC_CALL, _) if !is_relocated() => {
-                place.at(function.section, function.name, at);
-                return Err(Fault::NoRelocation);
-            }
+            (CALL, src, _) => matches!(src, BPF_PSEUDO_CALL | BPF_PSEUDO_KFUNC_CALL),
             (LD_IMM64, src, _) => {
-                if src != 0 && !is_relocated() {
-                    place.at(function.section, function.name, at);
-                    return Err(Fault::NoRelocation);
-                }
                 index += 1;
+                src != 0
             }
-            _ => {}
+            _ => false,
+        };
+        if needs_relocation && !relocations().any(|relocation| relocation.offset == at) {
+            place.at(section, function.name, at);
+            return Err(Fault::NoRelocation);
         }
     }
-    let mut last = None;
-    for relocation in elf.relocations(function.section_index) {
-        if !here(&relocation) {
-            continue;
-        }
+    let mut next = 0;
+    for relocation in relocations() {
         let at = relocation.offset;
+        let from = at.checked_sub(function.start);
+        let Some(from) = from.and_then(|from| usize::try_from(from).ok()) else {
+            continue;
+        };
+        // The instruction as the object has it.
+        let Some(original @ [_, ..]) = function.code.get(from..) else {
+            continue;
+        };
         let symbol = elf.symbol(relocation.symbol);
         let name = symbol.map_or("", |symbol| elf.name_of(&symbol));
         let name = if name.is_empty() { function.name } else { name };
-        place.at(function.section, name, at);
+        place.at(section, name, at);
         let symbol = symbol.ok_or(Fault::BadReference)?;
         // They are in order, or else each is compared with the others.
-        let same = elf
-            .relocations(function.section_index)
-            .filter(|r| r.offset == at);
-        if last >= Some(at) && same.count() > 1 {
+        let same = relocations().filter(|relocation| relocation.offset == at);
+        if at < next && same.count() > 1 {
             return Err(Fault::RelocatedTwice);
         }
-        last = last.max(Some(at));
-        let index = insns(at - start);
-        if at % INSN_LEN as u64 != 0 {
+        next = next.max(at + 1);
+        let here = code.get_mut(from..);
+        let here = here.and_then(|code| code.split_first_chunk_mut());
+        let (Some((insn, rest)), Some(original)) = (here, original.first_chunk()) else {
             return Err(Fault::BadRelocation);
-        }
-        // The number as the object has it.
-        let original = elf::range(function.section_data, at, INSN_LEN as u64);
-        let original = original.and_then(|insn| insn.first_chunk());
-        let (operation, src, imm) = read(*original.ok_or(Fault::BadRelocation)?);
-        match (operation, src) {
-            (CALL, BPF_PSEUDO_CALL) => {
-                let insn = insn(code, index).ok_or(Fault::BadRelocation)?;
-                relocate_call(object, &symbol, insn, imm)?;
-            }
-            (LD_IMM64, 0) if index + 1 < count => {
+        };
+        let (operation, src, imm) = read(*original);
+        match (operation, src, rest.first_chunk_mut()) {
+            _ if from % INSN_LEN != 0 => return Err(Fault::BadRelocation),
+            (CALL, BPF_PSEUDO_CALL, _) => relocate_call(object, &symbol, insn, imm)?,
+            (LD_IMM64, 0, Some(second)) => {
                 let (src, low, high) = reference(object, &symbol, maps, imm, place)?;
-                if let Some(insn) = insn(code, index) {
-                    set_src(insn, src);
-                    set_imm(insn, low);
-                }
-                if let (Some(insn), Some(high)) = (insn(code, index + 1), high) {
-                    set_imm(insn, high);
+                set_src(insn, src);
+                set_imm(insn, low);
+                if let Some(high) = high {
+                    set_imm(second, high);
                 }
             }
             _ => return Err(Fault::BadRelocation),
@@ -360,8 +351,8 @@ fn relocate_call(
     insn: &mut [u8; INSN_LEN],
     imm: u32,
 ) -> Result<()> {
-    if symbol.section == SHN_UNDEF {
-        if symbol.binding != STB_WEAK {
+    if symbol.section() == SHN_UNDEF {
+        if symbol.binding() != STB_WEAK {
             return Err(Fault::ExternNotServed);
         }
         let [_, regs, off0, off1, ..] = insn;
@@ -369,10 +360,10 @@ fn relocate_call(
         set_imm(insn, POISON_CALL);
         return Ok(());
     }
-    if Some(symbol.section) != object.text || symbol.value % INSN_LEN as u64 != 0 {
+    if Some(symbol.section()) != object.text || symbol.value() % INSN_LEN as u64 != 0 {
         return Err(Fault::BadCall);
     }
-    set_imm(insn, insns(symbol.value).wrapping_add(imm).wrapping_add(1));
+    set_imm(insn, insns(symbol.value()).wrapping_add(imm).wrapping_add(1));
     Ok(())
 }
 
@@ -388,7 +379,7 @@ fn reference<'a>(
     imm: u32,
     place: &Place<'a>,
 ) -> Result<Reference> {
-    if symbol.section == SHN_UNDEF {
+    if symbol.section() == SHN_UNDEF {
         let offset = match &object.btf {
             Some(btf) => kconfig_offset(&object.elf, btf, symbol.name, place)?,
             None => None,
@@ -397,12 +388,12 @@ fn reference<'a>(
         return match (offset, kconfig) {
             (Some(offset), Some(map)) => data(map, offset),
             // The address of what is absent is 0.
-            _ if symbol.binding == STB_WEAK => Ok((0, 0, Some(0))),
+            _ if symbol.binding() == STB_WEAK => Ok((0, 0, Some(0))),
             _ => Err(Fault::ExternNotServed),
         };
     }
-    let value = u32::try_from(symbol.value).map_err(|_| Fault::BadReference)?;
-    if Some(symbol.section) == object.text && matches!(symbol.kind, STT_SECTION | STT_FUNC) {
+    let value = u32::try_from(symbol.value()).map_err(|_| Fault::BadReference)?;
+    if Some(symbol.section()) == object.text && matches!(symbol.kind(), STT_SECTION | STT_FUNC) {
         let at = value.wrapping_add(imm);
         return if at % 8 == 0 {
             Ok((BPF_PSEUDO_FUNC, at / 8, None))

@@ -5,7 +5,6 @@ use std::vec::Vec;
 use std::{format, vec};
 
 use super::btf::{Btf, DATASEC, ENUM64, FUNC, GLOBAL, STATIC, STRUCT, VAR};
-use super::elf::Section;
 use super::error::Place;
 use super::fix::{NEWS, fix, replace};
 use super::maps::{MAX_MAPS, MapPlace};
@@ -203,7 +202,7 @@ fn targets_are_read_as_libbpf_reads_them() {
     let program = object.program("entry").unwrap();
     let probe = |section: &'static str| {
         let mut program = program;
-        program.function.section = section;
+        program.function.section.name = section;
         let probe = program.probe();
         probe.map(|probe| probe.map(|probe| probe.to_string()).unwrap_or_default())
     };
@@ -276,7 +275,7 @@ fn called_functions_follow_in_the_order_of_libbpf() {
         let function = |name: &str| {
             let mut symbols = object.elf.symbols();
             let symbol = symbols.find(|symbol| symbol.name == name).unwrap();
-            Function::of_symbol(&text, &symbol).unwrap().unwrap()
+            Function::of_symbol(&text, &symbol).unwrap()
         };
         let walk = object.program("walk").unwrap();
         let code = relocated(&object, &walk).unwrap();
@@ -324,7 +323,7 @@ fn called_functions_follow_in_the_order_of_libbpf() {
 /// another function.
 fn differs_only_at_relocations(object: &Object<'_>, program: &ObjectProgram<'_>, code: &[u8]) {
     let function = program.function;
-    let relocations: Vec<_> = object.elf.relocations(function.section_index).collect();
+    let relocations: Vec<_> = object.elf.relocations(function.section.index).collect();
     for (index, (insn, from)) in code.chunks(8).zip(function.code.chunks(8)).enumerate() {
         let at = function.start + index as u64 * 8;
         let is_call = from[0] == 0x85 && (from[1] >> 4 == 1 || from[1] & 15 == 1);
@@ -362,28 +361,24 @@ fn type_information_has_the_sizes_and_offsets_of_the_sections() {
         let fixed = fix(&object, &btf, &mut memory, &Place::default())
             .unwrap()
             .to_vec();
-        let section = Section {
-            data: &fixed,
-            ..Section::named(".BTF")
-        };
-        let fixed = Btf::parse(&section, &Place::default()).unwrap();
+        let fixed = Btf::parse(&fixed, &Place::default()).unwrap();
         let mut sections = 0;
-        for r#type in fixed.types().filter(|it| it.kind == DATASEC) {
+        for r#type in fixed.types().filter(|it| it.kind() == DATASEC) {
             sections += 1;
             let mut end = 0;
             for [variable, offset, size] in r#type.words() {
                 let variable = fixed.type_of(variable).unwrap();
-                assert_eq!(variable.kind, VAR);
+                assert_eq!(variable.kind(), VAR);
                 assert!(offset >= end, "{}", fixed.name(&variable));
                 end = offset + size;
             }
-            assert!(end <= r#type.size_or_id, "{}", fixed.name(&r#type));
+            assert!(end <= r#type.size_or_id(), "{}", fixed.name(&r#type));
         }
         assert!(sections >= 3, "{name}");
         assert!(fixed.section(".ksyms").is_none());
         let linkage = |name: &str| {
             let mut types = fixed.types();
-            let found = types.find(|it| it.kind == FUNC && fixed.name(it) == name);
+            let found = types.find(|it| it.kind() == FUNC && fixed.name(it) == name);
             found.map(|it| it.linkage())
         };
         if name.starts_with("calls") {
@@ -407,20 +402,16 @@ fn types_that_a_kernel_does_not_know_are_replaced_by_others_of_the_same_size() {
         let memory = fix(&object, &btf, &mut memory, &Place::default()).unwrap();
         let any: Vec<_> = NEWS.map(|news| replace(&btf, news, memory)).to_vec();
         assert!(any[4] && any[5], "functions and variables");
-        let section = Section {
-            data: memory,
-            ..Section::named(".BTF")
-        };
-        let replaced = Btf::parse(&section, &Place::default()).unwrap();
-        let kinds: Vec<_> = replaced.types().map(|it| it.kind).collect();
+        let replaced = Btf::parse(memory, &Place::default()).unwrap();
+        let kinds: Vec<_> = replaced.types().map(|it| it.kind()).collect();
         assert_eq!(kinds.len(), btf.types().count());
         assert!(!kinds.contains(&VAR) && !kinds.contains(&DATASEC) && !kinds.contains(&ENUM64));
         for (new, old) in replaced
             .types()
             .zip(btf.types())
-            .filter(|it| it.1.kind == DATASEC)
+            .filter(|it| it.1.kind() == DATASEC)
         {
-            assert_eq!((new.kind, new.name, new.vlen), (STRUCT, 0, old.vlen));
+            assert_eq!((new.kind(), new.name(), new.vlen()), (STRUCT, 0, old.vlen()));
         }
     }
 }
