@@ -11,19 +11,27 @@ use crate::sys;
 /// Makes a BPF object. A limit that is too low shows as `EPERM`; then `RLIMIT_MEMLOCK` is raised
 /// for a second try. The limit is that of the process, not of the thread.
 pub(super) fn with_memlock<T>(mut create: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    match create() {
-        Err(Errno::PERM) => {}
-        created => return created,
+    let mut created = Err(Errno::PERM);
+    raise_if_refused(&mut || {
+        created = create();
+        matches!(created, Err(Errno::PERM))
+    });
+    created
+}
+
+/// Calls `is_refused`, and calls it again under a higher limit if it returns true.
+fn raise_if_refused(is_refused: &mut dyn FnMut() -> bool) {
+    if !is_refused() {
+        return;
     }
     let limit = rustix::process::getrlimit(Resource::Memlock);
     // To remove the limit takes CAP_SYS_RESOURCE.
     let raised = set_limit(None, None) || set_limit(limit.maximum, limit.maximum);
-    let again = create();
+    is_refused();
     if raised {
         // Memory that was charged under the higher limit stays charged.
         set_limit(limit.current, limit.maximum);
     }
-    again
 }
 
 fn set_limit(current: Option<u64>, maximum: Option<u64>) -> bool {

@@ -83,6 +83,7 @@ impl AsFd for MapFd {
 impl MapFd {
     /// Makes a map by `BPF_MAP_CREATE`. `btf` is type information, and the types of its keys and
     /// values.
+    #[inline(never)] // apart from the code of each run
     pub(crate) fn create(
         kind: MapKind,
         name: [u8; 16],

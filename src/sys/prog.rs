@@ -170,6 +170,7 @@ pub(crate) fn btf_load_nothing() -> Result<usize> {
 
 /// Loads type information by `BPF_BTF_LOAD`. Linux 4.18 (commit f56a653c1fd1).
 #[cfg(feature = "object")]
+#[inline(never)] // apart from the code of each run
 pub(crate) fn btf_load(btf: &[u8]) -> Result<OwnedFd> {
     let mut attr = BtfLoad {
         btf: address(btf),

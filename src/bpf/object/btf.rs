@@ -398,14 +398,14 @@ pub(super) struct Records<'a, 'r> {
 }
 
 impl<'a> Iterator for Records<'a, '_> {
-    type Item = (u64, &'a [u8]);
+    type Item = (u32, &'a [u8]);
 
     #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some((record, rest)) = self.rest.split_at_checked(self.info.record_len) {
                 self.rest = rest;
-                return Some((u32_at(record, 0)?.into(), record));
+                return Some((u32_at(record, 0)?, record));
             }
             let (name, records, blocks) = self.info.split(self.blocks)?;
             self.blocks = blocks;

@@ -3,7 +3,8 @@
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
 
-use super::btf::{Ext, Info};
+use super::btf::Ext;
+use super::elf::u32_at;
 use super::error::{Fault, ObjectError, Place, Result};
 use super::externs::{Known, for_each_kconfig};
 use super::fix::{NEWS, fix, replace};
@@ -174,16 +175,13 @@ impl<'a> Object<'a> {
             return Ok(Err(Errno::NOENT));
         };
         let bytes = fix(self, btf, memory, place)?;
-        let mut loaded = with_memlock(|| sys::btf_load(bytes));
-        for news in NEWS {
-            if loaded.is_ok() {
-                break;
-            }
-            if replace(btf, news, bytes) {
-                loaded = with_memlock(|| sys::btf_load(bytes));
+        let mut news = NEWS.into_iter();
+        loop {
+            let loaded = with_memlock(|| sys::btf_load(bytes));
+            if loaded.is_ok() || !news.any(|news| replace(btf, news, bytes)) {
+                return Ok(loaded);
             }
         }
-        Ok(loaded)
     }
 }
 
@@ -252,15 +250,17 @@ impl<'a> Loaded<'a> {
         map: Option<Map>,
         place: &Place<'a>,
     ) -> Result<()> {
-        let fd = map.as_ref().map(|map| map.as_fd().as_raw_fd());
-        let fd = fd.and_then(|fd| u32::try_from(fd).ok());
-        let mut places = self.places.iter_mut().zip(&mut self.maps);
-        let slot = places.nth(self.count);
-        let (Some((place, slot)), Some(new)) = (slot, MapPlace::new(definition, fd)) else {
-            definition.at(place);
+        definition.at(place);
+        let slot = self.maps.get_mut(self.count);
+        let (Some(place), Some(slot)) = (self.places.get_mut(self.count), slot) else {
             return Err(Fault::TooManyMaps);
         };
-        *place = new;
+        let fd = map.as_ref().map(|map| map.as_fd().as_raw_fd());
+        *place = MapPlace {
+            section: definition.section,
+            offset: definition.offset,
+            fd: fd.and_then(|fd| u32::try_from(fd).ok()),
+        };
         *slot = map.map(|map| (definition.name, map));
         self.count += 1;
         Ok(())
@@ -305,11 +305,12 @@ impl<'a> Loaded<'a> {
         definition.at(place);
         let refused = |step, errno| place.refused(&memlock_error(step, errno, Cause::Unknown));
         let mut path = Buf::<MAX_PIN_LEN>::new();
-        for part in [options.pin_dir, "/", definition.name] {
-            let pushed = path.push_all(part.as_bytes());
-            pushed.map_err(|_| refused(Step::Pin, Errno::NAMETOOLONG))?;
-        }
-        let path = path.as_c_str().map_err(|errno| refused(Step::Pin, errno))?;
+        let (dir, name) = (options.pin_dir.as_bytes(), definition.name.as_bytes());
+        let written = path.push_all(dir).is_ok()
+            && path.push_all(b"/").is_ok()
+            && path.push_all(name).is_ok();
+        let path = path.as_c_str().ok().filter(|_| written);
+        let path = path.ok_or_else(|| refused(Step::Pin, Errno::NAMETOOLONG))?;
         let pinned = match obj_get(path) {
             Ok(fd) => MapFd::of_map(fd).map(Map),
             Err(Errno::NOENT) => {
@@ -412,35 +413,22 @@ impl<'a> Loaded<'a> {
         let kind = program.kind().ok_or(Fault::SectionNotServed)?;
         let places = self.places.get(..self.count).unwrap_or_default();
         let layout = Layout::write(&self.object, main, places, memory, place)?;
-        let insns = usize::try_from(layout.insns).unwrap_or(usize::MAX);
-        let insns = insns.checked_mul(INSN_LEN);
-        let (insns, mut free) = insns
-            .and_then(|len| memory.split_at_mut_checked(len))
-            .ok_or(Fault::LittleMemory)?;
+        let len = usize::try_from(layout.insns).unwrap_or(usize::MAX);
+        let split = memory.split_at_mut_checked(len.saturating_mul(INSN_LEN));
+        let (insns, free) = split.ok_or(Fault::LittleMemory)?;
+        let mut free = &mut *free;
         let ext = &self.object.ext;
-        let mut records = |info: &Info<'a>, unit| {
-            let (count, of_main) = layout.write_info(&self.object, info, unit, free, place)?;
-            let count = usize::try_from(count).unwrap_or(usize::MAX);
-            let len = count.saturating_mul(info.record_len);
-            let (bytes, rest) = core::mem::take(&mut free)
-                .split_at_mut_checked(len)
-                .ok_or(Fault::LittleMemory)?;
-            free = rest;
-            let len = u32::try_from(info.record_len).unwrap_or_default();
-            let bytes = &*bytes;
-            Ok((Records { bytes, len }, of_main))
-        };
-        let (functions, main_functions) = records(&ext.functions, INSN_LEN as u64)?;
-        let (lines, _) = records(&ext.lines, INSN_LEN as u64)?;
-        let (mut core, _) = records(&ext.core, 1)?;
-        if core.count() == 0 {
-            core = Records::default();
-        }
+        let mut records =
+            |info, unit| layout.write_info(&self.object, info, unit, &mut free, place);
+        let functions = records(&ext.functions, 1)?;
+        let lines = records(&ext.lines, 1)?;
+        let core = records(&ext.core, 8)?;
         main.at(place);
         let unloadable =
             |fault, errno| place.answered(fault, Step::LoadProgram, errno, Cause::BadObject);
-        // The kernel wants one for each function, or none.
-        let has_functions = main_functions > 0;
+        // The kernel wants one for each function, or none. Those of the program's own are first.
+        let first = u32_at(functions.bytes, 0);
+        let has_functions = first.is_some_and(|at| at < layout.main_insns());
         if has_functions && functions.count() != layout.functions() {
             place.at(Ext::NAME, main.name, 0);
             return Err(Fault::BadBtf);

@@ -387,50 +387,35 @@ fn old_maps<'a>(
 /// Says where a map is in the object, and by which number instructions refer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MapPlace {
-    /// The section of its symbol, or [`KCONFIG_SECTION`].
-    section: u32,
-    /// The offset of its symbol, or [`WHOLE`].
-    offset: u32,
+    /// The section of its symbol; [`None`] for that of `__kconfig` variables.
+    pub(super) section: Option<usize>,
+    /// The offset of its symbol; [`None`] for a map that is all of its section.
+    pub(super) offset: Option<u64>,
     /// The file descriptor of the map, or [`None`] if the kernel does not have maps for data.
     pub(super) fd: Option<u32>,
 }
 
-/// Stands for the section of `__kconfig` variables, which is not in the file.
-const KCONFIG_SECTION: u32 = u32::MAX;
-/// Stands for a map that is all of its section.
-const WHOLE: u32 = u32::MAX;
-
 impl MapPlace {
     /// A place that no symbol has.
     pub(super) const NONE: Self = Self {
-        section: u32::MAX - 1,
-        offset: 0,
+        section: Some(usize::MAX),
+        offset: None,
         fd: None,
     };
 
-    /// Returns [`None`] for a map whose place is beyond all that a section can have.
-    pub(super) fn new(map: &MapDefinition<'_>, fd: Option<u32>) -> Option<Self> {
-        let number = |number: Option<u64>, none| number.map_or(Some(none), |it| it.try_into().ok());
-        Some(Self {
-            section: number(map.section.map(|section| section as u64), KCONFIG_SECTION)?,
-            offset: number(map.offset, WHOLE)?,
-            fd,
-        })
-    }
-
     /// Returns whether it is the map of `__kconfig` variables.
     pub(super) const fn is_kconfig(&self) -> bool {
-        self.section == KCONFIG_SECTION
+        self.section.is_none()
     }
 
     /// Returns whether a symbol is in the map's data, or [`None`] if it is not of this map.
     pub(super) fn is_data_of(&self, symbol: &Symbol<'_>) -> Option<bool> {
-        if u32::try_from(symbol.section()) != Ok(self.section) {
+        if self.section != Some(symbol.section()) {
             return None;
         }
         match self.offset {
-            WHOLE => Some(true),
-            offset => (u64::from(offset) == symbol.value()).then_some(false),
+            None => Some(true),
+            Some(offset) => (offset == symbol.value()).then_some(false),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::externs::kconfig_offset;
 use super::maps::MapPlace;
 use super::parse::Object;
 use super::programs::{Function, INSN_LEN, TEXT};
+use crate::sys::Records;
 
 /// The most functions of a program: the kernel's `BPF_MAX_SUBPROGS`.
 const MAX_FUNCTIONS: usize = 256;
@@ -194,49 +195,56 @@ impl<'a> Layout<'a> {
         Ok(index)
     }
 
-    /// Writes the records about the program's instructions to memory, one after the other. Their
-    /// offsets become those of the program, in units of bytes or of instructions. Returns their
-    /// number, and that of the records about the program's own function.
+    /// Writes the records about the program's instructions to the start of the free memory, which
+    /// is then shorter. Their offsets become those of the program, in units of which an
+    /// instruction has as many as this.
     #[inline(never)]
-    pub(super) fn write_info(
+    pub(super) fn write_info<'m>(
         &self,
         object: &Object<'a>,
         info: &Info<'a>,
-        unit: u64,
-        memory: &mut [u8],
+        units: u32,
+        free: &mut &'m mut [u8],
         place: &Place<'a>,
-    ) -> Result<(u32, u32)> {
-        let Some(btf) = &object.btf else {
-            return Ok((0, 0));
-        };
-        let (mut count, mut of_main) = (0, 0);
-        let mut free = memory.chunks_exact_mut(info.record_len.max(1));
+    ) -> Result<Records<'m>> {
+        let mut written = 0;
         for (index, placed) in (0..self.count).zip(&self.placed) {
+            let Some(btf) = &object.btf else {
+                break;
+            };
             let section = self.section(index);
-            let start = u64::from(placed.start) * INSN_LEN as u64;
-            let end = start + u64::from(placed.len) * INSN_LEN as u64;
             for (at, record) in info.records(btf, section) {
-                if at < start || at >= end {
+                let insn = (at / 8).checked_sub(placed.start);
+                let Some(insn) = insn.filter(|insn| *insn < placed.len) else {
                     continue;
-                }
-                place.at(section, "", at);
-                if at % INSN_LEN as u64 != 0 {
-                    return Err(Fault::BadBtf);
-                }
-                let to = free.next().ok_or(Fault::LittleMemory)?;
+                };
+                place.at(section, "", at.into());
+                let moved = (placed.at + insn).checked_mul(units);
+                let moved = moved.filter(|_| at % 8 == 0);
+                let moved = moved.ok_or(Fault::BadBtf)?;
+                let to = free.get_mut(written..);
+                let to = to.and_then(|free| free.get_mut(..record.len()));
+                let to = to.ok_or(Fault::LittleMemory)?;
                 to.copy_from_slice(record);
-                let moved = (at - start + u64::from(placed.at) * INSN_LEN as u64) / unit;
-                let moved = u32::try_from(moved).map_err(|_| Fault::BadBtf)?;
-                if let Some(first) = to.first_chunk_mut() {
-                    *first = moved.to_ne_bytes();
+                if let Some(offset) = to.first_chunk_mut() {
+                    *offset = moved.to_ne_bytes();
                 }
-                count += 1;
-            }
-            if index == 0 {
-                of_main = count;
+                written += record.len();
             }
         }
-        Ok((count, of_main))
+        if written == 0 {
+            return Ok(Records::default());
+        }
+        let split = core::mem::take(free).split_at_mut_checked(written);
+        let (bytes, rest) = split.ok_or(Fault::LittleMemory)?;
+        *free = rest;
+        let len = u32::try_from(info.record_len).unwrap_or_default();
+        Ok(Records { bytes, len })
+    }
+
+    /// Returns the number of instructions of the program's own function.
+    pub(super) fn main_insns(&self) -> u32 {
+        insns(self.main.code.len() as u64)
     }
 
     /// Returns the number of functions.
