@@ -314,7 +314,7 @@ impl<'a> Ext<'a> {
 
     #[inline(never)]
     pub(super) fn parse(bytes: &'a [u8], place: &Place<'a>) -> Result<Self> {
-        place.at(Self::NAME, "", 0);
+        place.at_section(Self::NAME);
         let header = Header::read(bytes).ok_or(Fault::BadBtf)?;
         let mut ext = Self::default();
         let Self {

@@ -166,7 +166,7 @@ impl<'a> Elf<'a> {
         while let Some(header) = self.header(index) {
             place.at("", "", u64_at(header, 24).unwrap_or_default());
             let name = self.section_name(header).ok_or(Fault::BadName)?;
-            place.at(name, "", 0);
+            place.at_section(name);
             self.data(header).ok_or(Fault::Truncated)?;
             index += 1;
         }
@@ -185,7 +185,7 @@ impl<'a> Elf<'a> {
             if section.kind() != SHT_SYMTAB {
                 continue;
             }
-            place.at(section.name, "", 0);
+            place.at_section(section.name);
             if !self.symbols.is_empty() || section.data.len() % SYMBOL_LEN != 0 {
                 return Err(Fault::BadSize);
             }
@@ -225,18 +225,6 @@ impl<'a> Elf<'a> {
     #[inline(never)]
     pub(super) fn section_named(&self, name: &str) -> Option<Section<'a>> {
         self.sections().find(|section| section.name == name)
-    }
-
-    /// Returns the section of a name, which must not be compressed.
-    #[inline(never)]
-    pub(super) fn section_to_read(
-        &self,
-        name: &str,
-        place: &Place<'a>,
-    ) -> Result<Option<Section<'a>>> {
-        let section = self.section_named(name);
-        section.map_or(Ok(()), |section| section.check_uncompressed(place))?;
-        Ok(section)
     }
 
     /// Returns a symbol, if there is one of this index.
@@ -279,14 +267,14 @@ impl<'a> Elf<'a> {
             if !is_table || !table.is_about(of.index) {
                 continue;
             }
-            place.at(table.name, "", 0);
+            place.at_section(table.name);
             if table.kind() == SHT_RELA {
                 return Err(Fault::BadRelocation);
             }
             if table.data.len() % RELOCATION_LEN != 0 {
                 return Err(Fault::BadSize);
             }
-            table.check_uncompressed(place)?;
+            table.at(place)?;
         }
         Ok(())
     }
@@ -386,9 +374,11 @@ impl<'a> Section<'a> {
         usize::try_from(info) == Ok(index)
     }
 
-    pub(super) fn check_uncompressed(&self, place: &Place<'a>) -> Result<()> {
+    /// Says that the section is read, which must not be compressed.
+    #[inline(never)]
+    pub(super) fn at(&self, place: &Place<'a>) -> Result<()> {
+        place.at_section(self.name);
         if self.flags() & SHF_COMPRESSED != 0 {
-            place.at(self.name, "", 0);
             return Err(Fault::Compressed);
         }
         Ok(())

@@ -167,6 +167,12 @@ impl<'a> Place<'a> {
         self.answer.set(None);
     }
 
+    /// Says that what follows is about a section as a whole.
+    #[inline(never)]
+    pub(super) fn at_section(&self, section: &'a str) {
+        self.at(section, "", 0);
+    }
+
     /// Takes note of what the kernel refused.
     #[cold]
     #[inline(never)]

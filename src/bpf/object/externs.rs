@@ -3,6 +3,7 @@
 use super::btf::{ARRAY, Btf, ENUM, INT, VAR};
 use super::elf::{Elf, SHN_UNDEF, STB_WEAK, Symbol};
 use super::error::{Fault, Place, Result};
+use super::parse::Object;
 
 /// The sections of the type information in which external variables are.
 pub(super) const KCONFIG: &str = ".kconfig";
@@ -27,7 +28,7 @@ pub(super) struct Extern<'a> {
     kind: u8,
     pub(super) size: u32,
     align: u32,
-    is_weak: bool,
+    binding: u8,
 }
 
 /// Returns the symbol of an external variable or function.
@@ -41,11 +42,13 @@ pub(super) fn find<'a>(elf: &Elf<'a>, name: &str) -> Option<Symbol<'a>> {
 /// first, and those of one size by their names. Returns the bytes of them all.
 #[inline(never)]
 pub(super) fn for_each_kconfig<'a>(
-    elf: &Elf<'a>,
-    btf: &Btf<'a>,
+    object: &Object<'a>,
     place: &Place<'a>,
     each: &mut dyn FnMut(&Extern<'a>, u32) -> Result<()>,
 ) -> Result<u32> {
+    let Some(btf) = &object.btf else {
+        return Ok(0);
+    };
     let Some(section) = btf.section(KCONFIG) else {
         return Ok(0);
     };
@@ -54,7 +57,7 @@ pub(super) fn for_each_kconfig<'a>(
     loop {
         let mut next: Option<Extern<'a>> = None;
         for [variable, ..] in section.words() {
-            let found = Extern::of(elf, btf, variable, place)?;
+            let found = Extern::of(&object.elf, btf, variable, place)?;
             let follows = last.is_none_or(|last| last.is_before(&found));
             if follows && next.is_none_or(|next| found.is_before(&next)) {
                 next = Some(found);
@@ -63,26 +66,34 @@ pub(super) fn for_each_kconfig<'a>(
         let Some(found) = next else {
             return Ok(end);
         };
-        let start = end.checked_next_multiple_of(found.align);
-        let range = start.and_then(|start| Some((start, start.checked_add(found.size)?)));
         place.at(KCONFIG, found.name, 0);
-        let start;
-        (start, end) = range.ok_or(Fault::BadExtern)?;
+        let Some(start) = end.checked_next_multiple_of(found.align) else {
+            return Err(Fault::BadExtern);
+        };
+        let Some(next_end) = start.checked_add(found.size) else {
+            return Err(Fault::BadExtern);
+        };
+        end = next_end;
         each(&found, start)?;
         last = next;
     }
 }
 
+/// Returns the bytes of all `__kconfig` variables.
+#[inline(never)]
+pub(super) fn kconfig_len<'a>(object: &Object<'a>, place: &Place<'a>) -> Result<u32> {
+    for_each_kconfig(object, place, &mut |_, _| Ok(()))
+}
+
 /// Returns the offset of a `__kconfig` variable, if it is one.
 #[inline(never)]
 pub(super) fn kconfig_offset<'a>(
-    elf: &Elf<'a>,
-    btf: &Btf<'a>,
+    object: &Object<'a>,
     name: &str,
     place: &Place<'a>,
 ) -> Result<Option<u32>> {
     let mut offset = None;
-    for_each_kconfig(elf, btf, place, &mut |found, at| {
+    for_each_kconfig(object, place, &mut |found, at| {
         if found.name == name {
             offset = Some(at);
         }
@@ -111,7 +122,7 @@ impl<'a> Extern<'a> {
             kind,
             size,
             align,
-            is_weak: symbol.binding() == STB_WEAK,
+            binding: symbol.binding(),
         })
     }
 
@@ -129,7 +140,7 @@ impl<'a> Extern<'a> {
             _ => None,
         };
         let value = match value {
-            None if self.is_weak => 0,
+            None if self.binding == STB_WEAK => 0,
             None => return Err(Fault::ExternNotServed),
             Some(value) => value,
         };

@@ -7,7 +7,7 @@ use super::btf::{
 };
 use super::elf::{SHN_UNDEF, STB_LOCAL, STT_FUNC, STT_OBJECT, u32_at};
 use super::error::{Fault, Place, Result};
-use super::externs::{KCONFIG, KSYMS, for_each_kconfig, kconfig_offset};
+use super::externs::{KCONFIG, KSYMS, kconfig_len, kconfig_offset};
 use super::parse::Object;
 
 /// Names what kernels before a version do not know, the newest first. Each is replaced by a type
@@ -106,7 +106,7 @@ pub(super) fn fix<'a, 'm>(
     place: &Place<'a>,
 ) -> Result<&'m mut [u8]> {
     let memory = memory.get_mut(..btf.bytes.len());
-    place.at(BTF, "", 0);
+    place.at_section(BTF);
     let memory = memory.ok_or(Fault::LittleMemory)?;
     memory.copy_from_slice(btf.bytes);
     let types_at = btf.types_at;
@@ -158,7 +158,7 @@ fn fix_section<'a>(
         let found = object.elf.section_named(name);
         let size = found.and_then(|found| u32::try_from(found.size()).ok());
         let size = size.filter(|size| *size > 0);
-        place.at(name, "", 0);
+        place.at_section(name);
         copy.set_size_or_id(section, size.ok_or(Fault::NoVariable)?);
     }
     for (index, [id, offset, size]) in section.words().enumerate() {
@@ -177,7 +177,9 @@ fn fix_section<'a>(
         });
         let symbol = symbol.ok_or(Fault::NoVariable)?;
         if !has_size {
-            let offset = u32::try_from(symbol.value()).map_err(|_| Fault::BadSymbol)?;
+            let Ok(offset) = u32::try_from(symbol.value()) else {
+                return Err(Fault::BadSymbol);
+            };
             copy.set_entry(section, index, [id, offset, size]);
         }
         if symbol.is_hidden() {
@@ -191,7 +193,7 @@ fn fix_section<'a>(
 /// Returns the variable that an entry of a section names.
 fn variable<'a>(btf: &Btf<'a>, id: u32, section: &'a str, place: &Place<'a>) -> Result<Type<'a>> {
     let variable = btf.type_of(id).filter(|variable| variable.kind() == VAR);
-    place.at(section, "", 0);
+    place.at_section(section);
     variable.ok_or(Fault::BadBtf)
 }
 
@@ -222,11 +224,11 @@ fn fix_kconfig<'a>(
     copy: &mut Copy<'_>,
     place: &Place<'a>,
 ) -> Result<()> {
-    let size = for_each_kconfig(&object.elf, btf, place, &mut |_, _| Ok(()))?;
+    let size = kconfig_len(object, place)?;
     copy.set_size_or_id(section, size);
     for (index, [id, _, size]) in section.words().enumerate() {
         let variable = variable(btf, id, KCONFIG, place)?;
-        let offset = kconfig_offset(&object.elf, btf, btf.name(&variable), place)?;
+        let offset = kconfig_offset(object, btf.name(&variable), place)?;
         copy.set_entry(section, index, [id, offset.unwrap_or_default(), size]);
         copy.set_linkage(&variable, GLOBAL);
     }
@@ -243,7 +245,7 @@ fn fix_ksyms<'a>(
     copy: &mut Copy<'_>,
     place: &Place<'a>,
 ) -> Result<()> {
-    place.at(KSYMS, "", 0);
+    place.at_section(KSYMS);
     let integer = integer(btf, 8).ok_or(Fault::BadType)?;
     let size = integer.size_or_id();
     let mut end = 0;

@@ -283,14 +283,12 @@ impl<'a> Loaded<'a> {
         let len = usize::try_from(definition.value_size).unwrap_or(usize::MAX);
         let bytes = memory.get_mut(..len).ok_or(Fault::LittleMemory)?;
         bytes.fill(0);
-        if let Some(btf) = &self.object.btf {
-            for_each_kconfig(&self.object.elf, btf, place, &mut |found, at| {
-                let start = usize::try_from(at).unwrap_or(usize::MAX);
-                let size = usize::try_from(found.size).unwrap_or(usize::MAX);
-                let to = bytes.get_mut(start..).and_then(|rest| rest.get_mut(..size));
-                found.write(known, to.ok_or(Fault::LittleMemory)?, place)
-            })?;
-        }
+        for_each_kconfig(&self.object, place, &mut |found, at| {
+            let start = usize::try_from(at).unwrap_or(usize::MAX);
+            let size = usize::try_from(found.size).unwrap_or(usize::MAX);
+            let to = bytes.get_mut(start..).and_then(|rest| rest.get_mut(..size));
+            found.write(known, to.ok_or(Fault::LittleMemory)?, place)
+        })?;
         Ok(bytes)
     }
 

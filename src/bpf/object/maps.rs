@@ -5,7 +5,8 @@ use super::elf::{
     Elf, SHT_NOBITS, SHT_PROGBITS, STT_NOTYPE, STT_OBJECT, Section, Symbol, range, u32_at,
 };
 use super::error::{Fault, Place, Result};
-use super::externs::{KCONFIG, for_each_kconfig};
+use super::externs::{KCONFIG, kconfig_len};
+use super::parse::Object;
 use crate::text::line_of;
 
 /// The most maps that an object may have: the kernel's `MAX_USED_MAPS` for a program.
@@ -149,11 +150,6 @@ impl<'a> MapDefinition<'a> {
         self.content != Content::Empty
     }
 
-    /// Returns whether the map has the `__kconfig` variables.
-    pub(super) fn is_kconfig(&self) -> bool {
-        self.content == Content::Kconfig
-    }
-
     /// Says that the definition is read, or the map made.
     #[inline(never)]
     pub(super) fn at(&self, place: &Place<'a>) {
@@ -185,35 +181,35 @@ type Each<'e, 'a> = dyn FnMut(&MapDefinition<'a>) -> Result<()> + 'e;
 /// Calls `each` with every map: those of BTF, those of structs, and then those of data.
 #[inline(never)]
 pub(super) fn for_each_map<'a>(
-    elf: &Elf<'a>,
-    btf: Option<&Btf<'a>>,
+    object: &Object<'a>,
     place: &Place<'a>,
     each: &mut Each<'_, 'a>,
 ) -> Result<()> {
-    if let Some(section) = elf.section_to_read(MAPS, place)? {
-        place.at(MAPS, "", 0);
+    let elf = &object.elf;
+    let btf = object.btf.as_ref();
+    if let Some(section) = elf.section_named(MAPS) {
+        section.at(place)?;
         btf_maps(elf, btf.ok_or(Fault::BadBtf)?, &section, place, each)?;
     }
-    if let Some(section) = elf.section_to_read(OLD_MAPS, place)? {
+    if let Some(section) = elf.section_named(OLD_MAPS) {
+        section.at(place)?;
         old_maps(elf, &section, place, each)?;
     }
     for section in elf.sections() {
         if !is_data(&section) {
             continue;
         }
-        section.check_uncompressed(place)?;
-        place.at(section.name, "", 0);
-        let size = u32::try_from(section.size()).map_err(|_| Fault::BadSize)?;
+        section.at(place)?;
+        let Ok(size) = u32::try_from(section.size()) else {
+            return Err(Fault::BadSize);
+        };
         let (index, content) = (Some(section.index), Content::Data(section.data));
         each(&MapDefinition::data(section.name, index, content, btf, size))?;
     }
-    let kconfig_len = match btf {
-        Some(btf) => for_each_kconfig(elf, btf, place, &mut |_, _| Ok(()))?,
-        None => 0,
-    };
-    if kconfig_len > 0 {
+    let size = kconfig_len(object, place)?;
+    if size > 0 {
         let content = Content::Kconfig;
-        each(&MapDefinition::data(KCONFIG, None, content, btf, kconfig_len))?;
+        each(&MapDefinition::data(KCONFIG, None, content, btf, size))?;
     }
     Ok(())
 }
@@ -229,7 +225,7 @@ fn btf_maps<'a>(
     each: &mut Each<'_, 'a>,
 ) -> Result<()> {
     let variables = btf.section(MAPS);
-    place.at(MAPS, "", 0);
+    place.at_section(MAPS);
     let variables = variables.ok_or(Fault::NoVariable)?;
     for [variable, ..] in variables.words() {
         let variable = btf.type_of(variable);
@@ -350,7 +346,7 @@ fn old_maps<'a>(
     let count = elf.symbols().filter(is_map).count();
     let len = section.data.len().checked_div(count);
     let len = len.filter(|len| len * count == section.data.len());
-    place.at(OLD_MAPS, "", 0);
+    place.at_section(OLD_MAPS);
     let len = len.ok_or(Fault::BadSize)?;
     for symbol in elf.symbols() {
         if !is_map(&symbol) {

@@ -3,9 +3,9 @@
 use core::ffi::CStr;
 
 use super::btf::{BTF, Btf, Ext};
-use super::elf::{Elf, Section, Sections, u32_at};
+use super::elf::{Elf, Section, Sections};
 use super::error::{Fault, ObjectError, Place, Result};
-use super::externs::{SYSCALL_WRAPPER, kconfig_offset};
+use super::externs::{SYSCALL_WRAPPER, kconfig_len, kconfig_offset};
 use super::maps::{MAX_MAPS, MapDefinition, for_each_map};
 use super::programs::{Function, INSN_LEN, ObjectProgram, TEXT};
 
@@ -40,7 +40,6 @@ impl<'a> Object<'a> {
     #[inline(never)]
     fn read(bytes: &'a [u8], place: &Place<'a>) -> Result<Self> {
         let elf = Elf::parse(bytes, place)?;
-        let section = |name| elf.section_to_read(name, place);
         let mut object = Self {
             elf,
             btf: None,
@@ -49,21 +48,25 @@ impl<'a> Object<'a> {
             license: c"",
             version: 0,
         };
-        if let Some(btf) = section(BTF)? {
+        if let Some(btf) = elf.section_named(BTF) {
+            btf.at(place)?;
             object.btf = Some(Btf::parse(btf.data, place)?);
-            if let Some(ext) = section(Ext::NAME)? {
+            if let Some(ext) = elf.section_named(Ext::NAME) {
+                ext.at(place)?;
                 object.ext = Ext::parse(ext.data, place)?;
             }
         }
-        if let Some(license) = section("license")? {
-            place.at(license.name, "", 0);
+        if let Some(license) = elf.section_named("license") {
+            license.at(place)?;
             let text = CStr::from_bytes_until_nul(license.data);
             object.license = text.map_err(|_| Fault::BadLicense)?;
         }
-        if let Some(version) = section("version")? {
-            let number = u32_at(version.data, 0).filter(|_| version.data.len() == 4);
-            place.at(version.name, "", 0);
-            object.version = number.ok_or(Fault::BadSize)?;
+        if let Some(version) = elf.section_named("version") {
+            version.at(place)?;
+            let Ok(number) = <[u8; 4]>::try_from(version.data) else {
+                return Err(Fault::BadSize);
+            };
+            object.version = u32::from_ne_bytes(number);
         }
         for section in elf.sections() {
             if !section.is_code() {
@@ -72,7 +75,7 @@ impl<'a> Object<'a> {
             if section.name == TEXT && object.text.is_none() {
                 object.text = Some(section.index);
             }
-            section.check_uncompressed(place)?;
+            section.at(place)?;
             elf.check_relocations(&section, place)?;
             for symbol in elf.symbols() {
                 if symbol.is_function_of(&section) {
@@ -126,7 +129,7 @@ impl<'a> Object<'a> {
         place: &Place<'a>,
         each: &mut dyn FnMut(&MapDefinition<'a>) -> Result<()>,
     ) -> Result<()> {
-        for_each_map(&self.elf, self.btf.as_ref(), place, each)
+        for_each_map(self, place, each)
     }
 
     /// Returns the license of the programs, which is empty if the object has none.
@@ -149,11 +152,8 @@ impl<'a> Object<'a> {
     #[must_use]
     #[inline(never)]
     pub fn needs_syscall_wrapper(&self) -> bool {
-        let offset = |btf: &Btf<'a>| {
-            let place = Place::default();
-            kconfig_offset(&self.elf, btf, SYSCALL_WRAPPER, &place)
-        };
-        matches!(self.btf.as_ref().map(offset), Some(Ok(Some(_))))
+        let offset = kconfig_offset(self, SYSCALL_WRAPPER, &Place::default());
+        matches!(offset, Ok(Some(_)))
     }
 
     /// Returns the bytes of memory that it takes to load the object and each of its programs.
@@ -173,12 +173,8 @@ impl<'a> Object<'a> {
         let records = functions.len() + lines.len() + core.len();
         let program = longest + text.map_or(0, |text| text.data.len()) + records;
         let btf = self.btf.map_or(0, |btf| btf.bytes.len());
-        let mut kconfig = 0_usize;
-        self.for_each_map(&mut |map| {
-            if map.is_kconfig() {
-                kconfig = usize::try_from(map.value_size()).unwrap_or(usize::MAX);
-            }
-        });
+        let kconfig = kconfig_len(self, &Place::default()).unwrap_or_default();
+        let kconfig = usize::try_from(kconfig).unwrap_or(usize::MAX);
         program.max(btf).max(kconfig)
     }
 

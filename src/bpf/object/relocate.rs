@@ -388,10 +388,7 @@ fn reference<'a>(
     place: &Place<'a>,
 ) -> Result<Reference> {
     if symbol.section() == SHN_UNDEF {
-        let offset = match &object.btf {
-            Some(btf) => kconfig_offset(&object.elf, btf, symbol.name, place)?,
-            None => None,
-        };
+        let offset = kconfig_offset(object, symbol.name, place)?;
         let kconfig = maps.iter().find(|map| map.is_kconfig());
         return match (offset, kconfig) {
             (Some(offset), Some(map)) => data(map, offset),
@@ -400,7 +397,9 @@ fn reference<'a>(
             _ => Err(Fault::ExternNotServed),
         };
     }
-    let value = u32::try_from(symbol.value()).map_err(|_| Fault::BadReference)?;
+    let Ok(value) = u32::try_from(symbol.value()) else {
+        return Err(Fault::BadReference);
+    };
     if Some(symbol.section()) == object.text && matches!(symbol.kind(), STT_SECTION | STT_FUNC) {
         let at = value.wrapping_add(imm);
         return if at % 8 == 0 {
