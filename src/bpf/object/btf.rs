@@ -313,15 +313,14 @@ impl<'a> Ext<'a> {
     pub(super) const NAME: &'static str = ".BTF.ext";
 
     #[inline(never)]
-    pub(super) fn parse(bytes: &'a [u8], place: &Place<'a>) -> Result<Self> {
+    pub(super) fn read(&mut self, bytes: &'a [u8], place: &Place<'a>) -> Result<()> {
         place.at_section(Self::NAME);
         let header = Header::read(bytes).ok_or(Fault::BadBtf)?;
-        let mut ext = Self::default();
         let Self {
             functions,
             lines,
             core,
-        } = &mut ext;
+        } = self;
         for (info, at, least) in [(functions, 8, 8), (lines, 16, 16), (core, 24, 16)] {
             // Older compilers leave out the last kind.
             if header.len < at + 8 {
@@ -335,7 +334,7 @@ impl<'a> Ext<'a> {
             place.at(Self::NAME, "", start as u64);
             *info = Info::parse(part, least).ok_or(Fault::BadSize)?;
         }
-        Ok(ext)
+        Ok(())
     }
 }
 

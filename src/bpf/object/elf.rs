@@ -5,7 +5,7 @@ use super::error::{Fault, Place, Result};
 use crate::text::utf8;
 
 /// Holds a relocatable object for BPF, all of whose sections lie within its bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Elf<'a> {
     bytes: &'a [u8],
     /// The section headers, of [`HEADER_LEN`] bytes each.
@@ -98,7 +98,7 @@ pub(super) fn string(table: &[u8], at: u32) -> Option<&str> {
 impl<'a> Elf<'a> {
     /// Reads the headers, and checks that every section and every symbol's name is in the file.
     #[inline(never)]
-    pub(super) fn parse(bytes: &'a [u8], place: &Place<'a>) -> Result<Self> {
+    pub(super) fn read(&mut self, bytes: &'a [u8], place: &Place<'a>) -> Result<()> {
         const CLASS_64: u8 = 2;
         const ORDER: u8 = if cfg!(target_endian = "little") { 1 } else { 2 };
         // An error of the file as a whole.
@@ -129,23 +129,17 @@ impl<'a> Elf<'a> {
         let len = u64::from(half(60)) * HEADER_LEN as u64;
         at(start);
         let headers = range(bytes, start, len);
-        let mut elf = Self {
-            bytes,
-            headers: headers.ok_or(Fault::Truncated)?,
-            section_names: &[],
-            symbols: &[],
-            symbol_names: &[],
-        };
+        self.bytes = bytes;
+        self.headers = headers.ok_or(Fault::Truncated)?;
         let names = usize::from(half(62));
         at(62);
-        let names = elf.header(names).ok_or(Fault::BadSize)?;
+        let names = self.header(names).ok_or(Fault::BadSize)?;
         if kind_of(names) != SHT_STRTAB {
             return Err(Fault::BadName);
         }
-        elf.section_names = elf.data(names).ok_or(Fault::Truncated)?;
-        elf.check_sections(place)?;
-        elf.find_symbols(place)?;
-        Ok(elf)
+        self.section_names = self.data(names).ok_or(Fault::Truncated)?;
+        self.check_sections(place)?;
+        self.find_symbols(place)
     }
 
     fn header(&self, index: usize) -> Option<&'a [u8; HEADER_LEN]> {

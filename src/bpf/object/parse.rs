@@ -34,46 +34,49 @@ impl<'a> Object<'a> {
     /// Returns the first fault, and where it is.
     pub fn parse(bytes: &'a [u8]) -> core::result::Result<Self, ObjectError<'a>> {
         let place = Place::default();
-        Self::read(bytes, &place).map_err(|fault| place.error(fault))
-    }
-
-    #[inline(never)]
-    fn read(bytes: &'a [u8], place: &Place<'a>) -> Result<Self> {
-        let elf = Elf::parse(bytes, place)?;
         let mut object = Self {
-            elf,
+            elf: Elf::default(),
             btf: None,
             ext: Ext::default(),
             text: None,
             license: c"",
             version: 0,
         };
+        let read = object.read(bytes, &place);
+        read.map_err(|fault| place.error(fault))?;
+        Ok(object)
+    }
+
+    #[inline(never)]
+    fn read(&mut self, bytes: &'a [u8], place: &Place<'a>) -> Result<()> {
+        self.elf.read(bytes, place)?;
+        let elf = &self.elf;
         if let Some(btf) = elf.section_named(BTF) {
             btf.at(place)?;
-            object.btf = Some(Btf::parse(btf.data, place)?);
+            self.btf = Some(Btf::parse(btf.data, place)?);
             if let Some(ext) = elf.section_named(Ext::NAME) {
                 ext.at(place)?;
-                object.ext = Ext::parse(ext.data, place)?;
+                self.ext.read(ext.data, place)?;
             }
         }
         if let Some(license) = elf.section_named("license") {
             license.at(place)?;
             let text = CStr::from_bytes_until_nul(license.data);
-            object.license = text.map_err(|_| Fault::BadLicense)?;
+            self.license = text.map_err(|_| Fault::BadLicense)?;
         }
         if let Some(version) = elf.section_named("version") {
             version.at(place)?;
             let Ok(number) = <[u8; 4]>::try_from(version.data) else {
                 return Err(Fault::BadSize);
             };
-            object.version = u32::from_ne_bytes(number);
+            self.version = u32::from_ne_bytes(number);
         }
         for section in elf.sections() {
             if !section.is_code() {
                 continue;
             }
-            if section.name == TEXT && object.text.is_none() {
-                object.text = Some(section.index);
+            if section.name == TEXT && self.text.is_none() {
+                self.text = Some(section.index);
             }
             section.at(place)?;
             elf.check_relocations(&section, place)?;
@@ -85,15 +88,14 @@ impl<'a> Object<'a> {
             }
         }
         let mut count = 0;
-        object.each_map(place, &mut |map| {
+        self.each_map(place, &mut |map| {
             count += 1;
             if count > MAX_MAPS {
                 map.at(place);
                 return Err(Fault::TooManyMaps);
             }
             Ok(())
-        })?;
-        Ok(object)
+        })
     }
 
     /// Lists the programs, in the order of their sections and of their places there.

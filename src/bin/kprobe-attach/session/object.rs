@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use kprobe_attach::bpf::object::{
-    Fault, Kind, LoadOptions, Loaded, Object, ObjectError, ObjectProgram,
+    Fault, Kind, LoadOptions, Loaded, Object, ObjectError, ObjectProgram, Programs,
 };
 use kprobe_attach::bpf::{AttachType, Map, Program, kern_version};
 use kprobe_attach::error::{Cause, ErrnoName, Step};
@@ -56,7 +56,8 @@ pub(crate) fn read_object(args: &mut Args<'_>, out: &mut Output) -> Result<(), (
     }
     let mut text_len = 0;
     let mut count = 0_usize;
-    for program in chosen(&object, args) {
+    let mut programs = object.programs();
+    while let Some(program) = next_chosen(&mut programs, args) {
         if program.kind().is_none() {
             let (section, name, why) = (program.section(), program.name(), Fault::SectionNotServed);
             return refuse(
@@ -100,7 +101,8 @@ fn write_sections(
     object: &Object<'_>,
     mut texts: Slots<u8>,
 ) -> Result<Slots<u8>, ()> {
-    for program in chosen(object, args) {
+    let mut programs = object.programs();
+    while let Some(program) = next_chosen(&mut programs, args) {
         let probe = program.probe();
         let probe = probe.map_err(|error| report(args, out, None, &error))?;
         let (section, name) = (program.section(), program.name());
@@ -141,9 +143,11 @@ fn parse<'a>(args: &Args<'a>, out: &mut Output) -> Result<Object<'a>, ()> {
     Object::parse(args.object).map_err(|error| report(args, out, None, &error))
 }
 
-/// Returns the programs that are named by `--program`, or those that are loaded unless asked for.
-fn chosen<'a>(object: &Object<'a>, args: &Args<'_>) -> impl Iterator<Item = ObjectProgram<'a>> {
-    object.programs().filter(|program| {
+/// Returns the next program that is named by `--program` or, without that option, is loaded unless
+/// asked for.
+#[inline(never)]
+fn next_chosen<'a>(programs: &mut Programs<'_, 'a>, args: &Args<'_>) -> Option<ObjectProgram<'a>> {
+    programs.find(|program| {
         if args.has(Opt::Program) {
             args.programs().any(|name| is_named(program, name))
         } else {
@@ -179,36 +183,38 @@ pub(super) fn load<'a>(
         let has = has_syscall_wrapper().map_err(|error| args.report.error(out, None, &error))?;
         options = options.syscall_wrapper(has);
     }
-    let mut memory = Memory::map(object.memory_len()).map_err(|errno| short(args, out, errno))?;
-    let memory = memory.as_mut_slice();
+    let memory = Memory::map(object.memory_len().saturating_add(LOG_LEN));
+    let mut memory = memory.map_err(|errno| short(args, out, errno))?;
+    let (log, memory) = memory.as_mut_slice().split_at_mut(LOG_LEN);
     let loaded = object.load(memory, &options);
     let loaded = loaded.map_err(|error| report(args, out, None, &error))?;
-    let mut log = Memory::map(LOG_LEN).map_err(|errno| short(args, out, errno))?;
+    let mut first = None;
+    // More than there are, of which each takes memory when it is used.
+    let count = object.programs().count();
+    let mut others = Slots::map(count).map_err(|errno| short(args, out, errno))?;
     let mut asks = true;
-    let mut load = |index, program: &ObjectProgram<'a>| {
-        let found = loaded.program(program, memory, log.as_mut_slice());
-        let found = found.map_err(|error| {
+    let mut programs = object.programs();
+    let mut index = 0;
+    while let Some(program) = next_chosen(&mut programs, args) {
+        let found = loaded.program(&program, memory, log).map_err(|error| {
             // Without sections, there is one program and its probes.
             report(args, out, args.probes().nth(index), &error);
-            print_log(args, log.as_mut_slice());
+            print_log(args, log);
         })?;
         let attach_type = program.kind().map(Kind::attach_type);
         if asks && attach_type == Some(AttachType::Kprobe) {
             kernel.ask_perf_link(&found);
             asks = false;
         }
-        Ok(found)
-    };
-    let count = chosen(&object, args).count();
-    let mut programs = (0..).zip(chosen(&object, args));
-    // There is at least one.
-    let (index, first) = programs.next().ok_or(())?;
-    let first = load(index, &first)?;
-    let mut others = Slots::map(count).map_err(|_| ())?;
-    for (index, program) in programs {
-        others.push(load(index, &program)?);
+        if first.is_none() {
+            first = Some(found);
+        } else {
+            others.push(found);
+        }
+        index += 1;
     }
-    Ok((first, others, loaded))
+    // There is at least one.
+    Ok((first.ok_or(())?, others, loaded))
 }
 
 /// Prints the verifier's log, or its last lines.
@@ -329,8 +335,8 @@ fn pin_name(map: &str) -> PinName {
 /// Returns whether a pin in the working directory is this map.
 fn is_pinned(map: &Map, pin: &PinName) -> bool {
     let pinned = Map::open_pinned(pin.as_c_str());
-    let id = |map: &Map| map.id().ok();
-    pinned.is_ok_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(map))
+    let id = pinned.and_then(|pinned| pinned.id()).ok();
+    id.is_some() && id == map.id().ok()
 }
 
 /// Reports what is wrong with the object, or what the kernel refused of it.
