@@ -535,6 +535,7 @@ pub(crate) fn count_functions(error: &mut Error, target: &Target<'_>) {
 /// [`bpf(2)`].
 ///
 /// [`bpf(2)`]: https://man7.org/linux/man-pages/man2/bpf.2.html
+#[inline(never)]
 pub fn has_syscall_wrapper() -> Result<bool, Error> {
     let mut found = [Resolution::new(Target::syscall("bpf")?)];
     resolve_dyn(&mut found, &mut |_, _| {})?;

@@ -14,6 +14,7 @@ use crate::text::texts;
 /// Its `Display` is a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[repr(u32)] // results that have it are then copied by words
 pub enum Fault {
     /// The bytes are not an ELF file of 64 bits.
     NotElf,

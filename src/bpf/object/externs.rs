@@ -87,19 +87,16 @@ pub(super) fn kconfig_len<'a>(object: &Object<'a>, place: &Place<'a>) -> Result<
 
 /// Returns the offset of a `__kconfig` variable, if it is one.
 #[inline(never)]
-pub(super) fn kconfig_offset<'a>(
-    object: &Object<'a>,
-    name: &str,
-    place: &Place<'a>,
-) -> Result<Option<u32>> {
+pub(super) fn kconfig_offset(object: &Object<'_>, name: &str) -> Option<u32> {
     let mut offset = None;
-    for_each_kconfig(object, place, &mut |found, at| {
+    // They have been read before, with the maps.
+    let _ = for_each_kconfig(object, &Place::default(), &mut |found, at| {
         if found.name == name {
             offset = Some(at);
         }
         Ok(())
-    })?;
-    Ok(offset)
+    });
+    offset
 }
 
 impl<'a> Extern<'a> {

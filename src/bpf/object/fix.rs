@@ -228,7 +228,7 @@ fn fix_kconfig<'a>(
     copy.set_size_or_id(section, size);
     for (index, [id, _, size]) in section.words().enumerate() {
         let variable = variable(btf, id, KCONFIG, place)?;
-        let offset = kconfig_offset(object, btf.name(&variable), place)?;
+        let offset = kconfig_offset(object, btf.name(&variable));
         copy.set_entry(section, index, [id, offset.unwrap_or_default(), size]);
         copy.set_linkage(&variable, GLOBAL);
     }

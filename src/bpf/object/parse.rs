@@ -154,8 +154,7 @@ impl<'a> Object<'a> {
     #[must_use]
     #[inline(never)]
     pub fn needs_syscall_wrapper(&self) -> bool {
-        let offset = kconfig_offset(self, SYSCALL_WRAPPER, &Place::default());
-        matches!(offset, Ok(Some(_)))
+        kconfig_offset(self, SYSCALL_WRAPPER).is_some()
     }
 
     /// Returns the bytes of memory that it takes to load the object and each of its programs.

@@ -339,7 +339,7 @@ fn relocate<'a>(
             _ if from % INSN_LEN != 0 => return Err(Fault::BadRelocation),
             (CALL, BPF_PSEUDO_CALL, _) => relocate_call(object, &symbol, insn, imm)?,
             (LD_IMM64, 0, Some(second)) => {
-                let (src, low, high) = reference(object, &symbol, maps, imm, place)?;
+                let (src, low, high) = reference(object, &symbol, maps, imm)?;
                 set_src(insn, src);
                 set_imm(insn, low);
                 if let Some(high) = high {
@@ -380,15 +380,14 @@ fn relocate_call(
 type Reference = (u8, u32, Option<u32>);
 
 #[inline(never)]
-fn reference<'a>(
-    object: &Object<'a>,
-    symbol: &Symbol<'a>,
+fn reference(
+    object: &Object<'_>,
+    symbol: &Symbol<'_>,
     maps: &[MapPlace],
     imm: u32,
-    place: &Place<'a>,
 ) -> Result<Reference> {
     if symbol.section() == SHN_UNDEF {
-        let offset = kconfig_offset(object, symbol.name, place)?;
+        let offset = kconfig_offset(object, symbol.name);
         let kconfig = maps.iter().find(|map| map.is_kconfig());
         return match (offset, kconfig) {
             (Some(offset), Some(map)) => data(map, offset),
