@@ -67,8 +67,11 @@ impl Copy<'_> {
         self.set_words(r#type.at + TYPE_LEN + index * ENTRY_LEN, entry);
     }
 
-    fn set_name(&mut self, r#type: &Type<'_>, name: u32) {
-        self.set(r#type.at, name);
+    /// Makes it a type of another kind without a name, with entries of the same length.
+    #[inline(never)]
+    fn set_unnamed(&mut self, r#type: &Type<'_>, kind: u8, vlen: u16) {
+        self.set(r#type.at, 0);
+        self.set_kind(r#type, kind, vlen);
     }
 
     /// Makes it a type of another kind, with entries of the same length.
@@ -258,8 +261,7 @@ fn fix_ksyms<'a>(
         copy.set_entry(section, index, [0, integer.id, end * 8]);
         end += size;
     }
-    copy.set_name(section, 0);
-    copy.set_kind(section, STRUCT, section.vlen());
+    copy.set_unnamed(section, STRUCT, section.vlen());
     copy.set_size_or_id(section, end);
     Ok(())
 }
@@ -289,15 +291,9 @@ pub(super) fn replace(btf: &Btf<'_>, news: News, memory: &mut [u8]) -> bool {
                 copy.set_kind(&r#type, UNION, vlen);
             }
             (News::Enum64, ENUM) if r#type.kind_flag() => copy.set_kind(&r#type, ENUM, vlen),
-            (News::TypeTag, TYPE_TAG) => {
-                copy.set_name(&r#type, 0);
-                copy.set_kind(&r#type, CONST, 0);
-            }
+            (News::TypeTag, TYPE_TAG) => copy.set_unnamed(&r#type, CONST, 0),
             (News::DeclTag, DECL_TAG) | (News::Variable, VAR) => copy.set_byte(&r#type),
-            (News::Float, FLOAT) => {
-                copy.set_name(&r#type, 0);
-                copy.set_kind(&r#type, STRUCT, 0);
-            }
+            (News::Float, FLOAT) => copy.set_unnamed(&r#type, STRUCT, 0),
             (News::GlobalFunction, FUNC) if r#type.linkage() == GLOBAL => {
                 copy.set_linkage(&r#type, STATIC);
             }
@@ -308,8 +304,7 @@ pub(super) fn replace(btf: &Btf<'_>, news: News, memory: &mut [u8]) -> bool {
                     let entry = [name, variable, offset.wrapping_mul(8)];
                     copy.set_entry(&r#type, index, entry);
                 }
-                copy.set_name(&r#type, 0);
-                copy.set_kind(&r#type, STRUCT, vlen);
+                copy.set_unnamed(&r#type, STRUCT, vlen);
             }
             _ => continue,
         }

@@ -30,7 +30,8 @@ pub fn check(object: &Object<'_>, memory: &mut [u8]) {
     for program in object.programs() {
         let _ = (program.kind(), program.probe());
         let function = program.function;
-        if Layout::write(object, function, places, memory, &place).is_err() {
+        let mut layout = Layout::new(function);
+        if layout.write(object, places, memory, &place).is_err() {
             continue;
         }
         let insns = memory.chunks_exact(INSN_LEN);

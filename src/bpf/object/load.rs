@@ -410,7 +410,8 @@ impl<'a> Loaded<'a> {
         main.at(place);
         let kind = program.kind().ok_or(Fault::SectionNotServed)?;
         let places = self.places.get(..self.count).unwrap_or_default();
-        let layout = Layout::write(&self.object, main, places, memory, place)?;
+        let mut layout = Layout::new(main);
+        layout.write(&self.object, places, memory, place)?;
         let len = usize::try_from(layout.insns).unwrap_or(usize::MAX);
         let split = memory.split_at_mut_checked(len.saturating_mul(INSN_LEN));
         let (insns, free) = split.ok_or(Fault::LittleMemory)?;

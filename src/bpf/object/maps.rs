@@ -361,19 +361,18 @@ fn old_maps<'a>(
         let bytes = bytes.ok_or(Fault::BadSymbol)?;
         // type, key_size, value_size, max_entries and map_flags, of which old objects leave out
         // the last.
-        let (number, end) = (|at| u32_at(bytes, at).unwrap_or_default(), 20);
-        if len < end - 4 {
-            return Err(Fault::BadSize);
-        }
+        let split = bytes.split_first_chunk::<16>();
+        let (numbers, rest) = split.ok_or(Fault::BadSize)?;
         // An inner map, a NUMA node, or what a loader of its own reads there.
-        if bytes.iter().skip(end).any(|byte| *byte != 0) {
+        if rest.iter().skip(4).any(|byte| *byte != 0) {
             return Err(Fault::BadMapMember);
         }
+        let number = |at| u32_at(numbers, at).unwrap_or_default();
         map.map_type = number(0);
         map.key_size = number(4);
         map.value_size = number(8);
         map.max_entries = number(12);
-        map.map_flags = number(16);
+        map.map_flags = u32_at(rest, 0).unwrap_or_default();
         check_map(&map)?;
         each(&map)?;
     }

@@ -107,7 +107,7 @@ impl<'a> Object<'a> {
             object: self,
             sections: self.elf.sections(),
             section: None,
-            last: None,
+            last: 0,
         }
     }
 
@@ -198,8 +198,9 @@ pub struct Programs<'o, 'a> {
     /// The sections that follow.
     sections: Sections<'o, 'a>,
     section: Option<Section<'a>>,
-    /// The place of the last program in its section, and its symbol.
-    last: Option<(u64, u32)>,
+    /// The place of the last program in its section, and then its symbol. Those of every program
+    /// are above 0.
+    last: u128,
 }
 
 impl<'a> Iterator for Programs<'_, 'a> {
@@ -212,13 +213,13 @@ impl<'a> Iterator for Programs<'_, 'a> {
                 if let Some((place, program)) =
                     ObjectProgram::after(&self.object.elf, section, self.last)
                 {
-                    self.last = Some(place);
+                    self.last = place;
                     return Some(program);
                 }
             }
             let section = self.sections.next()?;
             if section.is_code() && Some(section.index) != self.object.text {
-                (self.section, self.last) = (Some(section), None);
+                (self.section, self.last) = (Some(section), 0);
             }
         }
     }

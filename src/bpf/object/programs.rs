@@ -106,22 +106,23 @@ impl<'a> ObjectProgram<'a> {
     pub(super) fn after(
         elf: &Elf<'a>,
         section: &Section<'a>,
-        last: Option<(u64, u32)>,
-    ) -> Option<((u64, u32), Self)> {
-        let mut first = None;
-        for (index, symbol) in (0..).zip(elf.symbols()) {
-            let place = Some((symbol.value(), index));
+        last: u128,
+    ) -> Option<(u128, Self)> {
+        let mut first = u128::MAX;
+        let mut found = None;
+        let mut index = 0;
+        for symbol in elf.symbols() {
+            index += 1;
+            let place = u128::from(symbol.value()) << 64 | index;
             // A static function is no program.
-            let may_be_first = symbol.is_function_of(section)
-                && symbol.binding() != STB_LOCAL
-                && last < place
-                && (first.is_none() || place < first);
-            if may_be_first {
+            let may_be_first = symbol.is_function_of(section) && symbol.binding() != STB_LOCAL;
+            if may_be_first && last < place && place < first {
                 first = place;
+                found = Some(symbol);
             }
         }
-        let function = Function::of_symbol(section, &elf.symbol(first?.1)?)?;
-        Some((first?, Self { function }))
+        let function = Function::of_symbol(section, &found?)?;
+        Some((first, Self { function }))
     }
 
     /// Returns the name of the function.

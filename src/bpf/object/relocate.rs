@@ -90,51 +90,56 @@ fn insns(bytes: u64) -> u32 {
 }
 
 impl<'a> Layout<'a> {
-    /// Writes the program's instructions to the start of the memory.
-    ///
-    /// As in libbpf, a called function is placed when its first call is met, and its own calls are
-    /// met before the next of its caller.
-    #[inline(never)] // the table of functions
-    pub(super) fn write(
-        object: &Object<'a>,
-        main: Function<'a>,
-        maps: &[MapPlace],
-        memory: &mut [u8],
-        place: &Place<'a>,
-    ) -> Result<Self> {
-        let mut layout = Self {
+    /// Starts with no function placed.
+    pub(super) fn new(main: Function<'a>) -> Self {
+        Self {
             main,
             placed: [Placed::default(); MAX_FUNCTIONS],
             count: 0,
             insns: 0,
-        };
-        layout.place(object, &main, 0, maps, memory, place)?;
+        }
+    }
+
+    /// Writes the program's instructions to the start of the memory.
+    ///
+    /// As in libbpf, a called function is placed when its first call is met, and its own calls are
+    /// met before the next of its caller.
+    #[inline(never)]
+    pub(super) fn write(
+        &mut self,
+        object: &Object<'a>,
+        maps: &[MapPlace],
+        memory: &mut [u8],
+        place: &Place<'a>,
+    ) -> Result<()> {
+        let main = self.main;
+        self.place(object, &main, 0, maps, memory, place)?;
         let mut current = 0;
         loop {
-            let placed = layout.placed.get(usize::from(current));
+            let placed = self.placed.get(usize::from(current));
             let placed = placed.copied().unwrap_or_default();
             let Some((index, target)) = next_reference(&placed, memory) else {
                 if current == 0 {
-                    return Ok(layout);
+                    return Ok(());
                 }
                 current = placed.caller;
                 continue;
             };
-            if let Some(placed) = layout.placed.get_mut(usize::from(current)) {
+            if let Some(placed) = self.placed.get_mut(usize::from(current)) {
                 placed.next = index + 1;
             }
-            let callee = if let Some(callee) = layout.find(target) {
+            let callee = if let Some(callee) = self.find(target) {
                 callee
             } else {
                 let at = (placed.start + index).saturating_mul(8).into();
-                let section = layout.section(current);
+                let section = self.section(current);
                 let function = object.text_function(target);
                 place.at(section, "", at);
                 let function = function.ok_or(Fault::BadCall)?;
-                current = layout.place(object, &function, current, maps, memory, place)?;
+                current = self.place(object, &function, current, maps, memory, place)?;
                 current
             };
-            let to = layout.placed.get(usize::from(callee));
+            let to = self.placed.get(usize::from(callee));
             let to = to.copied().unwrap_or_default().at;
             if let Some(insn) = insn(memory, placed.at + index) {
                 // Relative to the next instruction.

@@ -41,7 +41,11 @@ fn places(object: &Object<'_>) -> Vec<MapPlace> {
     let mut places = Vec::new();
     object.for_each_map(&mut |map| {
         let fd = 100 + u32::try_from(places.len()).unwrap();
-        places.push(MapPlace::new(map, Some(fd)).unwrap());
+        places.push(MapPlace {
+            section: map.section,
+            offset: map.offset,
+            fd: Some(fd),
+        });
     });
     assert!(places.len() <= MAX_MAPS);
     places
@@ -51,14 +55,9 @@ fn places(object: &Object<'_>) -> Vec<MapPlace> {
 fn relocated(object: &Object<'_>, program: &ObjectProgram<'_>) -> Result<Vec<u8>, String> {
     let mut memory = vec![0; object.memory_len()];
     let place = Place::default();
-    let layout = Layout::write(
-        object,
-        program.function,
-        &places(object),
-        &mut memory,
-        &place,
-    );
-    let layout = layout.map_err(|fault| place.error(fault).to_string())?;
+    let mut layout = Layout::new(program.function);
+    let written = layout.write(object, &places(object), &mut memory, &place);
+    written.map_err(|fault| place.error(fault).to_string())?;
     memory.truncate(usize::try_from(layout.insns).unwrap() * INSN_LEN);
     Ok(memory)
 }
