@@ -23,6 +23,7 @@ done
 for name in values sizeless; do
     object clang-19 bpfel "$name.c" "$name.o" -g
 done
+object clang-19 bpfel many.c many.o -g
 object clang-14 bpfel old.c old.o
 object clang-14 bpfeb old.c old-big-endian.o
 

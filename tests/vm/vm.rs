@@ -48,6 +48,8 @@ mod names;
 mod object_program;
 #[cfg(target_endian = "little")]
 mod objects;
+#[cfg(target_endian = "little")] // the object is
+mod pinned_many;
 mod pins;
 mod pressure;
 mod private_mount;

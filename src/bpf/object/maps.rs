@@ -204,7 +204,13 @@ pub(super) fn for_each_map<'a>(
             return Err(Fault::BadSize);
         };
         let (index, content) = (Some(section.index), Content::Data(section.data));
-        each(&MapDefinition::data(section.name, index, content, btf, size))?;
+        each(&MapDefinition::data(
+            section.name,
+            index,
+            content,
+            btf,
+            size,
+        ))?;
     }
     let size = kconfig_len(object, place)?;
     if size > 0 {
@@ -233,7 +239,8 @@ fn btf_maps<'a>(
         let mut map = MapDefinition::new(name, Some(section.index), MAPS);
         map.at(place);
         let mut symbols = elf.symbols();
-        let symbol = symbols.find(|symbol| symbol.section() == section.index && symbol.name == name);
+        let symbol =
+            symbols.find(|symbol| symbol.section() == section.index && symbol.name == name);
         let symbol = symbol.ok_or(Fault::NoVariable)?;
         map.offset = Some(symbol.value());
         map.at(place);

@@ -103,11 +103,7 @@ pub struct ObjectProgram<'a> {
 impl<'a> ObjectProgram<'a> {
     /// Returns the program that follows in its section, by its place there and then by its symbol.
     #[inline(never)]
-    pub(super) fn after(
-        elf: &Elf<'a>,
-        section: &Section<'a>,
-        last: u128,
-    ) -> Option<(u128, Self)> {
+    pub(super) fn after(elf: &Elf<'a>, section: &Section<'a>, last: u128) -> Option<(u128, Self)> {
         let mut first = u128::MAX;
         let mut found = None;
         let mut index = 0;

@@ -150,7 +150,11 @@ impl<'a> Layout<'a> {
 
     /// Returns the name of the section that a placed function is in.
     const fn section(&self, index: u16) -> &'a str {
-        if index == 0 { self.main.section.name } else { TEXT }
+        if index == 0 {
+            self.main.section.name
+        } else {
+            TEXT
+        }
     }
 
     /// Returns the function of `.text` that starts at an instruction, if it is placed.
@@ -376,7 +380,10 @@ fn relocate_call(
     if Some(symbol.section()) != object.text || symbol.value() % INSN_LEN as u64 != 0 {
         return Err(Fault::BadCall);
     }
-    set_imm(insn, insns(symbol.value()).wrapping_add(imm).wrapping_add(1));
+    set_imm(
+        insn,
+        insns(symbol.value()).wrapping_add(imm).wrapping_add(1),
+    );
     Ok(())
 }
 

@@ -410,7 +410,10 @@ fn types_that_a_kernel_does_not_know_are_replaced_by_others_of_the_same_size() {
             .zip(btf.types())
             .filter(|it| it.1.kind() == DATASEC)
         {
-            assert_eq!((new.kind(), new.name(), new.vlen()), (STRUCT, 0, old.vlen()));
+            assert_eq!(
+                (new.kind(), new.name(), new.vlen()),
+                (STRUCT, 0, old.vlen())
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 
 use kprobe_attach::AttachMode;
-use kprobe_attach::request::{ParseError, Probe};
+use kprobe_attach::request::{Invalid, ParseError, Probe};
 
 use super::table::{Command, CommandEntry, OPTIONS, Opt, OptionEntry, Value, Words};
 use super::usage::{MAX_PIN_DIR_LEN, Usage};
@@ -283,7 +283,15 @@ impl<'a> Args<'a> {
 
     /// Reads the probe of an argument.
     pub(crate) fn read<'t>(&self, text: &'t CStr) -> Result<Probe<'t>, ParseError> {
-        Probe::with_defaults(text.to_bytes(), &self.report.options)
+        let mut options = self.report.options;
+        match Probe::with_defaults(text.to_bytes(), &options) {
+            // A link to many functions has no mode, and here only the pin asks for one.
+            Err(error) if error.invalid == Invalid::OptionInMulti && !self.has(Opt::Mode) => {
+                options.attach_mode = None;
+                Probe::with_defaults(text.to_bytes(), &options)
+            }
+            read => read,
+        }
     }
 }
 

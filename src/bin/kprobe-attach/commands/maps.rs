@@ -44,8 +44,7 @@ pub(crate) fn run(_: &Start, args: &Args<'_>, kernel: &Kernel, out: &mut Output)
     }
     let key_size = usize::try_from(map.key_size()).unwrap_or(usize::MAX);
     let memory = Memory::map(key_size.saturating_mul(2).saturating_add(len));
-    let mut memory =
-        memory.map_err(|errno| refused(out, errno, &"no memory for an element"))?;
+    let mut memory = memory.map_err(|errno| refused(out, errno, &"no memory for an element"))?;
     let mut dump = Dump {
         json: args.report.json,
         value_size: usize::try_from(map.value_size()).unwrap_or(usize::MAX),

@@ -4,7 +4,7 @@ use core::fmt;
 
 use kprobe_attach::fd::AsFd;
 use kprobe_attach::request::AttachType;
-use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, detach_by_children};
+use kprobe_attach::{AttachMode, Error, Kernel, KprobeLink, KprobeMultiLink, detach_by_children};
 
 use super::found::{Found, Known};
 use super::probes::for_all;
@@ -205,7 +205,7 @@ impl<'a> Session<'a> {
         if let Some((link, shared)) = shared.find(|(_, shared)| shared.kind == kind) {
             let index = shared.asked;
             shared.asked += 1;
-            if shared.link(index).is_some() {
+            if shared.find(index).is_some() {
                 self.push_shared(known, link, index);
                 return Ok(());
             }
@@ -268,6 +268,28 @@ impl<'a> Session<'a> {
         self.shared.as_slice()
     }
 
+    /// Returns the link that a probe shares, if the probe is the first of those that do.
+    pub(super) fn link_of_first(&self, shared: usize, index: usize) -> Option<&KprobeMultiLink> {
+        let (_, (probes, link)) = self.shared().get(shared)?.find(index)?;
+        (probes.start == index).then_some(link)
+    }
+
+    /// Returns the probe after which the link of a probe is named: the first of those that share
+    /// it. Also returns the number of that link among those of its program, from 0 on.
+    pub(super) fn named_after<'s>(&'s self, attached: &'s Attached<'a>) -> (&'s Known<'a>, usize) {
+        let own = (&attached.known, 0);
+        let Link::Shared(of, index) = attached.link else {
+            return own;
+        };
+        let shared = self.shared().get(of);
+        let Some((number, (probes, _))) = shared.and_then(|shared| shared.find(index)) else {
+            return own;
+        };
+        let is_first = |link: &Link<'_>| matches!(link, Link::Shared(shared, index) if (*shared, *index) == (of, probes.start));
+        let first = self.iter().find(|attached| is_first(&attached.link));
+        first.map_or(own, |first| (&first.known, number))
+    }
+
     /// Returns the probes, which can be changed, and the links that they share.
     pub(crate) const fn parts_mut(&mut self) -> (&mut [Attached<'a>], &[Shared<'a>]) {
         (self.attached.as_mut_slice(), self.shared.as_slice())
@@ -321,6 +343,6 @@ impl<'a> Session<'a> {
 }
 
 /// Returns whether the built-in program is attached, to which a cookie is an index.
-fn by_index(args: &Args<'_>) -> bool {
+pub(super) fn by_index(args: &Args<'_>) -> bool {
     !args.has(Opt::Program) && !args.has(Opt::Object)
 }

@@ -20,6 +20,7 @@ use super::pin_names::{COUNTER, Text, of_counter, of_link};
 use super::print::print_all;
 use crate::cli::Args;
 use crate::out::{Lossy, Output};
+use crate::programs::Counter;
 
 /// Pins every probe in `dir` and prints a line for it, or pins none. Then it calls `pin_others`,
 /// which may pin more, or fail and pin nothing. If the output is lost, the pins stay: an init may
@@ -42,7 +43,7 @@ pub(crate) fn pin_all(
         if all.is_err() {
             break;
         }
-        all = attached.pin(args, out, dir);
+        all = attached.pin(args, out, dir, session);
         pinned += usize::from(all.is_ok());
     }
     all = all.and_then(|()| pin_others(out));
@@ -51,7 +52,7 @@ pub(crate) fn pin_all(
         let _ = print_all(args, out, session);
     } else {
         for attached in session.iter().take(pinned) {
-            attached.unpin(args, out, dir);
+            attached.unpin(args, out, dir, session);
         }
         if let (true, Ok(start)) = (made, start) {
             let _ = rustix::fs::unlinkat(start, dir, AtFlags::REMOVEDIR);
@@ -117,21 +118,29 @@ pub(crate) fn report_dir(args: &Args<'_>, out: &mut Output, step: Step, dir: &CS
 }
 
 impl Attached<'_> {
-    /// Pins the link, and the counter if there is one, or neither.
-    fn pin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr) -> Result<(), ()> {
+    /// Pins the link, and the counter if there is one, or neither. A link that it shares is pinned
+    /// for the first of those that do.
+    fn pin(
+        &self,
+        args: &Args<'_>,
+        out: &mut Output,
+        dir: &CStr,
+        session: &Session<'_>,
+    ) -> Result<(), ()> {
         let failed = |out: &mut Output, pin: &Text, error: &Error| {
             let pin = (dir, pin.as_c_str());
             args.report.pin(out, Some(self.known.text), pin, error);
         };
-        // A link to many functions has been refused.
-        let Link::Own(Some(pinned), source) = &self.link else {
-            return Ok(());
+        let link = of_link(args, session, self);
+        let pinned = match &self.link {
+            Link::Own(Some(own), _) => own.pin(link.as_c_str()),
+            Link::Own(None, _) => Ok(()),
+            Link::Shared(shared, index) => session
+                .link_of_first(*shared, *index)
+                .map_or(Ok(()), |shared| shared.pin(link.as_c_str())),
         };
-        let link = of_link(args, &self.known);
-        pinned
-            .pin(link.as_c_str())
-            .map_err(|error| failed(out, &link, &error))?;
-        let Some(counter) = source.counter() else {
+        pinned.map_err(|error| failed(out, &link, &error))?;
+        let Some(counter) = self.counter() else {
             return Ok(());
         };
         let pin = of_counter(&self.known.probe);
@@ -141,11 +150,25 @@ impl Attached<'_> {
         })
     }
 
-    fn unpin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr) {
-        if matches!(&self.link, Link::Own(_, source) if source.counter().is_some()) {
+    fn unpin(&self, args: &Args<'_>, out: &mut Output, dir: &CStr, session: &Session<'_>) {
+        if self.counter().is_some() {
             unlink(args, out, dir, &of_counter(&self.known.probe));
         }
-        unlink(args, out, dir, &of_link(args, &self.known));
+        let is_pinned = match self.link {
+            Link::Own(..) => true,
+            Link::Shared(shared, index) => session.link_of_first(shared, index).is_some(),
+        };
+        if is_pinned {
+            unlink(args, out, dir, &of_link(args, session, self));
+        }
+    }
+
+    /// Returns the counter that is pinned beside the link.
+    const fn counter(&self) -> Option<&Counter> {
+        match &self.link {
+            Link::Own(_, source) => source.counter(),
+            Link::Shared(..) => None,
+        }
     }
 }
 

@@ -1,19 +1,22 @@
 //! The names of pins, and the text of a probe that a counter holds.
 //!
 //! The link of a probe is `kprobe_FUNCTION` or `kretprobe_FUNCTION`, with `_0xADDRESS` if the
-//! function has been chosen by its address, and `_0xOFFSET` if there is an offset. The counter's
-//! name is `hits_` and the link's name. The link of an object's program has the program's name, if
-//! it is attached as its section says.
+//! function has been chosen by its address, and `_0xOFFSET` if there is an offset. A link to many
+//! functions is `kprobe_multi_FUNCTION`, `kretprobe_multi_FUNCTION` or `kprobe_session_FUNCTION`,
+//! with the first of its functions. The counter's name is `hits_` and the link's name.
+//!
+//! The link of an object's program has the program's name, if it is attached as its section says.
+//! If it takes several links to many functions, those behind the first are `NAME_2` and so on.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use kprobe_attach::bpf::Array;
-use kprobe_attach::request::Probe;
+use kprobe_attach::request::{AttachType, Probe};
 
-use super::found::Known;
+use super::attached::{Attached, Session};
 use crate::cli::Args;
-use crate::out::{Hex, Lossy};
+use crate::out::{Decimal, Hex, Lossy};
 
 /// A text that ends with a NUL: the name of a pin, or the text of a probe that a counter holds.
 pub(crate) struct Text {
@@ -56,11 +59,17 @@ struct Name<'a>(&'a Probe<'a>);
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Probe { target, opts, .. } = self.0;
-        f.write_str(if opts.retprobe {
-            "kretprobe_"
-        } else {
-            "kprobe_"
+        let Probe {
+            target,
+            opts,
+            attach_type,
+        } = self.0;
+        f.write_str(match (attach_type, opts.retprobe) {
+            (AttachType::KprobeMulti, true) => "kretprobe_multi_",
+            (AttachType::KprobeMulti, false) => "kprobe_multi_",
+            (AttachType::KprobeSession, _) => "kprobe_session_",
+            (_, true) => "kretprobe_",
+            (_, false) => "kprobe_",
         })?;
         write!(Plain(f), "{target}")?;
         if let (None, Some(address)) = (target.as_address(), target.known_address()) {
@@ -90,26 +99,43 @@ impl Write for Plain<'_, '_> {
 pub(super) const COUNTER: &str = "hits_";
 
 /// Returns the name of the pin of a probe's link.
-pub(super) fn of_link(args: &Args<'_>, known: &Known<'_>) -> Text {
+pub(super) fn of_link(args: &Args<'_>, session: &Session<'_>, attached: &Attached<'_>) -> Text {
     let mut name = Text::new();
-    let _ = write!(name, "{}", LinkName::of(args, known));
+    let _ = write!(name, "{}", LinkName::of(args, session, attached));
     name
 }
 
 /// Prints the name of the pin of a probe's link.
-pub(super) struct LinkName<'a>(&'a Probe<'a>, Option<&'a CStr>);
+pub(super) struct LinkName<'a> {
+    probe: &'a Probe<'a>,
+    program: Option<&'a CStr>,
+    /// The number of the link among those of its program.
+    number: usize,
+}
 
 impl<'a> LinkName<'a> {
-    pub(super) fn of(args: &Args<'a>, known: &'a Known<'a>) -> Self {
-        Self(&known.probe, args.program_name(known.program))
+    pub(super) fn of(
+        args: &Args<'a>,
+        session: &'a Session<'a>,
+        attached: &'a Attached<'a>,
+    ) -> Self {
+        let (known, number) = session.named_after(attached);
+        Self {
+            probe: &known.probe,
+            program: args.program_name(known.program),
+            number,
+        }
     }
 }
 
 impl fmt::Display for LinkName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.1 {
-            Some(program) => Lossy(program).fmt(f),
-            None => Name(self.0).fmt(f),
+        match (self.program, self.number) {
+            (None, _) => Name(self.probe).fmt(f),
+            (Some(program), 0) => Lossy(program).fmt(f),
+            (Some(program), number) => {
+                write!(f, "{}_{}", Lossy(program), Decimal(number as u64 + 1))
+            }
         }
     }
 }

@@ -60,7 +60,7 @@ fn print(
     };
     let id = id.map(|id| Decimal(id.into()));
     let dir = args.value(Opt::Pin);
-    let pinned = dir.map(|dir| PinPath(dir, LinkName::of(args, known)));
+    let pinned = dir.map(|dir| PinPath(dir, LinkName::of(args, session, attached)));
     let program = args.program_name(known.program).map(Lossy);
     if args.report.json {
         probe_fields(out, known, Some(way))?;

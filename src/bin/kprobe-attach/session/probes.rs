@@ -3,9 +3,10 @@
 use core::ffi::CStr;
 
 use kprobe_attach::error::{Cause, Step};
-use kprobe_attach::request::{AttachType, Functions, Invalid, Probe};
+use kprobe_attach::request::{AttachType, Functions, Probe};
 use kprobe_attach::{Errno, Error, Kernel};
 
+use super::attached::by_index;
 use super::descriptors::{check_descriptors, of_link};
 use super::found::{ANY_ADDRESS, Found, Known};
 use super::shared::Kind;
@@ -22,11 +23,15 @@ pub(crate) fn check(args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
     let mut all = Ok(());
     for text in args.probes() {
         match args.read(text) {
-            // The pin asks for a mode.
-            Err(error) if error.invalid == Invalid::OptionInMulti && args.has(Opt::Pin) => {
-                refuse(args, out, text, "is not pinned by this program");
-            }
             Err(error) => args.report.text(out, text, error),
+            // One map has the counts of all its functions.
+            Ok(probe)
+                if probe.attach_type != AttachType::Kprobe
+                    && args.has(Opt::Pin)
+                    && by_index(args) =>
+            {
+                refuse(args, out, text, "is not pinned by count, only by attach");
+            }
             Ok(_) => continue,
         }
         all = Err(());

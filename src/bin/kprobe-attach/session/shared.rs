@@ -148,16 +148,17 @@ impl Shared<'_> {
         self.source.counter()
     }
 
-    /// Returns the link of the probe at an index, if it has one.
-    pub(super) fn link(&self, index: usize) -> Option<&KprobeMultiLink> {
-        let mut links = self.links.as_slice().iter();
-        let (_, link) = links.find(|(probes, _)| probes.contains(&index))?;
-        Some(link)
+    /// Returns the link of the probe at an index, if it has one, with its number and the indices of
+    /// its probes.
+    pub(super) fn find(&self, index: usize) -> Option<(usize, &(Range<usize>, KprobeMultiLink))> {
+        let mut links = self.links.as_slice().iter().enumerate();
+        links.find(|(_, (probes, _))| probes.contains(&index))
     }
 
     /// Returns the id of the link of the probe at an index, if the kernel reports it.
     pub(crate) fn link_id(&self, index: usize) -> Option<u32> {
-        Some(self.link(index)?.info(&mut [], &mut []).ok()?.link_id)
+        let (_, (_, link)) = self.find(index)?;
+        Some(link.info(&mut [], &mut []).ok()?.link_id)
     }
 
     /// Returns the number of hits that the link has missed at all its functions.
