@@ -132,7 +132,7 @@ impl<'a> Load<'a> {
             expected_attach_type,
             kern_version,
         } = self;
-        let load = sys::Load {
+        let mut load = sys::Load {
             insns: sys::insn_bytes(insns),
             #[cfg(feature = "object")]
             btf: None,
@@ -142,7 +142,7 @@ impl<'a> Load<'a> {
             kern_version,
             log,
         };
-        load_program(load).map_err(load_failed)
+        load_program(&mut load).map_err(load_failed)
     }
 }
 
@@ -150,14 +150,14 @@ impl<'a> Load<'a> {
 // A program that loads no object has one caller, in which it is smaller.
 #[allow(clippy::inline_always)]
 #[inline(always)]
-pub(super) fn load_program(mut load: sys::Load<'_>) -> Result<Program, Errno> {
+pub(super) fn load_program(load: &mut sys::Load<'_>) -> Result<Program, Errno> {
     let loaded = with_memlock(|| {
-        let loaded = match sys::prog_load(&mut load) {
+        let loaded = match sys::prog_load(load) {
             // Linux before 4.15 (commit cb4d2b3f03d8) does not have names, and refuses an
             // attribute that it does not know.
             Err(Errno::TOOBIG) if load.name != [0; 16] => {
                 load.name = [0; 16];
-                sys::prog_load(&mut load)
+                sys::prog_load(load)
             }
             loaded => loaded,
         };
@@ -166,7 +166,7 @@ pub(super) fn load_program(mut load: sys::Load<'_>) -> Result<Program, Errno> {
             // kernels ignore it.
             Err(Errno::INVAL) if load.kern_version == 0 => {
                 load.kern_version = vdso_version().ok_or(Errno::INVAL)?;
-                sys::prog_load(&mut load)
+                sys::prog_load(load)
             }
             loaded => loaded,
         }

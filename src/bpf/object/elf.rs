@@ -234,6 +234,25 @@ impl<'a> Elf<'a> {
         Symbols(self, 0)
     }
 
+    /// Returns the first symbol of a name that `is_meant`.
+    #[inline(never)]
+    pub(super) fn find_symbol(
+        &self,
+        name: &str,
+        is_meant: &dyn Fn(&Symbol<'a>) -> bool,
+    ) -> Option<Symbol<'a>> {
+        let mut symbols = self.symbols();
+        symbols.find(|symbol| symbol.name == name && is_meant(symbol))
+    }
+
+    /// Returns the symbol of a global variable or function of the object.
+    #[inline(never)]
+    pub(super) fn global(&self, kind: u8, name: &str) -> Option<Symbol<'a>> {
+        self.find_symbol(name, &|symbol| {
+            symbol.kind() == kind && symbol.binding() != STB_LOCAL && symbol.section() != SHN_UNDEF
+        })
+    }
+
     /// Returns the name of a symbol, or of the section that it stands for.
     #[inline(never)]
     pub(super) fn name_of(&self, symbol: &Symbol<'a>) -> &'a str {

@@ -34,8 +34,7 @@ pub(super) struct Extern<'a> {
 /// Returns the symbol of an external variable or function.
 #[inline(never)]
 pub(super) fn find<'a>(elf: &Elf<'a>, name: &str) -> Option<Symbol<'a>> {
-    let mut symbols = elf.symbols();
-    symbols.find(|symbol| symbol.section() == SHN_UNDEF && symbol.name == name)
+    elf.find_symbol(name, &|symbol| symbol.section() == SHN_UNDEF)
 }
 
 /// Calls `each` with every `__kconfig` variable and its offset, in libbpf's order: the widest

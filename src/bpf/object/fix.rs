@@ -5,7 +5,7 @@ use super::btf::{
     BTF, Btf, CONST, DATASEC, DECL_TAG, ENTRY_LEN, ENUM, ENUM64, EXTERN, FLOAT, FUNC, GLOBAL, INT,
     STATIC, STRUCT, TYPE_LEN, TYPE_TAG, TYPEDEF, Type, UNION, VAR,
 };
-use super::elf::{SHN_UNDEF, STB_LOCAL, STT_FUNC, STT_OBJECT, u32_at};
+use super::elf::{STT_FUNC, STT_OBJECT, u32_at};
 use super::error::{Fault, Place, Result};
 use super::externs::{KCONFIG, KSYMS, kconfig_len, kconfig_offset};
 use super::parse::Object;
@@ -136,13 +136,8 @@ pub(super) fn fix<'a, 'm>(
 /// Returns whether a function of `.text` is global, but of this object only.
 #[inline(never)]
 fn is_hidden(object: &Object<'_>, name: &str) -> bool {
-    object.elf.symbols().any(|symbol| {
-        symbol.is_hidden()
-            && symbol.kind() == STT_FUNC
-            && symbol.binding() != STB_LOCAL
-            && Some(symbol.section()) == object.text
-            && symbol.name == name
-    })
+    let symbol = object.elf.global(STT_FUNC, name);
+    symbol.is_some_and(|symbol| symbol.is_hidden() && Some(symbol.section()) == object.text)
 }
 
 /// Gives a section of variables its size, and each global variable its offset. A compiler knows
@@ -171,13 +166,7 @@ fn fix_section<'a>(
         if variable.linkage() != GLOBAL {
             continue;
         }
-        let mut symbols = object.elf.symbols();
-        let symbol = symbols.find(|symbol| {
-            symbol.kind() == STT_OBJECT
-                && symbol.binding() != STB_LOCAL
-                && symbol.section() != SHN_UNDEF
-                && symbol.name == variable_name
-        });
+        let symbol = object.elf.global(STT_OBJECT, variable_name);
         let symbol = symbol.ok_or(Fault::NoVariable)?;
         if !has_size {
             let Ok(offset) = u32::try_from(symbol.value()) else {

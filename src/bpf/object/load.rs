@@ -446,18 +446,16 @@ impl<'a> Loaded<'a> {
                 lines,
                 core,
             });
-        let load = |log: &mut [u8]| {
-            load_program(sys::Load {
-                insns: sys::insns_in(insns),
-                btf,
-                license: self.object.license(),
-                name: kernel_name(program.name()),
-                expected_attach_type: kind.attach_type().number(),
-                kern_version: self.kern_version,
-                log,
-            })
+        let mut load = sys::Load {
+            insns: sys::insns_in(insns),
+            btf,
+            license: self.object.license(),
+            name: kernel_name(program.name()),
+            expected_attach_type: kind.attach_type().number(),
+            kern_version: self.kern_version,
+            log: &mut [],
         };
-        let errno = match load(&mut []) {
+        let errno = match load_program(&mut load) {
             Ok(program) => return Ok(program),
             Err(errno) => errno,
         };
@@ -466,7 +464,8 @@ impl<'a> Loaded<'a> {
         }
         if !log.is_empty() {
             // It fails as before, but for a signal or a little memory.
-            if let Ok(program) = load(log) {
+            load.log = log;
+            if let Ok(program) = load_program(&mut load) {
                 return Ok(program);
             }
         }
@@ -484,7 +483,7 @@ fn does_core(btf: Option<ProgBtf<'_>>) -> bool {
     };
     (btf.functions, btf.lines) = (Records::default(), Records::default());
     btf.core.bytes = &[];
-    let loaded = load_program(sys::Load {
+    let loaded = load_program(&mut sys::Load {
         insns: sys::insn_bytes(&NOP),
         btf: Some(btf),
         license: c"GPL",

@@ -238,9 +238,7 @@ fn btf_maps<'a>(
         let name = variable.map_or("", |variable| btf.name(&variable));
         let mut map = MapDefinition::new(name, Some(section.index), MAPS);
         map.at(place);
-        let mut symbols = elf.symbols();
-        let symbol =
-            symbols.find(|symbol| symbol.section() == section.index && symbol.name == name);
+        let symbol = elf.find_symbol(name, &|symbol| symbol.section() == section.index);
         let symbol = symbol.ok_or(Fault::NoVariable)?;
         map.offset = Some(symbol.value());
         map.at(place);
