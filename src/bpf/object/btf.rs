@@ -293,12 +293,8 @@ impl Iterator for Words<'_> {
 /// Holds `.BTF.ext`: what there is to know about instructions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ext<'a> {
-    /// `struct bpf_func_info`
-    pub(super) functions: Info<'a>,
-    /// `struct bpf_line_info`
-    pub(super) lines: Info<'a>,
-    /// `struct bpf_core_relo`
-    pub(super) core: Info<'a>,
+    /// `struct bpf_func_info`, `struct bpf_line_info` and `struct bpf_core_relo`
+    pub(super) infos: [Info<'a>; 3],
 }
 
 /// Holds the records of a kind. Each begins with the offset in bytes of its instruction.
@@ -316,12 +312,11 @@ impl<'a> Ext<'a> {
     pub(super) fn read(&mut self, bytes: &'a [u8], place: &Place<'a>) -> Result<()> {
         place.at_section(Self::NAME);
         let header = Header::read(bytes).ok_or(Fault::BadBtf)?;
-        let Self {
-            functions,
-            lines,
-            core,
-        } = self;
-        for (info, at, least) in [(functions, 8, 8), (lines, 16, 16), (core, 24, 16)] {
+        let mut at = 0;
+        for info in &mut self.infos {
+            // The least bytes of a record are 8, 16 and 16.
+            at += 8;
+            let least = at.min(16);
             // Older compilers leave out the last kind.
             if header.len < at + 8 {
                 break;

@@ -160,7 +160,8 @@ fn fix_section<'a>(
         copy.set_size_or_id(section, size.ok_or(Fault::NoVariable)?);
     }
     for (index, [id, offset, size]) in section.words().enumerate() {
-        let variable = variable(btf, id, name, place)?;
+        place.at_section(name);
+        let variable = variable(btf, id).ok_or(Fault::BadBtf)?;
         let variable_name = btf.name(&variable);
         place.at(name, variable_name, offset.into());
         if variable.linkage() != GLOBAL {
@@ -183,10 +184,8 @@ fn fix_section<'a>(
 }
 
 /// Returns the variable that an entry of a section names.
-fn variable<'a>(btf: &Btf<'a>, id: u32, section: &'a str, place: &Place<'a>) -> Result<Type<'a>> {
-    let variable = btf.type_of(id).filter(|variable| variable.kind() == VAR);
-    place.at_section(section);
-    variable.ok_or(Fault::BadBtf)
+fn variable<'a>(btf: &Btf<'a>, id: u32) -> Option<Type<'a>> {
+    btf.type_of(id).filter(|variable| variable.kind() == VAR)
 }
 
 /// Sorts the variables of a section by their offsets.
@@ -219,7 +218,8 @@ fn fix_kconfig<'a>(
     let size = kconfig_len(object, place)?;
     copy.set_size_or_id(section, size);
     for (index, [id, _, size]) in section.words().enumerate() {
-        let variable = variable(btf, id, KCONFIG, place)?;
+        place.at_section(KCONFIG);
+        let variable = variable(btf, id).ok_or(Fault::BadBtf)?;
         let offset = kconfig_offset(object, btf.name(&variable));
         copy.set_entry(section, index, [id, offset.unwrap_or_default(), size]);
         copy.set_linkage(&variable, GLOBAL);

@@ -208,16 +208,18 @@ impl<'a> Loaded<'a> {
         memory: &mut [u8],
         place: &Place<'a>,
     ) -> Result<()> {
+        definition.at(place);
+        let kind = kind_of(definition, options, place)?;
         let map = if definition.is_pinned {
-            self.open_or_pin(definition, options, place)
+            self.open_or_pin(definition, kind, options, place)
         } else {
-            self.create(definition, options, place)
+            self.create(definition, kind, place)
         };
         let map = match map {
             // Linux before 5.2 (commit 591fe9888d78) does not have maps for data. Not every object
             // that has data has a program that uses it.
             Err(_) if definition.is_data() && place.errno() == Some(Errno::INVAL) => {
-                return self.push(definition, None, place);
+                return self.push(definition, None);
             }
             map => map?,
         };
@@ -240,17 +242,11 @@ impl<'a> Loaded<'a> {
             definition.at(place);
             place.refused(&Error::new(Step::Map, errno, Cause::Unknown))
         })?;
-        self.push(definition, Some(map), place)
+        self.push(definition, Some(map))
     }
 
     #[inline(never)]
-    fn push(
-        &mut self,
-        definition: &MapDefinition<'a>,
-        map: Option<Map>,
-        place: &Place<'a>,
-    ) -> Result<()> {
-        definition.at(place);
+    fn push(&mut self, definition: &MapDefinition<'a>, map: Option<Map>) -> Result<()> {
         let slot = self.maps.get_mut(self.count);
         let (Some(place), Some(slot)) = (self.places.get_mut(self.count), slot) else {
             return Err(Fault::TooManyMaps);
@@ -297,10 +293,10 @@ impl<'a> Loaded<'a> {
     fn open_or_pin(
         &self,
         definition: &MapDefinition<'a>,
+        kind: MapKind,
         options: &LoadOptions<'_>,
         place: &Place<'a>,
     ) -> Result<Map> {
-        definition.at(place);
         let refused = |step, errno| place.refused(&memlock_error(step, errno, Cause::Unknown));
         let mut path = Buf::<MAX_PIN_LEN>::new();
         let (dir, name) = (options.pin_dir.as_bytes(), definition.name.as_bytes());
@@ -312,14 +308,14 @@ impl<'a> Loaded<'a> {
         let pinned = match obj_get(path) {
             Ok(fd) => MapFd::of_map(fd).map(Map),
             Err(Errno::NOENT) => {
-                let map = self.create(definition, options, place)?;
+                let map = self.create(definition, kind, place)?;
                 map.pin(path).map_err(|error| place.refused(&error))?;
                 return Ok(map);
             }
             Err(errno) => Err(errno),
         };
         let map = pinned.map_err(|errno| refused(Step::Map, errno))?;
-        if *map.0.kind() != kind_of(definition, options, place)? {
+        if *map.0.kind() != kind {
             let fault = Fault::PinDiffers;
             return Err(place.answered(fault, Step::Map, Errno::INVAL, Cause::BadObject));
         }
@@ -331,11 +327,9 @@ impl<'a> Loaded<'a> {
     fn create(
         &self,
         definition: &MapDefinition<'a>,
-        options: &LoadOptions<'_>,
+        mut kind: MapKind,
         place: &Place<'a>,
     ) -> Result<Map> {
-        definition.at(place);
-        let mut kind = kind_of(definition, options, place)?;
         let types = (definition.key_type, definition.value_type);
         let mut btf = self.btf.as_ref().filter(|_| types != (0, 0));
         let mut name = kernel_name(definition.name);
@@ -416,12 +410,12 @@ impl<'a> Loaded<'a> {
         let split = memory.split_at_mut_checked(len.saturating_mul(INSN_LEN));
         let (insns, free) = split.ok_or(Fault::LittleMemory)?;
         let mut free = &mut *free;
-        let ext = &self.object.ext;
+        let [functions, lines, core] = &self.object.ext.infos;
         let mut records =
             |info, unit| layout.write_info(&self.object, info, unit, &mut free, place);
-        let functions = records(&ext.functions, 1)?;
-        let lines = records(&ext.lines, 1)?;
-        let core = records(&ext.core, 8)?;
+        let functions = records(functions, 1)?;
+        let lines = records(lines, 1)?;
+        let core = records(core, 8)?;
         main.at(place);
         let unloadable =
             |fault, errno| place.answered(fault, Step::LoadProgram, errno, Cause::BadObject);

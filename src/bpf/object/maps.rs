@@ -60,6 +60,7 @@ pub struct MapDefinition<'a> {
 }
 
 impl<'a> MapDefinition<'a> {
+    #[inline(never)]
     const fn new(name: &'a str, section: Option<usize>, section_name: &'a str) -> Self {
         Self {
             name,
@@ -91,16 +92,15 @@ impl<'a> MapDefinition<'a> {
     ) -> Self {
         let is_constant = is_part(name, RODATA) || content == Content::Kconfig;
         let value_type = btf.and_then(|btf| btf.section(name));
-        Self {
-            map_type: BPF_MAP_TYPE_ARRAY,
-            key_size: 4,
-            value_size,
-            max_entries: 1,
-            map_flags: BPF_F_MMAPABLE | if is_constant { BPF_F_RDONLY_PROG } else { 0 },
-            value_type: value_type.map_or(0, |section| section.id),
-            content,
-            ..Self::new(name, section, name)
-        }
+        let mut map = Self::new(name, section, name);
+        map.map_type = BPF_MAP_TYPE_ARRAY;
+        map.key_size = 4;
+        map.value_size = value_size;
+        map.max_entries = 1;
+        map.map_flags = BPF_F_MMAPABLE | if is_constant { BPF_F_RDONLY_PROG } else { 0 };
+        map.value_type = value_type.map_or(0, |section| section.id);
+        map.content = content;
+        map
     }
 
     /// Returns the name of the map, or of the section that it holds.
@@ -357,10 +357,8 @@ fn old_maps<'a>(
         if !is_map(&symbol) {
             continue;
         }
-        let mut map = MapDefinition {
-            offset: Some(symbol.value()),
-            ..MapDefinition::new(symbol.name, Some(section.index), OLD_MAPS)
-        };
+        let mut map = MapDefinition::new(symbol.name, Some(section.index), OLD_MAPS);
+        map.offset = Some(symbol.value());
         map.at(place);
         let bytes = range(section.data, symbol.value(), len as u64);
         let bytes = bytes.ok_or(Fault::BadSymbol)?;

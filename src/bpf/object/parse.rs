@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use super::btf::{BTF, Btf, Ext};
+use super::btf::{BTF, Btf, Ext, Info};
 use super::elf::{Elf, Section, Sections};
 use super::error::{Fault, ObjectError, Place, Result};
 use super::externs::{SYSCALL_WRAPPER, kconfig_len, kconfig_offset};
@@ -166,12 +166,7 @@ impl<'a> Object<'a> {
             longest = longest.max(program.function.code.len());
         }
         let text = self.text.and_then(|index| self.elf.section(index));
-        let Ext {
-            functions,
-            lines,
-            core,
-        } = self.ext;
-        let records = functions.len() + lines.len() + core.len();
+        let records: usize = self.ext.infos.iter().map(Info::len).sum();
         let program = longest + text.map_or(0, |text| text.data.len()) + records;
         let btf = self.btf.map_or(0, |btf| btf.bytes.len());
         let kconfig = kconfig_len(self, &Place::default()).unwrap_or_default();

@@ -10,6 +10,13 @@ use rustix::mm::MapFlags;
 
 use super::memory::{PAGE, map_pages};
 
+/// Maps memory for so many items of a size.
+#[inline(never)]
+fn map_items(size: usize, count: usize) -> Result<NonNull<u8>, Errno> {
+    let size = size.checked_mul(count).ok_or(Errno::NOMEM)?;
+    map_pages(size, MapFlags::PRIVATE)
+}
+
 /// Holds a list of items, in memory of its own, which is unmapped when the process ends. The number
 /// of items has a limit that is set at the start.
 pub(crate) struct Slots<T> {
@@ -29,10 +36,9 @@ impl<T> Slots<T> {
     pub(crate) fn map(capacity: usize) -> Result<Self, Errno> {
         // A page is aligned for any item.
         const { assert!(align_of::<T>() <= PAGE) };
-        let size = size_of::<T>().checked_mul(capacity).ok_or(Errno::NOMEM)?;
-        let memory = map_pages(size, MapFlags::PRIVATE)?.cast();
+        let memory = map_items(size_of::<T>(), capacity)?;
         Ok(Self {
-            memory,
+            memory: memory.cast(),
             capacity,
             len: 0,
             owns: PhantomData,

@@ -222,21 +222,21 @@ fn print_log(args: &Args<'_>, log: &[u8]) {
     let Ok(log) = CStr::from_bytes_until_nul(log) else {
         return;
     };
-    let mut lines = log.to_bytes().trim_ascii_end();
+    let lines = log.to_bytes().trim_ascii_end();
     if lines.is_empty() {
         return;
     }
-    if !args.has(Opt::VerifierLog) {
-        let ends = lines.iter().enumerate().rev();
-        let mut ends = ends.filter(|(_, byte)| **byte == b'\n');
-        if let Some((end, _)) = ends.nth(LOG_LINES - 1) {
-            message(format_args!(
-                "the end of the verifier's log (--verifier-log has all):"
-            ));
-            lines = lines.get(end + 1..).unwrap_or_default();
-        }
+    let ends = lines.iter().filter(|byte| **byte == b'\n').count();
+    let mut left_out = (ends + 1).saturating_sub(LOG_LINES);
+    if args.has(Opt::VerifierLog) {
+        left_out = 0;
     }
-    for line in lines.split(|byte| *byte == b'\n') {
+    if left_out > 0 {
+        message(format_args!(
+            "the end of the verifier's log (--verifier-log has all):"
+        ));
+    }
+    for line in lines.split(|byte| *byte == b'\n').skip(left_out) {
         message(format_args!("  {}", Shown(LossyBytes(line))));
     }
 }
