@@ -1,9 +1,9 @@
 //! The external variables of an object, whose values the loader knows: `__kconfig` and `__ksym`.
 
 use super::btf::{ARRAY, Btf, ENUM, INT, VAR};
+use super::contents::Object;
 use super::elf::{Elf, SHN_UNDEF, STB_WEAK, Symbol};
 use super::error::{Fault, Place, Result};
-use super::parse::Object;
 
 /// The sections of the type information in which external variables are.
 pub(super) const KCONFIG: &str = ".kconfig";

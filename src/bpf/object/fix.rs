@@ -5,10 +5,10 @@ use super::btf::{
     BTF, Btf, CONST, DATASEC, DECL_TAG, ENTRY_LEN, ENUM, ENUM64, EXTERN, FLOAT, FUNC, GLOBAL, INT,
     STATIC, STRUCT, TYPE_LEN, TYPE_TAG, TYPEDEF, Type, UNION, VAR,
 };
+use super::contents::Object;
 use super::elf::{STT_FUNC, STT_OBJECT, u32_at};
 use super::error::{Fault, Place, Result};
 use super::externs::{KCONFIG, KSYMS, kconfig_len, kconfig_offset};
-use super::parse::Object;
 
 /// Names what kernels before a version do not know, the newest first. Each is replaced by a type
 /// that has the same size.

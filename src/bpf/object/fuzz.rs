@@ -1,10 +1,10 @@
 //! What must hold for every object, for the fuzz target.
 
 use super::btf::Btf;
+use super::contents::Object;
 use super::error::Place;
 use super::fix::{NEWS, fix, replace};
 use super::maps::{MAX_MAPS, MapPlace};
-use super::parse::Object;
 use super::programs::INSN_LEN;
 use super::relocate::Layout;
 

@@ -4,12 +4,12 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::btf::Ext;
+use super::contents::Object;
 use super::elf::u32_at;
 use super::error::{Fault, ObjectError, Place, Result};
 use super::externs::{Known, for_each_kconfig};
 use super::fix::{NEWS, fix, replace};
 use super::maps::{BPF_F_MMAPABLE, Content, MAX_MAPS, MapDefinition, MapPlace};
-use super::parse::Object;
 use super::programs::{INSN_LEN, ObjectProgram};
 use super::relocate::Layout;
 use crate::bpf::insn::{self, Insn};
@@ -409,13 +409,11 @@ impl<'a> Loaded<'a> {
         let len = usize::try_from(layout.insns).unwrap_or(usize::MAX);
         let split = memory.split_at_mut_checked(len.saturating_mul(INSN_LEN));
         let (insns, free) = split.ok_or(Fault::LittleMemory)?;
-        let mut free = &mut *free;
         let [functions, lines, core] = &self.object.ext.infos;
-        let mut records =
-            |info, unit| layout.write_info(&self.object, info, unit, &mut free, place);
-        let functions = records(functions, 1)?;
-        let lines = records(lines, 1)?;
-        let core = records(core, 8)?;
+        let records = |info, units, free| layout.write_info(&self.object, info, units, free, place);
+        let (functions, free) = records(functions, 1, free)?;
+        let (lines, free) = records(lines, 1, free)?;
+        let (core, _) = records(core, 8, free)?;
         main.at(place);
         let unloadable =
             |fault, errno| place.answered(fault, Step::LoadProgram, errno, Cause::BadObject);

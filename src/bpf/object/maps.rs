@@ -1,12 +1,12 @@
 //! The maps of an object: those that it defines, and those that hold its data.
 
 use super::btf::{ARRAY, Btf, PTR, STRUCT, VAR};
+use super::contents::Object;
 use super::elf::{
     Elf, SHT_NOBITS, SHT_PROGBITS, STT_NOTYPE, STT_OBJECT, Section, Symbol, range, u32_at,
 };
 use super::error::{Fault, Place, Result};
 use super::externs::{KCONFIG, kconfig_len};
-use super::parse::Object;
 use crate::text::line_of;
 
 /// The most maps that an object may have: the kernel's `MAX_USED_MAPS` for a program.

@@ -35,6 +35,7 @@
 //! Everything else is refused by its name.
 
 mod btf;
+mod contents;
 mod elf;
 mod error;
 mod externs;
@@ -47,12 +48,13 @@ mod parse;
 mod programs;
 mod relocate;
 
+pub use contents::Object;
 pub use error::{Fault, ObjectError};
 #[cfg(fuzzing)]
 pub use fuzz::check;
 pub use load::{LoadOptions, Loaded};
 pub use maps::MapDefinition;
-pub use parse::{Object, Programs};
+pub use parse::Programs;
 pub use programs::{Kind, ObjectProgram};
 
 #[cfg(test)]

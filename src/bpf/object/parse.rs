@@ -1,27 +1,14 @@
-//! An object as a whole, read from bytes.
+//! An object as a whole, read from bytes, and what it has.
 
 use core::ffi::CStr;
 
 use super::btf::{BTF, Btf, Ext, Info};
+use super::contents::Object;
 use super::elf::{Elf, Section, Sections};
 use super::error::{Fault, ObjectError, Place, Result};
 use super::externs::{SYSCALL_WRAPPER, kconfig_len, kconfig_offset};
 use super::maps::{MAX_MAPS, MapDefinition, for_each_map};
 use super::programs::{Function, INSN_LEN, ObjectProgram, TEXT};
-
-/// Holds an ELF file for BPF, as `clang --target=bpf` makes it.
-///
-/// It borrows the bytes of the file. They need not be aligned.
-#[derive(Clone, Copy, Debug)]
-pub struct Object<'a> {
-    pub(super) elf: Elf<'a>,
-    pub(super) btf: Option<Btf<'a>>,
-    pub(super) ext: Ext<'a>,
-    /// The section of functions that programs call.
-    pub(super) text: Option<usize>,
-    license: &'a CStr,
-    version: u32,
-}
 
 impl<'a> Object<'a> {
     /// Reads an object of the machine's byte order.

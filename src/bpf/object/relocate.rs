@@ -2,11 +2,11 @@
 //! functions that it calls, with what each relocation stands for.
 
 use super::btf::Info;
+use super::contents::Object;
 use super::elf::{SHN_UNDEF, STB_WEAK, STT_FUNC, STT_SECTION, Symbol};
 use super::error::{Fault, Place, Result};
 use super::externs::kconfig_offset;
 use super::maps::MapPlace;
-use super::parse::Object;
 use super::programs::{Function, INSN_LEN, TEXT};
 use crate::sys::Records;
 
@@ -204,8 +204,8 @@ impl<'a> Layout<'a> {
         Ok(index)
     }
 
-    /// Writes the records about the program's instructions to the start of the free memory, which
-    /// is then shorter. Their offsets become those of the program, in units of which an
+    /// Writes the records about the program's instructions to the start of the free memory, and
+    /// returns them and the rest. Their offsets become those of the program, in units of which an
     /// instruction has as many as this.
     #[inline(never)]
     pub(super) fn write_info<'m>(
@@ -213,9 +213,9 @@ impl<'a> Layout<'a> {
         object: &Object<'a>,
         info: &Info<'a>,
         units: u32,
-        free: &mut &'m mut [u8],
+        free: &'m mut [u8],
         place: &Place<'a>,
-    ) -> Result<Records<'m>> {
+    ) -> Result<(Records<'m>, &'m mut [u8])> {
         let mut written = 0;
         for (index, placed) in (0..self.count).zip(&self.placed) {
             let Some(btf) = &object.btf else {
@@ -241,14 +241,14 @@ impl<'a> Layout<'a> {
                 written += record.len();
             }
         }
-        if written == 0 {
-            return Ok(Records::default());
-        }
-        let split = core::mem::take(free).split_at_mut_checked(written);
+        let split = free.split_at_mut_checked(written);
         let (bytes, rest) = split.ok_or(Fault::LittleMemory)?;
-        *free = rest;
-        let len = u32::try_from(info.record_len).unwrap_or_default();
-        Ok(Records { bytes, len })
+        let mut records = Records::default();
+        if written > 0 {
+            records.bytes = bytes;
+            records.len = u32::try_from(info.record_len).unwrap_or_default();
+        }
+        Ok((records, rest))
     }
 
     /// Returns the number of instructions of the program's own function.

@@ -267,6 +267,11 @@ impl<'a> Args<'a> {
         self.sections.map_or(0, |_| probe)
     }
 
+    /// Returns whether the built-in program is attached, to which a cookie is an index.
+    pub(crate) fn counts(&self) -> bool {
+        !self.has(Opt::Program) && !self.has(Opt::Object)
+    }
+
     /// Returns the name of a program, if it is attached as its section says.
     pub(crate) fn program_name(&self, program: usize) -> Option<&'a CStr> {
         let (_, name) = self.sections?.iter().nth(program)?;

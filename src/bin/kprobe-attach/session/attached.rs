@@ -173,7 +173,7 @@ impl<'a> Session<'a> {
         kind: Kind,
         load: &mut Loader<'a, '_>,
     ) -> Result<(), ()> {
-        let members = Members::of(args, found, kind, by_index(args));
+        let members = Members::of(args, found, kind, args.counts());
         let members = members.map_err(|errno| {
             args.report.run(out, errno, "no memory for so many probes");
         })?;
@@ -229,7 +229,7 @@ impl<'a> Session<'a> {
         load: &mut Loader<'a, '_>,
     ) -> Result<(), Error> {
         // There is memory for one if there was for all.
-        let Ok(members) = Members::one(known, kind, by_index(args)) else {
+        let Ok(members) = Members::one(known, kind, args.counts()) else {
             return Ok(());
         };
         let mut refused = Ok(());
@@ -285,8 +285,10 @@ impl<'a> Session<'a> {
         let Some((number, (probes, _))) = shared.and_then(|shared| shared.find(index)) else {
             return own;
         };
-        let is_first = |link: &Link<'_>| matches!(link, Link::Shared(shared, index) if (*shared, *index) == (of, probes.start));
-        let first = self.iter().find(|attached| is_first(&attached.link));
+        let first = self.iter().find(|attached| match attached.link {
+            Link::Shared(shared, index) => (shared, index) == (of, probes.start),
+            Link::Own(..) => false,
+        });
         first.map_or(own, |first| (&first.known, number))
     }
 
@@ -340,9 +342,4 @@ impl<'a> Session<'a> {
         }
         all
     }
-}
-
-/// Returns whether the built-in program is attached, to which a cookie is an index.
-pub(super) fn by_index(args: &Args<'_>) -> bool {
-    !args.has(Opt::Program) && !args.has(Opt::Object)
 }

@@ -222,12 +222,12 @@ fn print_log(args: &Args<'_>, log: &[u8]) {
     let Ok(log) = CStr::from_bytes_until_nul(log) else {
         return;
     };
-    let lines = log.to_bytes().trim_ascii_end();
-    if lines.is_empty() {
+    let log = log.to_bytes().trim_ascii_end();
+    if log.is_empty() {
         return;
     }
-    let ends = lines.iter().filter(|byte| **byte == b'\n').count();
-    let mut left_out = (ends + 1).saturating_sub(LOG_LINES);
+    let lines = || log.split(|byte| *byte == b'\n');
+    let mut left_out = lines().count().saturating_sub(LOG_LINES);
     if args.has(Opt::VerifierLog) {
         left_out = 0;
     }
@@ -236,7 +236,7 @@ fn print_log(args: &Args<'_>, log: &[u8]) {
             "the end of the verifier's log (--verifier-log has all):"
         ));
     }
-    for line in lines.split(|byte| *byte == b'\n').skip(left_out) {
+    for line in lines().skip(left_out) {
         message(format_args!("  {}", Shown(LossyBytes(line))));
     }
 }

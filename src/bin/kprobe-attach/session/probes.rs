@@ -6,7 +6,6 @@ use kprobe_attach::error::{Cause, Step};
 use kprobe_attach::request::{AttachType, Functions, Probe};
 use kprobe_attach::{Errno, Error, Kernel};
 
-use super::attached::by_index;
 use super::descriptors::{check_descriptors, of_link};
 use super::found::{ANY_ADDRESS, Found, Known};
 use super::shared::Kind;
@@ -28,7 +27,7 @@ pub(crate) fn check(args: &Args<'_>, out: &mut Output) -> Result<(), ()> {
             Ok(probe)
                 if probe.attach_type != AttachType::Kprobe
                     && args.has(Opt::Pin)
-                    && by_index(args) =>
+                    && args.counts() =>
             {
                 refuse(args, out, text, "is not pinned by count, only by attach");
             }
