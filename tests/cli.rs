@@ -207,6 +207,14 @@ fn an_object_is_read_before_the_kernel_is_asked() {
         assert_eq!((status, output.as_str()), (Some(1), ""), "{args:?}");
         assert!(messages.contains(message), "{args:?}: {messages}");
     }
+    // Not even its first bytes are read.
+    let huge = std::env::temp_dir().join(format!("huge-{}.o", std::process::id()));
+    let file = std::fs::File::create(&huge).unwrap();
+    file.set_len((1 << 26) + 1).unwrap();
+    let (status, _, messages) = plan_object(&["--object", huge.to_str().unwrap()]);
+    std::fs::remove_file(huge).unwrap();
+    assert_eq!(status, Some(1));
+    assert!(messages.contains("EFBIG"), "{messages}");
     let (status, output, _) = plan_object(&["--object", &kinds, "--program", "none", "--json"]);
     assert_eq!(status, Some(1));
     assert!(output.contains(r#""cause":"invalid-request""#), "{output}");

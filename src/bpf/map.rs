@@ -26,7 +26,7 @@ impl Map {
     ///
     /// * `ENOENT` if the pin does not exist.
     /// * `EACCES` if the pin may not be opened.
-    /// * `EINVAL` if the path is not in a bpf file system.
+    /// * `EINVAL` if it is not the pin of a map, or not in a bpf file system.
     /// * Any other errno of the kernel.
     ///
     /// # Minimum kernel

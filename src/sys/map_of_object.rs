@@ -113,8 +113,18 @@ impl MapFd {
         Ok(Self { fd, kind })
     }
 
-    /// Takes the file descriptor of a map. `fd` must be a map.
+    /// Takes the file descriptor of a map. Returns `EINVAL` for that of anything else.
     pub(crate) fn of_map(fd: OwnedFd) -> Result<Self> {
+        let mut attr = MapElem {
+            map_fd: fd_u32(fd.as_fd()),
+            ..MapElem::default()
+        };
+        // The information of programs and links begins like that of maps. But they are no maps to
+        // this command, which finds no key or value at a null address.
+        // SAFETY: the attribute of this command. The kernel neither reads nor writes at null.
+        if let Err(Errno::INVAL) = unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) } {
+            return Err(Errno::INVAL);
+        }
         let info = map_info(fd.as_fd())?;
         let kind = MapKind {
             map_type: info.r#type,

@@ -4,15 +4,16 @@
 use std::fs;
 use std::process::{Output, Stdio};
 
-use kprobe_attach::Kernel;
 use kprobe_attach::bpf::object::{LoadOptions, Object};
+use kprobe_attach::bpf::{Array, Map};
 use kprobe_attach::fd::{AsFd, AsRawFd};
 use kprobe_attach::kernel::Support;
+use kprobe_attach::{Errno, Kernel};
 use serde_json::Value;
 
 use crate::machine::{
-    Counter, FUNCTION, KPROBES, clean, json, link_modes, program, run, text, unlink, unmount,
-    version, wait_until, wait_until_attached, with_own_mounts,
+    Counter, FUNCTION, KPROBES, clean, counting, json, link_modes, pin, program, run, text, unlink,
+    unmount, version, wait_until, wait_until_attached, with_own_mounts,
 };
 
 const COUNT: &[u8] = include_bytes!("../objects/count.o");
@@ -406,4 +407,29 @@ fn a_map_that_cannot_be_printed_says_why() {
         assert_eq!(line["error"]["errno"], errno, "{line}");
         assert_eq!(line["error"]["step"], "map");
     }
+}
+
+#[test]
+fn only_a_map_is_opened_as_one() {
+    // To a program and a link, the first word of their information is a type too.
+    with_bpffs(|| {
+        let counters = Array::create(1).unwrap();
+        pin(&counters, "/tmp/bpf/map");
+        assert_eq!(Map::open_pinned("/tmp/bpf/map").unwrap().key_size(), 4);
+        let program = counting(&counters, 0);
+        pin(&program, "/tmp/bpf/program");
+        let mut others = vec!["/tmp/bpf/program"];
+        if let Some(mode) = link_modes().first() {
+            let output = run(&["count", "--mode", mode.name(), "--pin", DIR, FUNCTION]);
+            assert!(output.status.success(), "{output:?}");
+            others.push("/tmp/bpf/dir/kprobe_vfs_unlink");
+        }
+        for other in others {
+            let error = Map::open_pinned(other).unwrap_err();
+            assert_eq!(error.errno(), Errno::INVAL, "{other}: {error}");
+            let output = run(&["maps", "dump", other, "--json"]);
+            assert_eq!(output.status.code(), Some(1), "{other}");
+            assert_eq!(json(&output.stdout)[0]["error"]["errno"], "EINVAL");
+        }
+    });
 }

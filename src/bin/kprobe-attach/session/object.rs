@@ -19,7 +19,7 @@ use crate::cli::{Args, Opt, Sections};
 use crate::out::{Decimal, Json, Lossy, OrNull, Output, Shown, message};
 use crate::rt::{Memory, Slots, Start, Text};
 
-/// The most bytes that are read of what is not a regular file.
+/// The most bytes that an object has.
 const MAX_LEN: usize = 1 << 26;
 
 /// The bytes for the verifier's log: the most that a kernel before Linux 5.12 takes.
@@ -125,6 +125,9 @@ fn read_file<'a>(path: &CStr) -> Result<&'a [u8], Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
     let len = usize::try_from(rustix::fs::fstat(&file)?.st_size).map_err(|_| Errno::FBIG)?;
+    if len > MAX_LEN {
+        return Err(Errno::FBIG);
+    }
     // A pipe has no length.
     let memory = Memory::map(if len == 0 { MAX_LEN } else { len })?.leak();
     let mut filled = 0;
