@@ -180,6 +180,28 @@ fn a_signal_interrupts_the_attaching_of_many() {
     }
 }
 
+#[test]
+fn a_signal_while_functions_are_looked_for_ends_it_at_once() {
+    let probe = format!("{FUNCTION}@first");
+    for (name, signal) in [("INT", 2), ("TERM", 15), ("XCPU", 24)] {
+        clean(|| {
+            let log = "/tmp/looking.log";
+            // The signal comes with the second reading of the list, which has hundreds.
+            let output = Command::new("/bin/strace")
+                .args(["-o", log, "-P", "/proc/kallsyms", "-e", "trace=read", "-e"])
+                .arg(format!("inject=read:signal={name}:when=2"))
+                .arg(program().get_program())
+                .args(["count", &probe, "--", "touch", "/tmp/ran"])
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(128 + signal), "{output:?}");
+            let log = fs::read_to_string(log).unwrap();
+            assert_eq!(log.matches("read(").count(), 2, "{log}");
+            assert!(!fs::exists("/tmp/ran").unwrap());
+        });
+    }
+}
+
 /// Checks that the output is one line, about all probes at once.
 #[track_caller]
 fn is_failure_of_the_run(output: &[u8], errno: &str, cause: &str) {

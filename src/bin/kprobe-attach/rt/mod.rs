@@ -36,7 +36,7 @@ pub(crate) use fds::{given_fd, standard_fd};
 pub(crate) use memory::Memory;
 pub(crate) use process::{fork_command, is_process};
 pub(crate) use signals::{
-    TICK, forget_broken_pipe, hold_signals, is_ignored, pending_end, restore_signals, take_signals,
-    ticking, wait_for_signal,
+    TICK, ending_at_once, forget_broken_pipe, hold_signals, is_ignored, pending_end,
+    restore_signals, take_signals, ticking, wait_for_signal,
 };
 pub(crate) use slots::{Slots, Text};

@@ -8,6 +8,7 @@ use linux_raw_sys::general::{
     SIGCHLD, SIGCONT, SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH,
 };
 // The system calls whose times are two numbers of 64 bits: on 32-bit machines since Linux 5.1.
+use kprobe_attach::entry::exit;
 #[cfg(target_pointer_width = "64")]
 use linux_raw_sys::general::{
     __NR_rt_sigtimedwait as SIGTIMEDWAIT, __NR_timer_settime as TIMER_SETTIME,
@@ -53,6 +54,24 @@ pub(crate) fn hold_signals() -> SignalSet {
     change_mask(SIG_BLOCK, HELD)
 }
 
+/// Makes a call that can take seconds, while nothing is attached. Meanwhile a signal that asks the
+/// program to end does so at once. The exit status is 128 and the number of the signal.
+pub(crate) fn ending_at_once<T>(call: impl FnOnce() -> T) -> T {
+    const SIG_UNBLOCK: usize = 1;
+    extern "C" fn end(signal: c_int) {
+        exit(u8::try_from(128 + signal).unwrap_or(u8::MAX))
+    }
+    for signal in 1..=SignalSet::BITS {
+        if ENDING & set_of(signal) != 0 && !is_ignored(signal) {
+            disposition(signal, Some(handled_by(end)));
+        }
+    }
+    let mask = change_mask(SIG_UNBLOCK, ENDING);
+    let answer = call();
+    restore_signals(mask);
+    answer
+}
+
 /// Restores the mask.
 pub(crate) fn restore_signals(mask: SignalSet) {
     const SIG_SETMASK: usize = 2;
@@ -62,8 +81,9 @@ pub(crate) fn restore_signals(mask: SignalSet) {
 /// Makes the kernel report a child's end, even if the caller ignores it, and starts the timer of
 /// [`ticking`].
 pub(crate) fn take_signals() {
+    extern "C" fn interrupt(_: c_int) {}
     disposition(SIGCHLD, Some([0; SIGACTION_WORDS]));
-    disposition(SIGURG, Some(interrupt_action()));
+    disposition(SIGURG, Some(handled_by(interrupt)));
     // A `struct sigevent`: a value as large as a pointer, the signal, and SIGEV_SIGNAL, which is 0.
     let mut event = [0_u32; 16];
     if let Some(signal) = event.get_mut(size_of::<usize>() / size_of::<u32>()) {
@@ -160,7 +180,7 @@ fn disposition(signal: u32, new: Option<[usize; SIGACTION_WORDS]>) -> usize {
         .map_or(0, |new| ptr::from_ref(new).expose_provenance());
     let old_address = ptr::from_mut(&mut old).expose_provenance();
     // SAFETY: both are at least as large as the struct, whose first word is the handler; no handler
-    // is installed but the kernel's own, and one that does nothing.
+    // is installed but the kernel's own, one that does nothing, and one that ends the process.
     unsafe {
         arch::syscall5(
             __NR_rt_sigaction,
@@ -171,13 +191,11 @@ fn disposition(signal: u32, new: Option<[usize; SIGACTION_WORDS]>) -> usize {
     handler
 }
 
-/// Returns a handler for `SIGURG` that does nothing. A system call that it interrupts is not made
-/// again.
-fn interrupt_action() -> [usize; SIGACTION_WORDS] {
-    extern "C" fn interrupt(_: c_int) {}
+/// Returns the action that calls a handler. A system call that it interrupts is not made again.
+fn handled_by(function: extern "C" fn(c_int)) -> [usize; SIGACTION_WORDS] {
     let mut action = [0; SIGACTION_WORDS];
     let [handler, _flags, _restorer, ..] = &mut action;
-    *handler = (interrupt as extern "C" fn(c_int)) as usize;
+    *handler = function as usize;
     #[cfg(target_arch = "x86_64")]
     {
         const SA_RESTORER: usize = 0x0400_0000;

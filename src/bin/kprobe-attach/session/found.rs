@@ -12,7 +12,7 @@ use kprobe_attach::{Errno, Error, Kernel, KprobeMultiOpts, KprobeOpts, Target, T
 use super::functions::{function_memory, read_functions};
 use crate::cli::{Args, Opt, Probes};
 use crate::out::{Decimal, Lossy, Output, Shown, notice};
-use crate::rt::{Slots, Text};
+use crate::rt::{Slots, Text, ending_at_once};
 
 /// The largest number of functions that the probes of a command line may mean by `@all` and by
 /// patterns.
@@ -181,13 +181,14 @@ impl<'a> Found<'a> {
             }
         };
         let targets = self.targets.as_mut_slice();
-        let mut memory;
-        let read = if targets.iter().any(|target| target.request().is_pattern()) {
-            memory = function_memory().map_err(|errno| short(args, out, errno))?;
-            read_functions(args, kernel, targets, &mut memory, &mut each).map(Some)
-        } else {
-            resolve(targets, each).map(|()| None)
-        };
+        let mut memory = None;
+        if targets.iter().any(|target| target.request().is_pattern()) {
+            memory = Some(function_memory().map_err(|errno| short(args, out, errno))?);
+        }
+        let read = ending_at_once(|| match &mut memory {
+            Some(memory) => read_functions(args, kernel, targets, memory, &mut each).map(Some),
+            None => resolve(targets, each).map(|()| None),
+        });
         let all = match read {
             Ok(all) => all,
             Err(error) => {
