@@ -8,7 +8,7 @@ bin=target/release/kprobe-attach
 # the kernel's symbols dozens of times.
 slow_tests='--skip thorough:: --skip why::place:: --skip suggestions:: --skip explaining::
     --skip functions::what_can_be --skip functions::a_name_is_answered --skip functions::a_pattern_'
-size_limit=$((215 * 1024)) # the whole program
+size_limit=$((211 * 1024)) # the whole program
 embed_limit=9216           # the smallest program around the library, tests/embed
 memory_limit=128           # KiB of memory that `count vfs_read` takes at its peak (VmHWM)
 

@@ -389,6 +389,11 @@ fn meaning(step: Step, errno: Errno, cause: Cause) -> &'static str {
              a pin takes CAP_BPF if unprivileged BPF is off"
         }
         (_, Errno::INVAL) if opens => "not a pin of a kprobe program, or of a link to a kprobe",
+        (_, Errno::BADF) if opens => "this file descriptor is not open",
+        (Step::Map, Errno::NOENT) => "there is no such pin, no map with this id, or no such key",
+        (Step::Map, Errno::INVAL) if cause == Cause::Unknown => {
+            "not the pin of a map, or no key or value of this one"
+        }
         (Step::ResolveSymbol, Errno::NODATA) => "the kernel does not show where the function ends",
         (Step::ResolveSymbol, Errno::PERM) => "kernel.kptr_restrict hides the addresses",
         (Step::ResolveSymbol, Errno::OPNOTSUPP) if !cfg!(feature = "files") => {
@@ -466,6 +471,20 @@ mod tests {
                 Cause::NoSuchFunction.meaning()
             )
         );
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        for (step, errno, word) in [
+            (Step::OpenProgram, Errno::NOENT, "no such pin"),
+            (Step::OpenProgram, Errno::BADF, "not open"),
+            (Step::OpenLink, Errno::BADF, "not open"),
+            (Step::Map, Errno::NOENT, "no such pin"),
+            (Step::Map, Errno::INVAL, "not the pin of a map"),
+        ] {
+            let text = Error::new(step, errno, Cause::Unknown).to_string();
+            assert!(text.contains(word), "{text}");
+        }
     }
 
     #[test]
