@@ -12,11 +12,14 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 const MARK: u64 = 100_000;
+
+/// Single steps are given up after so many between two marks: they take minutes by then.
+const MOST_STEPS: u64 = 1_500_000;
 
 /// Selects what is counted between marks. Each slows the driver down too much for the others.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,6 +105,10 @@ pub fn run(
                 let at = ptrace::getregs(pid)?.rip;
                 // Each round of a repeated instruction is a step.
                 now.steps += u64::from(at != last);
+                if now.steps > MOST_STEPS {
+                    kill(pid, Signal::SIGKILL)?;
+                    return Err(format!("{driver}: more than {MOST_STEPS} steps").into());
+                }
                 now.allocations += u64::from(allocators.contains(&at));
                 last = at;
             }

@@ -81,10 +81,9 @@ pub fn measure(
 /// Attaches to one function.
 fn one(driver: &str, size: u64, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
     let work = ["each", "0", "2", FUNCTION];
-    let (calls, steps) = (
-        run(driver, &work, Watch::Calls, |_| ())?,
-        run(driver, &work, Watch::Steps, |_| ())?,
-    );
+    let calls = run(driver, &work, Watch::Calls, |_| ())?;
+    let steps = run(driver, &work, Watch::Steps, |_| ());
+    let steps = steps.inspect_err(|error| eprintln!("{error}"));
     let [mut unprobed, mut returning_0, mut returning_1] = [0.0; 3];
     let times = timed(
         driver,
@@ -112,14 +111,16 @@ fn one(driver: &str, size: u64, figures: &mut Figures) -> Result<(), Box<dyn Err
     );
     figures.count("file descriptors of a link", attach.fds - detach.fds);
 
-    let of_steps = |mark| (first(&steps, mark), later(&steps, mark));
-    let ((first_attach, attach), (_, detach)) = (of_steps(ATTACHED), of_steps(DETACHED));
-    figures.count("instructions: first attach", first_attach.steps);
-    figures.count("instructions: attach", attach.steps);
-    figures.count("instructions: detach", detach.steps);
-    figures.count("allocations: first attach", first_attach.allocations);
-    let allocations = attach.allocations + detach.allocations;
-    figures.count("allocations: attach and detach", allocations);
+    if let Ok(steps) = steps {
+        let of_steps = |mark| (first(&steps, mark), later(&steps, mark));
+        let ((first_attach, attach), (_, detach)) = (of_steps(ATTACHED), of_steps(DETACHED));
+        figures.count("instructions: first attach", first_attach.steps);
+        figures.count("instructions: attach", attach.steps);
+        figures.count("instructions: detach", detach.steps);
+        figures.count("allocations: first attach", first_attach.allocations);
+        let allocations = attach.allocations + detach.allocations;
+        figures.count("allocations: attach and detach", allocations);
+    }
 
     figures
         .0
