@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -78,13 +78,16 @@ pub fn run(
     let mut signal = None;
     let mut entering = true;
     let mut last = 0;
+    let mut gave_up = false;
     let mut start = Instant::now();
     loop {
         match watch {
             Watch::Time => ptrace::cont(pid, signal.take())?,
             Watch::Calls => ptrace::syscall(pid, signal.take())?,
             // Start-up and loading take too many.
-            Watch::Steps if [0, 2].contains(&marks.len()) => ptrace::cont(pid, signal.take())?,
+            Watch::Steps if gave_up || [0, 2].contains(&marks.len()) => {
+                ptrace::cont(pid, signal.take())?;
+            }
             Watch::Steps => ptrace::step(pid, signal.take())?,
         }
         match waitpid(pid, Some(WaitPidFlag::__WALL))? {
@@ -105,14 +108,14 @@ pub fn run(
                 let at = ptrace::getregs(pid)?.rip;
                 // Each round of a repeated instruction is a step.
                 now.steps += u64::from(at != last);
-                if now.steps > MOST_STEPS {
-                    kill(pid, Signal::SIGKILL)?;
-                    return Err(format!("{driver}: more than {MOST_STEPS} steps").into());
-                }
+                gave_up |= now.steps > MOST_STEPS;
                 now.allocations += u64::from(allocators.contains(&at));
                 last = at;
             }
             WaitStatus::Stopped(_, other) => signal = Some(other),
+            WaitStatus::Exited(_, 0) if gave_up => {
+                return Err(format!("{driver}: more than {MOST_STEPS} steps").into());
+            }
             WaitStatus::Exited(_, 0) => return Ok(without_marks(marks)),
             ended => return Err(format!("{driver} {}: {ended:?}", arguments[0]).into()),
         }
