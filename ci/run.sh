@@ -61,7 +61,7 @@ usage: ci/run.sh COMMAND
                        KPROBE_ATTACH_FUNCTIONS='COUNT...': so many functions, not 100 and 1000)
   demo [KERNEL]        ci/demo.sh on KERNEL; unless named, on this machine if it can, else on 6.12
 Kernels are kept in KPROBE_ATTACH_CACHE (~/.cache/kprobe-attach). A machine may take
-KPROBE_ATTACH_TIMEOUT (1800) seconds.
+KPROBE_ATTACH_TIMEOUT (2700) seconds.
 EOF
 }
 

@@ -5,7 +5,7 @@
 cache=${KPROBE_ATTACH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kprobe-attach}
 vm_dir=target/vm            # logs
 vm_tests=$vm_dir/tests-bin  # link to the static test binary; of a foreign ARCH -ARCH is behind it
-vm_timeout=${KPROBE_ATTACH_TIMEOUT:-1800}
+vm_timeout=${KPROBE_ATTACH_TIMEOUT:-2700}
 cpu0_hotplug=cpu0_hotplug   # CPU 0 can go offline (x86 before 6.5, on an Intel)
 machine_options=()          # more for QEMU
 vm_modules='dummy nlmon'    # for tests that load a module: small, without dependencies
