@@ -7,7 +7,7 @@ use kprobe_attach::KprobeMultiLink;
 use serde_json::Value;
 
 use crate::machine::{
-    FUNCTION, KPROBES, clean, has_multi, json, run, text, unlink, unmount, wait_until,
+    FUNCTION, KPROBES, clean, has_multi, json, names_in, run, text, unlink, unmount, wait_until,
     with_own_mounts,
 };
 
@@ -31,14 +31,6 @@ fn with_object(test: impl FnOnce(&str) + Send) {
         });
         wait_until(|| !fs::read_to_string(KPROBES).unwrap().contains(FUNCTION));
     });
-}
-
-fn names(dir: &str) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
-    let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
-    names.sort();
-    names
 }
 
 /// Returns the pinned counts: of the link to many functions, of that to one, and of returns.
@@ -75,7 +67,7 @@ fn a_pin_holds_a_link_to_many_functions() {
         assert!(entries.len() > 2, "{lines:?}");
         assert!(entries.iter().all(|pin| *pin == format!("{DIR}/entries")));
         assert_eq!(pins(&lines, "returns"), [format!("{DIR}/returns")]);
-        assert_eq!(names(DIR), ["entries", "entry", "hits", "returns"]);
+        assert_eq!(names_in(DIR), ["entries", "entry", "hits", "returns"]);
         unlink(3);
         assert_eq!(hits(), [3, 3, 3]);
         // The same names once more: what was pinned before the refusal is unpinned.
@@ -83,7 +75,7 @@ fn a_pin_holds_a_link_to_many_functions() {
         let again = run(&attach);
         assert_eq!(again.status.code(), Some(1), "{again:?}");
         assert_eq!(json(&again.stdout)[0]["error"]["errno"], "EEXIST");
-        assert_eq!(names(DIR), ["entry", "hits", "returns"]);
+        assert_eq!(names_in(DIR), ["entry", "hits", "returns"]);
         // The link whose pin is gone no longer counts, and the others do.
         wait_until(|| {
             let before = hits();
@@ -115,7 +107,7 @@ fn the_pin_of_probes_that_share_a_link_has_the_name_of_the_first() {
             of_probes.iter().all(|line| line["pinned"] == pinned),
             "{lines:?}"
         );
-        assert_eq!(names(OTHER_DIR), ["hits", "kprobe_multi_vfs_rmdir"]);
+        assert_eq!(names_in(OTHER_DIR), ["hits", "kprobe_multi_vfs_rmdir"]);
         let link = KprobeMultiLink::open_pinned(pinned.as_str()).unwrap();
         drop(link);
         // One map has the counts of all its functions, so `count` does not pin them.
@@ -123,9 +115,9 @@ fn the_pin_of_probes_that_share_a_link_has_the_name_of_the_first() {
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");
         let why = "a link to many functions is not pinned by count, only by attach";
         assert!(text(&refused.stderr).contains(why), "{refused:?}");
-        // A mode that is asked for is none of such a link.
+        // A link to many functions has none of the modes.
         let mode = run(&[&object[..], &pin, &["--mode=link"], &probes].concat());
         assert_ne!(mode.status.code(), Some(0), "{mode:?}");
-        assert_eq!(names(OTHER_DIR), ["hits", "kprobe_multi_vfs_rmdir"]);
+        assert_eq!(names_in(OTHER_DIR), ["hits", "kprobe_multi_vfs_rmdir"]);
     });
 }

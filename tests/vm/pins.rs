@@ -9,8 +9,8 @@ use kprobe_attach::{Kernel, KprobeOpts};
 use rustix::process::{Pid, Signal};
 
 use crate::machine::{
-    Counter, FUNCTION, KPROBES, OTHER_FUNCTION, clean, function, json, link_modes, program, run,
-    shell, text, unlink, unmount, wait_until, with_own_mounts,
+    Counter, FUNCTION, KPROBES, OTHER_FUNCTION, clean, function, json, link_modes, names_in,
+    program, run, shell, text, unlink, unmount, wait_until, with_own_mounts,
 };
 
 const BPFFS: &str = "/tmp/bpf";
@@ -41,14 +41,6 @@ fn make(mode: u32) {
     fs::set_permissions(DIR, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn names(dir: &str) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
-    let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
-    names.sort();
-    names
-}
-
 #[track_caller]
 fn refused(output: &Output, errno: &str) {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -69,7 +61,7 @@ fn a_directory_that_others_own_or_may_change_is_refused() {
             make(mode);
             chown(DIR, Some(owner), Some(owner)).unwrap();
             refused(&count(), "EPERM");
-            assert_eq!(names(DIR), [""; 0], "{mode:o} {owner}");
+            assert_eq!(names_in(DIR), [""; 0], "{mode:o} {owner}");
             let text = run(&["count", "--pin", DIR, FUNCTION]).stderr;
             let text = String::from_utf8(text).unwrap();
             assert_eq!(text.lines().count(), 1, "{text}");
@@ -83,7 +75,10 @@ fn a_directory_that_others_own_or_may_change_is_refused() {
             make(mode);
             let output = count();
             assert_eq!(output.status.code(), Some(0), "{output:?}");
-            assert_eq!(names(DIR), ["hits_kprobe_vfs_unlink", "kprobe_vfs_unlink"]);
+            assert_eq!(
+                names_in(DIR),
+                ["hits_kprobe_vfs_unlink", "kprobe_vfs_unlink"]
+            );
             fs::remove_dir_all(DIR).unwrap();
         }
         // Everybody may make a name there, and nobody may change that of another.
@@ -102,7 +97,7 @@ fn a_symbolic_link_is_no_directory_of_pins() {
             &run(&["count", "--json", "--pin", DIR, FUNCTION]),
             "ENOTDIR",
         );
-        assert_eq!(names(other), [""; 0]);
+        assert_eq!(names_in(other), [""; 0]);
     });
 }
 
@@ -113,7 +108,7 @@ fn a_directory_that_was_made_goes_again_and_none_is_made_elsewhere() {
         let output = count(DIR);
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(json(&output.stdout)[0]["error"]["cause"], "name-taken");
-        assert_eq!(names(BPFFS), [""; 0]);
+        assert_eq!(names_in(BPFFS), [""; 0]);
         let relative = ["count", "--pin", "dir", FUNCTION, FUNCTION];
         let output = program()
             .current_dir(BPFFS)
@@ -121,7 +116,7 @@ fn a_directory_that_was_made_goes_again_and_none_is_made_elsewhere() {
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(1));
-        assert_eq!(names(BPFFS), [""; 0]);
+        assert_eq!(names_in(BPFFS), [""; 0]);
         for (dir, errno) in [
             ("/tmp/pins", "EINVAL"),
             ("/tmp/bpf/none/dir", "ENOENT"),
@@ -152,7 +147,7 @@ fn pins_stay_where_the_output_is_lost() {
                 assert_eq!(output.status.code(), Some(1), "{script}: {messages}");
                 let word = format!("kprobe-attach: standard output: {errno}: output is lost\n");
                 assert_eq!(messages, word, "{script}");
-                assert_eq!(names(DIR).len(), pins, "{script}");
+                assert_eq!(names_in(DIR).len(), pins, "{script}");
                 if pins == 2 {
                     unlink(3);
                     let output = run(&["count", "--json", "--pin", DIR]);
@@ -207,8 +202,8 @@ fn a_directory_that_is_replaced_meanwhile_loses_no_pin() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert_eq!(json(&output.stdout)[0]["error"]["cause"], "name-taken");
-        assert_eq!(names(DIR), [format!("kprobe_{FUNCTION}")]);
-        assert_eq!(names(moved), [format!("kprobe_{OTHER_FUNCTION}")]);
+        assert_eq!(names_in(DIR), [format!("kprobe_{FUNCTION}")]);
+        assert_eq!(names_in(moved), [format!("kprobe_{OTHER_FUNCTION}")]);
         fs::remove_file(TRACE).unwrap();
     });
 }

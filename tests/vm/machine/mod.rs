@@ -23,7 +23,8 @@ pub(crate) use kernel::{
     tells_place, version,
 };
 pub(crate) use mounts::{
-    TRACEFS, hide, mount, unmount, unmount_all, unmount_sys, with_own_mounts, without_symbols,
+    TRACEFS, hide, mount, names_in, unmount, unmount_all, unmount_sys, with_own_mounts,
+    without_symbols,
 };
 pub(crate) use probed::{FUNCTION, OTHER_FUNCTION, function, mkdir, unlink, unlink_own};
 pub(crate) use program::{

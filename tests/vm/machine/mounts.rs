@@ -1,6 +1,7 @@
 //! Mounts of a thread's own.
 
 use std::ffi::CStr;
+use std::fs;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
@@ -31,6 +32,15 @@ pub(crate) fn mount(fs_type: &str, path: &str) {
 /// Mounts something empty over a path.
 pub(crate) fn hide(path: &str) {
     mount("tmpfs", path);
+}
+
+/// Returns the names in a directory, sorted.
+pub(crate) fn names_in(dir: &str) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+    let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
+    names.sort();
+    names
 }
 
 pub(crate) fn unmount(path: &str) {
