@@ -57,7 +57,6 @@ pub(crate) fn hold_signals() -> SignalSet {
 /// Makes a call that can take seconds, while nothing is attached. Meanwhile a signal that asks the
 /// program to end does so at once. The exit status is 128 and the number of the signal.
 pub(crate) fn ending_at_once<T>(call: impl FnOnce() -> T) -> T {
-    const SIG_UNBLOCK: usize = 1;
     extern "C" fn end(signal: c_int) {
         exit(u8::try_from(128 + signal).unwrap_or(u8::MAX))
     }
@@ -66,10 +65,7 @@ pub(crate) fn ending_at_once<T>(call: impl FnOnce() -> T) -> T {
             disposition(signal, Some(handled_by(end)));
         }
     }
-    let mask = change_mask(SIG_UNBLOCK, ENDING);
-    let answer = call();
-    restore_signals(mask);
-    answer
+    let_through(ENDING, call)
 }
 
 /// Restores the mask.
@@ -106,8 +102,13 @@ pub(crate) fn take_signals() {
 
 /// Makes a system call. If it waits, it fails with `EINTR` at the next tick.
 pub(crate) fn ticking<T>(call: impl FnOnce() -> T) -> T {
+    let_through(set_of(SIGURG), call)
+}
+
+/// Makes a call. Meanwhile these signals are not held back.
+fn let_through<T>(signals: SignalSet, call: impl FnOnce() -> T) -> T {
     const SIG_UNBLOCK: usize = 1;
-    let mask = change_mask(SIG_UNBLOCK, set_of(SIGURG));
+    let mask = change_mask(SIG_UNBLOCK, signals);
     let answer = call();
     restore_signals(mask);
     answer
